@@ -1,0 +1,1 @@
+"""Pillar 1: distil a dataset into a few images a class."""

@@ -1,0 +1,389 @@
+"""The artifact: a distilled set in one safetensors file that explains itself."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from distil.errors import DistilError
+from distil.functional.regions import crop_resize
+from distil.runs import write_atomic
+from distil.types import Batch
+
+FORMAT_VERSION = 1
+"""Version of the file; a reader refuses a newer one."""
+
+SUFFIX = ".safetensors"
+
+DECODE_RULE = (
+    "View j of canvas i: take canvases[i] as (c, h, w) values in [0, 1] (divide by 255 if stored as uint8) and "
+    "its region (x1, y1, x2, y2) = regions[i][j] (regions[0][j] if there is one row), in canvas pixels, x2 and y2 "
+    "exclusive; resize the region bilinearly to view_size = (height, width): output column v reads at "
+    "x1 + (v + 1/2)(x2 - x1)/width - 1/2, held within x1 and max(x1, x2 - 1), between pixel indices, rows alike, "
+    "and pixels beyond the canvas read 0.5; the view carries labels[i] (labels[i][j] if labels has three axes), "
+    "an index into classes or probabilities over them; subtract mean and divide by std, per channel, before it "
+    "enters a network."
+)
+
+
+class Views(Dataset[tuple[Tensor, int | Tensor]]):
+    """Decoded views as a map-style torch dataset: (image [c, h, w], label: int, or probabilities [k])."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        transform: Callable[[Tensor], Tensor] | None,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ):
+        self.images, self.labels, self.transform = batch.images, batch.labels, transform
+        self.mean, self.std = (batch.images.new_tensor(values).view(-1, 1, 1) for values in (mean, std))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
+        image, label = self.images[index], self.labels[index]
+        if self.transform is not None:
+            image = self.transform(image)
+        return (image - self.mean) / self.std, label if label.ndim else int(label)
+
+
+@dataclass(frozen=True, eq=False)
+class DistilledSet:
+    """A few canvases per class that stand for a whole training set, and all that is needed to use them.
+
+    canvases: uint8, or float32 in [0, 1]; never normalised.
+    labels: class indices [n]; probabilities of each canvas [n, k]; or probabilities of each view [n, r, k].
+    regions: [n, r, 4], or [1, r, 4] when every canvas has the same; (x1, y1, x2, y2) in canvas pixels, x2 and y2
+        exclusive. They start inside the canvas and may reach past its right and bottom edge, where views read mid grey.
+        n equal rows are kept as one.
+    classes: names, by class index. mean, std: per channel, to apply to a view before it enters a network.
+    view_size: (height, width) of a decoded view.
+    method, settings, seed: what made the set; settings must be what JSON can hold.
+    source, source_fingerprint: name and content hash of the images it was made from.
+    utilisation: how much a network uses each pixel of each canvas, in [0, 1]; a picture, not needed for training.
+
+    Raises: DistilError where the fields contradict each other or are out of range.
+    """
+
+    canvases: UInt8[Tensor, "n c h w"] | Float[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"] | Float[Tensor, "n k"] | Float[Tensor, "n r k"]
+    regions: Float[Tensor, "m r 4"]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    view_size: tuple[int, int]
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    source: str
+    source_fingerprint: str
+    utilisation: Float[Tensor, "n h w"] | None = None
+
+    def __post_init__(self) -> None:
+        self._check_description()
+        self._check_canvases()
+        self._check_regions()
+        self._check_labels()
+        self._check_utilisation()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _check_description(self) -> None:
+        for name in ("method", "source", "source_fingerprint"):
+            _require(isinstance(getattr(self, name), str), f"{name} is {getattr(self, name)!r}: it must be text.")
+        _require(_is_integer(self.seed), f"seed is {self.seed!r}: it must be a whole number.")
+        self._set(classes=tuple(self.classes), mean=tuple(self.mean), std=tuple(self.std))
+        self._set(view_size=tuple(self.view_size))
+        _require(
+            len(self.classes) >= 1 and all(isinstance(name, str) for name in self.classes),
+            f"classes are {self.classes!r}: give at least one name, as text.",
+        )
+        _require(
+            len(self.view_size) == 2 and all(_is_integer(side) and side >= 1 for side in self.view_size),
+            f"view_size is {self.view_size!r}: it must be (height, width), both at least 1.",
+        )
+        _require(isinstance(self.settings, dict), f"settings are {self.settings!r}: they must be a dictionary.")
+        try:
+            self._set(settings=json.loads(json.dumps(self.settings, allow_nan=False, sort_keys=True)))
+        except (TypeError, ValueError) as error:
+            raise DistilError(f"settings cannot be written as JSON ({error}): use numbers, text and lists.") from error
+
+    def _check_canvases(self) -> None:
+        canvases = self.canvases.detach()
+        _require(
+            canvases.ndim == 4 and canvases.numel() > 0,
+            f"canvases have shape {list(canvases.shape)}: expected [images, channels, height, width], none of them 0.",
+        )
+        if canvases.is_floating_point():
+            canvases = canvases.float()
+            _check_range(canvases, "canvases", "images are stored before normalisation")
+        _require(
+            canvases.dtype in (torch.uint8, torch.float32),
+            f"canvases are {canvases.dtype}: expected uint8, or floating point in [0, 1].",
+        )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            _require(
+                len(values) == canvases.shape[1] and all(_is_finite(value) for value in values),
+                f"{name} is {values!r}: expected one finite number for each of {canvases.shape[1]} channels.",
+            )
+        _require(all(value > 0 for value in self.std), f"std is {self.std!r}: every channel's must be above 0.")
+        self._set(canvases=canvases, mean=tuple(map(float, self.mean)), std=tuple(map(float, self.std)))
+
+    def _check_regions(self) -> None:
+        count, _, height, width = self.canvases.shape
+        regions = self.regions.detach().float()
+        _require(
+            regions.ndim == 3 and regions.shape[0] in (1, count) and regions.shape[1] >= 1 and regions.shape[2] == 4,
+            f"regions have shape {list(regions.shape)}: expected [{count}, views, 4] for {count} canvases, "
+            "or [1, views, 4].",
+        )
+        limits = torch.tensor([2 * width, 2 * height], device=regions.device)
+        start, end = regions[..., :2], regions[..., 2:]
+        proper = (start >= 0).all(-1) & (start < limits / 2).all(-1) & (end > start).all(-1) & (end <= limits).all(-1)
+        if not bool(proper.all()):
+            row, column = (~proper).nonzero()[0].tolist()
+            found = [round(side, 3) for side in regions[row, column].tolist()]
+            raise DistilError(
+                f"region {column} of canvas {row} is {found}: expected (x1, y1, x2, y2) that starts"
+                f" inside the {height} x {width} canvas, with x2 > x1 and y2 > y1, "
+                "and reaches at most one canvas further."
+            )
+        if len(regions) > 1 and bool((regions == regions[:1]).all()):
+            regions = regions[:1].clone()
+        self._set(regions=regions)
+
+    def _check_labels(self) -> None:
+        count, views, classes = len(self.canvases), self.regions.shape[1], len(self.classes)
+        labels = self.labels.detach()
+        if labels.is_floating_point():
+            labels = labels.float()
+            _require(
+                tuple(labels.shape) in ((count, classes), (count, views, classes)),
+                f"soft labels have shape {list(labels.shape)}: expected [{count}, {classes}] or "
+                f"[{count}, {views}, {classes}] for {count} canvases, {views} views each, and {classes} classes.",
+            )
+            sums = labels.sum(-1)
+            _require(
+                bool((labels >= 0).all()) and bool(((sums - 1).abs() <= 1e-3).all()),
+                f"soft labels reach from {float(labels.min()):.4g} to {float(labels.max()):.4g} and add up to "
+                f"{float(sums.min()):.4g} to {float(sums.max()):.4g}: expected probabilities that add up to 1.",
+            )
+        else:
+            labels = labels.long()
+            _require(
+                tuple(labels.shape) == (count,),
+                f"labels have shape {list(labels.shape)}: expected [{count}], one class index for each canvas.",
+            )
+            _require(
+                int(labels.min()) >= 0 and int(labels.max()) < classes,
+                f"labels reach from {int(labels.min())} to {int(labels.max())}: expected 0 to {classes - 1}, "
+                f"for {classes} classes.",
+            )
+        self._set(labels=labels)
+
+    def _check_utilisation(self) -> None:
+        if self.utilisation is None:
+            return
+        utilisation, (count, _, height, width) = self.utilisation.detach().float(), self.canvases.shape
+        _require(
+            tuple(utilisation.shape) == (count, height, width),
+            f"utilisation has shape {list(utilisation.shape)}: expected {[count, height, width]}, as the canvases.",
+        )
+        _check_range(utilisation, "utilisation", "it is a share")
+        self._set(utilisation=utilisation)
+
+    @property
+    def class_of(self) -> Int[Tensor, " n"]:
+        """The class of each canvas: its label, or the most probable class of its soft labels."""
+        if not self.labels.is_floating_point():
+            return self.labels
+        return (self.labels.mean(1) if self.labels.ndim == 3 else self.labels).argmax(-1)
+
+    @property
+    def images_per_class(self) -> int:
+        """Canvases of a class; of the largest class where they differ."""
+        return int(torch.bincount(self.class_of).max())
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Stored bytes that training needs, before any compression: images, regions, labels and their total.
+
+        Class indices count, and are stored, in the smallest integer type that holds them. `extra` is the utilisation
+        map, stored as a picture and not part of the total.
+        """
+        stored = self._stored()
+        sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in stored.items()}
+        needed = {"images": sizes["canvases"], "regions": sizes["regions"], "labels": sizes["labels"]}
+        return {**needed, "total": sum(needed.values()), "extra": sizes.get("utilisation", 0)}
+
+    def canvases_float(self) -> Float[Tensor, "n c h w"]:
+        """The canvases in [0, 1], float32."""
+        return self.canvases.float() / 255 if self.canvases.dtype == torch.uint8 else self.canvases
+
+    def decoded(self) -> Batch:
+        """All n*r views in [0, 1] at `view_size`, canvas by canvas, each canvas's in the order of its regions."""
+        views = self.regions.shape[1]
+        images = crop_resize(self.canvases_float(), self.regions, self.view_size)
+        labels = self.labels.flatten(0, 1) if self.labels.ndim == 3 else self.labels.repeat_interleave(views, dim=0)
+        return Batch(images, labels)
+
+    def dataset(self, transform: Callable[[Tensor], Tensor] | None = None, *, normalise: bool = True) -> Views:
+        """The views, decoded once, as a torch dataset of (image, label); see `Views`.
+
+        transform: called on each view in [0, 1], before normalisation, each time it is read.
+        normalise: subtract `mean` and divide by `std`.
+        """
+        mean, std = (self.mean, self.std) if normalise else ((0.0,), (1.0,))
+        return Views(self.decoded(), transform, mean, std)
+
+    def header(self) -> dict[str, Any]:
+        """What the file says of itself, as JSON can hold it."""
+        stored = self._stored()
+        kinds = {1: "class index of each canvas", 2: "class probabilities of each canvas"}
+        return {
+            "format_version": FORMAT_VERSION,
+            "decode": DECODE_RULE,
+            "value_range": [0, 1],
+            "stored_dtype": {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()},
+            "label_kind": kinds.get(self.labels.ndim, "class probabilities of each view"),
+            "classes": list(self.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "view_size": list(self.view_size),
+            "method": self.method,
+            "settings": self.settings,
+            "seed": self.seed,
+            "source": self.source,
+            "source_fingerprint": self.source_fingerprint,
+            "bytes": self.bytes,
+        }
+
+    def _stored(self) -> dict[str, Tensor]:
+        labels = self.labels
+        if not labels.is_floating_point():
+            highest = len(self.classes) - 1
+            labels = labels.to(torch.uint8 if highest < 2**8 else torch.int16 if highest < 2**15 else torch.int32)
+        stored = {"canvases": self.canvases, "labels": labels, "regions": self.regions}
+        return stored if self.utilisation is None else {**stored, "utilisation": self.utilisation}
+
+    def save(self, path: Path | str) -> None:
+        """Write the set as one safetensors file; the same set always gives the same bytes.
+
+        Tensors: canvases, labels, regions and, if there is one, utilisation. The metadata has one entry, "distil": the
+        `header` as JSON. Raises: DistilError that names the path when it cannot be written.
+        """
+        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in self._stored().items()}
+        metadata = {"distil": json.dumps(self.header(), sort_keys=True, allow_nan=False)}
+
+        def write(temporary: Path) -> None:
+            temporary.write_bytes(to_bytes(tensors, metadata))
+
+        write_atomic(path, write)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "DistilledSet":
+        """Read what `save` wrote, onto the CPU.
+
+        Raises: DistilError that names the file when it is missing, not a distilled set, damaged, from a newer
+        distil, or when its contents contradict each other.
+        """
+        path = Path(path)
+        header, tensors = _read(path)
+        version = header.get("format_version")
+        if not isinstance(version, int) or version < 1:
+            raise DistilError(f"{path}: no distil writes format version {version!r}. Make the file again.")
+        if version > FORMAT_VERSION:
+            raise DistilError(
+                f"{path}: made by a newer distil (format {version}, this one reads up to {FORMAT_VERSION}): "
+                "upgrade with pip install -U distil"
+            )
+        lists = ("classes", "mean", "std", "view_size")
+        described = (*lists, "method", "settings", "seed", "source", "source_fingerprint")
+        missing = [name for name in ("canvases", "labels", "regions") if name not in tensors]
+        missing += [name for name in described if name not in header]
+        if missing:
+            raise DistilError(f"{path}: it lacks {', '.join(missing)}. Make or copy the file again.")
+        for name in lists:
+            if not isinstance(header[name], list):
+                raise DistilError(f"{path}: {name} is {header[name]!r}, expected a list. Make or copy the file again.")
+        try:
+            return cls(
+                canvases=tensors["canvases"],
+                labels=tensors["labels"],
+                regions=tensors["regions"],
+                utilisation=tensors.get("utilisation"),
+                **{name: header[name] for name in described},
+            )
+        except DistilError as error:
+            raise DistilError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and owned copies of the tensors of a safetensors file that distil wrote."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except FileNotFoundError as error:
+        raise DistilError(f"{path}: no such file. Check the path, or make it with `distil dataset`.") from error
+    except IsADirectoryError as error:
+        inside = sorted(path.glob(f"*{SUFFIX}"))
+        hint = f": give {inside[0]}" if inside else f", expected a distilled set ({SUFFIX})"
+        raise DistilError(f"{path}: this is a folder{hint}.") from error
+    except OSError as error:
+        raise DistilError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if len(start) == 9 and start[8:] != b"{":
+        raise DistilError(f"{path}: not a distilled set: it is not a safetensors file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise DistilError(
+            f"{path}: truncated or damaged at {path.stat().st_size} bytes ({error}). Copy or make the file again."
+        ) from error
+    if "distil" not in metadata:
+        raise DistilError(
+            f"{path}: a safetensors file, but not a distilled set (no distil entry in its header; "
+            f"it holds {', '.join(sorted(tensors)[:4]) or 'nothing'})."
+        )
+    try:
+        header = json.loads(metadata["distil"])
+    except (ValueError, RecursionError) as error:
+        raise DistilError(f"{path}: its header is damaged ({error}). Copy or make the file again.") from error
+    if not isinstance(header, dict):
+        raise DistilError(f"{path}: its header is damaged (not a dictionary). Copy or make the file again.")
+    return header, tensors
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise DistilError(message)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and value - value == 0
+
+
+def _check_range(values: Tensor, name: str, reason: str) -> None:
+    if not bool(values.isfinite().all()):
+        raise DistilError(f"{name} hold {int((~values.isfinite()).sum())} values that are NaN or infinite.")
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 1:
+        raise DistilError(f"{name} reach from {low:.4g} to {high:.4g}: expected [0, 1], {reason}.")

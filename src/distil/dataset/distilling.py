@@ -1,0 +1,257 @@
+"""distil_dataset: real images in, a distilled set out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from distil.dataset.artifact import DistilledSet
+from distil.dataset.coresets import choose, random_choice
+from distil.dataset.matching import State, advance, all_regions, initial_state, restored_state, total_steps
+from distil.dataset.networks import embed_all, trained_proxy
+from distil.dataset.policies import response_utilisation, seam_windows
+from distil.errors import DistilError
+from distil.functional.regions import whole_region
+from distil.runs import (
+    CHECKPOINT,
+    RESULT,
+    Events,
+    Interrupted,
+    load_tensors,
+    save_tensors,
+    silent,
+    stop_requests,
+)
+from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings
+from distil.sources.images import ImageSet
+
+PROXY = "proxy.safetensors"
+LOG_LINES = 500
+"""About so many "step" events in a run."""
+
+Validate = Callable[[DistilledSet, ImageSet], float]
+
+
+def distil_dataset(
+    real: ImageSet,
+    settings: Settings,
+    *,
+    device: torch.device | str = "cpu",
+    folder: Path | str | None = None,
+    resume: bool = False,
+    events: Events | None = None,
+    validate: Validate | None = None,
+    checkpoint_seconds: float = 120.0,
+) -> DistilledSet:
+    """Distil training images into `settings.ipc` images per class.
+
+    real: training images. A share `settings.validation` of them is held out before anything else.
+    settings: CoresetSettings or MatchingSettings, from `preset` or written by hand.
+    folder: run folder for checkpoints and the result; without one nothing is written.
+    resume: go on from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU.
+    events: called as events("step", step=..., steps=..., loss=...) and so on; see docs/runs.md.
+    validate: (distilled set, held-out images) -> accuracy, called `settings.validations` times; it selects nothing.
+    checkpoint_seconds: time between checkpoints. Ctrl-C (in the main thread) also writes one.
+
+    Raises: DistilError when settings and images do not fit, when a loss is not finite (naming the step; the last
+    checkpoint, which was finite, is kept), or when the folder cannot be written; Interrupted after Ctrl-C.
+    """
+    events = events or silent
+    check_settings(settings)
+    check_fit(real, settings)
+    if settings.validation:
+        kept, held_out = real.split(settings.validation, settings.seed)
+        check_count(kept, settings)
+    else:
+        kept, held_out = real, None
+    kept = kept.to(device)
+    folder = None if folder is None else Path(folder)
+    if isinstance(settings, CoresetSettings):
+        result = _coreset(kept, real, settings, device, events)
+    else:
+        follow = None if validate is None or held_out is None else (validate, held_out)
+        result = _match(kept, real, settings, device, folder, resume, events, follow, checkpoint_seconds)
+    if folder is not None:
+        result.save(folder / RESULT)
+    events("done", step=total_steps(settings) if isinstance(settings, MatchingSettings) else 0)
+    return result
+
+
+def check_fit(real: ImageSet, settings: Settings) -> None:
+    """Refuse settings that these images cannot serve. Raises: DistilError that names both."""
+    check_count(real, settings)
+    if isinstance(settings, MatchingSettings):
+        if settings.factor > min(real.size):
+            raise DistilError(
+                f"--factor {settings.factor} is larger than the images' side, {min(real.size)} pixels: use a factor of "
+                "2 or 3."
+            )
+        if settings.policy != "none":
+            seam_windows(settings.factor, real.size)
+
+
+def check_count(real: ImageSet, settings: Settings) -> None:
+    """Refuse more images per class than a class has (where real images are chosen or shrunk into cells)."""
+    cells = 1
+    if isinstance(settings, MatchingSettings):
+        if settings.init == "noise":
+            return
+        cells = settings.factor**2 if settings.init == "mix" else 1
+    need = settings.ipc * cells
+    for name, count in zip(real.classes, real.counts, strict=True):
+        if settings.ipc > count:
+            raise DistilError(
+                f"--ipc {settings.ipc} asks for more images than class {name!r} has ({count} after holding out "
+                f"--validation {settings.validation}): ask for fewer, or give that class more images."
+            )
+        if need > count:
+            raise DistilError(
+                f"class {name!r} has {count} images and --init mix shrinks {need} (--ipc {settings.ipc} x {cells} "
+                "cells) into its canvases: lower --ipc or --factor, or use --init noise."
+            )
+
+
+def _coreset(
+    kept: ImageSet, real: ImageSet, settings: CoresetSettings, device: torch.device | str, events: Events
+) -> DistilledSet:
+    events("start", steps=0)
+    picks, embeddings = [], None
+    if settings.method != "random":
+        steps = -(-settings.network_epochs * len(kept.labels) // 64)
+        net = trained_proxy(settings.network, settings.width, kept, steps, device=device, seed=settings.seed)
+        embeddings = embed_all(net, kept)
+    for label, name in enumerate(kept.classes):
+        members = kept.by_class[label].cpu()
+        if embeddings is None:
+            chosen = random_choice(len(members), settings.ipc, settings.seed, name)
+        else:
+            chosen = choose(settings.method, embeddings[members], settings.ipc, settings.seed, name)
+        picks.append(members[chosen])
+    images = kept.images.cpu()[torch.cat(picks)]
+    regions = whole_region(real.size)[None]
+    return _finished(images, regions, None, real, settings)
+
+
+def _match(
+    kept: ImageSet,
+    real: ImageSet,
+    settings: MatchingSettings,
+    device: torch.device | str,
+    folder: Path | None,
+    resume: bool,
+    events: Events,
+    follow: tuple[Validate, ImageSet] | None,
+    checkpoint_seconds: float,
+) -> DistilledSet:
+    steps = total_steps(settings)
+    checkpoint = None if folder is None else folder / CHECKPOINT
+    state = initial_state(kept, settings)
+    if resume and checkpoint is not None and checkpoint.is_file():
+        tensors, header = load_tensors(checkpoint)
+        state = restored_state(int(header["step"]), tensors, kept, settings, device)
+    events("start", step=state.step, steps=steps)
+    proxy = _proxy(kept, settings, device, folder)
+
+    log_every = max(1, steps // LOG_LINES)
+    validate_at = set()
+    if follow is not None and settings.validations:
+        validate_at = {round(steps * i / settings.validations) for i in range(1, settings.validations + 1)}
+    bad_step = torch.tensor(steps + 1, device=device)
+    saved_at = time.monotonic()
+
+    def save() -> None:
+        if checkpoint is not None:
+            save_tensors(checkpoint, state.tensors(), {"step": state.step, "settings": asdict(settings)})
+            events("checkpoint", step=state.step)
+
+    windows_seen = state.mined
+    with stop_requests() as stop_asked:
+        for _ in advance(state, kept, settings, proxy):
+            finite = torch.stack(list(state.losses.values())).isfinite().all() & state.canvases.isfinite().all()
+            bad_step = torch.where(finite, bad_step, bad_step.clamp_max(state.step))
+            due = time.monotonic() - saved_at > checkpoint_seconds
+            if state.step % log_every == 0 or state.step in validate_at or due or stop_asked():
+                _refuse_not_finite(int(bad_step), steps, checkpoint)
+            if state.step % log_every == 0 or state.step == steps:
+                events("step", step=state.step, steps=steps, **{name: float(x) for name, x in state.losses.items()})
+            if state.mined is not None and state.mined is not windows_seen:
+                windows_seen = state.mined
+                events("windows", step=state.step, windows=state.mined.windows.int().tolist())
+            if follow is not None and state.step in validate_at:
+                accuracy = follow[0](_result(state, kept, real, settings, proxy), follow[1])
+                events("validation", step=state.step, accuracy=accuracy)
+            if due:
+                save()
+                saved_at = time.monotonic()
+            if stop_asked() and state.step < steps:
+                save()
+                where = f": go on with distil dataset --resume {folder}" if folder else "; nothing was saved"
+                raise Interrupted(f"stopped after step {state.step} of {steps}{where}")
+    _refuse_not_finite(int(bad_step), steps, checkpoint)
+    return _result(state, kept, real, settings, proxy)
+
+
+def _refuse_not_finite(bad_step: int, steps: int, checkpoint: Path | None) -> None:
+    if bad_step > steps:
+        return
+    kept = ""
+    if checkpoint is not None and checkpoint.is_file():
+        kept = f" The last checkpoint, {checkpoint}, is from before and is kept."
+    raise DistilError(
+        f"the loss stopped being a finite number at step {bad_step} of {steps}: lower --lr-image (or check the images "
+        f"for a class of identical ones).{kept}"
+    )
+
+
+def _proxy(
+    kept: ImageSet, settings: MatchingSettings, device: torch.device | str, folder: Path | None
+) -> nn.Module | None:
+    if settings.policy not in ("response", "jitter"):
+        return None
+    path = None if folder is None else folder / PROXY
+    steps = settings.proxy_steps
+    if path is not None and path.is_file():
+        tensors, _ = load_tensors(path)
+        net = trained_proxy(settings.network, settings.width, kept, 0, device=device, seed=settings.seed)
+        net.load_state_dict(tensors)
+        return net
+    net = trained_proxy(settings.network, settings.width, kept, steps, device=device, seed=settings.seed)
+    if path is not None:
+        save_tensors(path, net.state_dict(), {"steps": steps})
+    return net
+
+
+def _result(
+    state: State, kept: ImageSet, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None
+) -> DistilledSet:
+    canvases = state.canvases.clamp(0, 1)
+    regions = all_regions(state.mined, settings.factor, kept.size, canvases.device)
+    utilisation = None
+    if proxy is not None:
+        utilisation = response_utilisation(canvases, proxy, factor=settings.factor, mean=kept.mean, std=kept.std)
+    if settings.storage == "uint8":
+        canvases = (canvases * 255).round().to(torch.uint8)
+    return _finished(canvases, regions, utilisation, real, settings)
+
+
+def _finished(
+    canvases: Tensor, regions: Tensor, utilisation: Tensor | None, real: ImageSet, settings: Settings
+) -> DistilledSet:
+    return DistilledSet(
+        canvases=canvases.cpu(),
+        labels=torch.arange(len(real.classes)).repeat_interleave(settings.ipc),
+        regions=regions.cpu(),
+        classes=real.classes,
+        mean=real.mean,
+        std=real.std,
+        view_size=real.size,
+        method=settings.method,
+        settings=asdict(settings),
+        seed=settings.seed,
+        source=real.name,
+        source_fingerprint=real.fingerprint(),
+        utilisation=None if utilisation is None else utilisation.cpu(),
+    )

@@ -1,0 +1,152 @@
+"""Region policies: which windows of a canvas join the grid's cells as further views.
+
+Source: UDD names the response-based and the data-jittering-based policy; the rest is our reconstruction.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distil.errors import DistilError
+from distil.functional.augment import normalise
+from distil.functional.regions import (
+    candidate_windows,
+    crop_resize,
+    grid_regions,
+    lowest_apart,
+    window_means,
+)
+from distil.functional.utilisation import jitter_divergence, response_map, spread_scores
+from distil.types import Regions
+
+Policy = Literal["none", "fixed", "random", "response", "jitter"]
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Windows chosen on each canvas, and the utilisation map that they were chosen by (0 = idle, 1 = most used)."""
+
+    windows: Regions
+    utilisation: Float[Tensor, "n h w"]
+
+
+def seam_windows(factor: int, size: tuple[int, int], *, device: torch.device | str = "cpu") -> Float[Tensor, "r 4"]:
+    """The candidate windows that are not cells of the grid.
+
+    Raises: DistilError when factor and size leave none, as at factor 1.
+    """
+    windows, cells = candidate_windows(factor, size), grid_regions(factor, size)
+    fresh = ~(windows[:, None] == cells[None]).all(2).any(1)
+    if not fresh.any():
+        raise DistilError(f"a {size[0]}x{size[1]} canvas at --factor {factor} has no windows to mine: use --factor 2.")
+    return windows[fresh].to(device)
+
+
+@torch.no_grad()
+def mine(
+    policy: Policy,
+    canvases: Float[Tensor, "n c h w"],
+    proxy: nn.Module | None,
+    *,
+    factor: int,
+    count: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    jitter: float,
+    jitter_draws: int,
+    generator: torch.Generator,
+) -> Mined:
+    """Choose `count` windows on every canvas among the candidates that are not cells of the grid.
+
+    policy: "response" takes the windows of lowest mean response of the proxy; "jitter" those whose jitter, noise of
+    standard deviation `jitter` added inside the window, changes the proxy's predictions least for their area; both pass
+    over windows that overlap a chosen one by more than half (intersection over union). "random" draws them, "fixed" takes
+    the first ones. For "random" and "fixed" utilisation is zero everywhere.
+    canvases: in [0, 1]. proxy: network trained on real images (unused by "random" and "fixed"). generator: on the CPU.
+    Raises: DistilError if there are fewer candidates than `count`.
+    """
+    size = (canvases.shape[-2], canvases.shape[-1])
+    windows = seam_windows(factor, size, device=canvases.device)
+    if count > len(windows):
+        raise DistilError(
+            f"--windows {count} is more than the {len(windows)} candidate windows of a {size[0]}x{size[1]} canvas at "
+            f"--factor {factor}."
+        )
+    if policy in ("fixed", "random"):
+        scores = torch.arange(len(windows), dtype=canvases.dtype).expand(len(canvases), -1)
+        if policy == "random":
+            scores = torch.rand(len(canvases), len(windows), generator=generator, dtype=canvases.dtype)
+        order = scores.to(canvases.device).argsort(dim=1)[:, :count]
+        return Mined(windows[order], torch.zeros_like(canvases[:, 0]))
+    if proxy is None:
+        raise ValueError(f"the {policy} policy needs a proxy network")
+    if policy == "response":
+        utilisation = response_utilisation(canvases, proxy, factor=factor, mean=mean, std=std)
+        scores = window_means(utilisation, windows)
+    else:
+        every = candidate_windows(factor, size, device=canvases.device)
+        all_scores = jitter_scores(canvases, every, proxy, factor, mean, std, jitter, jitter_draws, generator)
+        utilisation = spread_scores(all_scores, every, size)
+        scores = all_scores[:, (every[:, None] == windows[None]).all(2).float().argmax(0)]
+    return Mined(lowest_apart(scores, windows, count), utilisation)
+
+
+@torch.no_grad()
+def response_utilisation(
+    canvases: Float[Tensor, "n c h w"],
+    proxy: nn.Module,
+    *,
+    factor: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch: int = 512,
+) -> Float[Tensor, "n h w"]:
+    """Utilisation of each canvas pixel by the proxy's response to the grid's views; see functional.utilisation."""
+    size = (canvases.shape[-2], canvases.shape[-1])
+    cells = grid_regions(factor, size, device=canvases.device)[None]
+    maps = []
+    for part in canvases.split(max(1, batch // cells.shape[1])):
+        views = normalise(crop_resize(part, cells, size), mean, std)
+        maps.append(response_map(proxy.activations(views), cells, size, size))  # pyright: ignore[reportCallIssue]
+    return torch.cat(maps)
+
+
+@torch.no_grad()
+def jitter_scores(
+    canvases: Float[Tensor, "n c h w"],
+    windows: Float[Tensor, "r 4"],
+    proxy: nn.Module,
+    factor: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    jitter: float,
+    draws: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "n r"]:
+    """Sensitivity of the proxy to each window: mean KL between predictions before and after a jitter inside it, per area.
+
+    score_b = mean over draws and grid views of KL(proxy(x) || proxy(x + mask_b noise)) / |b|, noise ~ N(0, jitter^2), the
+    jittered canvas clamped to [0, 1].
+    """
+    size = (canvases.shape[-2], canvases.shape[-1])
+    cells = grid_regions(factor, size, device=canvases.device)[None]
+
+    def predict(images: Tensor) -> Tensor:
+        return proxy(normalise(crop_resize(images, cells, size), mean, std))
+
+    before = torch.cat([predict(part) for part in canvases.split(128)])
+    columns = []
+    for window in windows:
+        x1, y1, x2, y2 = (int(side) for side in window)
+        total = torch.zeros(len(canvases), device=canvases.device)
+        for _ in range(draws):
+            noise = torch.randn(canvases.shape[0], canvases.shape[1], y2 - y1, x2 - x1, generator=generator) * jitter
+            jittered = canvases.clone()
+            jittered[:, :, y1:y2, x1:x2] += noise.to(canvases.device, canvases.dtype)
+            after = torch.cat([predict(part) for part in jittered.clamp(0, 1).split(128)])
+            total += jitter_divergence(before, after).view(len(canvases), -1).mean(1)
+        columns.append(total / (draws * (y2 - y1) * (x2 - x1)))
+    return torch.stack(columns, dim=1)

@@ -1,0 +1,92 @@
+"""One table of several scores."""
+
+from typing import Any
+
+from rich.table import Table
+
+from distil.errors import DistilError
+
+
+def compare_table(rows: list[dict[str, Any]]) -> Table:
+    """A table for the terminal: name, method, images per class, bytes, and each network's accuracy.
+
+    rows: from `Scores.to_dict()`, in the order of the table.
+
+    Raises: DistilError when there are none, or when they were judged by different protocols or on different images.
+    """
+    header, cells = _cells(rows)
+    table = Table(title=_caption(rows))
+    for position, column in enumerate(header):
+        table.add_column(column, justify="left" if position < 2 else "right")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def to_markdown(rows: list[dict[str, Any]]) -> str:
+    """The same table in Markdown, with the caption below it.
+
+    Raises: as `compare_table`.
+    """
+    header, cells = _cells(rows)
+    rule = ["---" if position < 2 else "---:" for position in range(len(header))]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, rule, *cells)]
+    return "\n".join(lines) + f"\n\n{_caption(rows)}\n"
+
+
+def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Header and body of the table as text."""
+    if not rows:
+        raise DistilError("nothing to compare: give at least one score.")
+    for row in rows[1:]:
+        _check_comparable(rows[0], row)
+    columns = list(dict.fromkeys(_column(network, row) for row in rows for network in row["networks"]))
+    body = []
+    for row in rows:
+        scores = {_column(network, row): _score(values) for network, values in row["networks"].items()}
+        count = row["images_per_class"]
+        body.append(
+            [
+                row["name"],
+                row["method"],
+                "all" if count is None else str(count),
+                f"{row['bytes']:,}",
+                *(scores.get(column, "-") for column in columns),
+            ]
+        )
+    return ["name", "method", "images per class", "bytes", *columns], body
+
+
+def _column(network: str, row: dict[str, Any]) -> str:
+    return network if row["width"] is None else f"{network} (width {row['width']})"
+
+
+def _score(values: dict[str, Any]) -> str:
+    if len(values["accuracies"]) == 1:
+        return f"{values['mean']:.1f} (1 run)"
+    return f"{values['mean']:.1f} ± {values['std']:.1f}"
+
+
+def _caption(rows: list[dict[str, Any]]) -> str:
+    runs = sorted({row["runs"] for row in rows})
+    spread = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+    return (
+        f"Protocol {rows[0]['protocol']}: accuracy in % after the last epoch, mean ± standard deviation over {spread} "
+        f"networks, on {rows[0]['test_images']:,} images of {rows[0]['test']}."
+    )
+
+
+def _check_comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, what in (("protocol", "protocol"), ("test", "test set"), ("test_images", "number of test images")):
+        if first[key] != other[key]:
+            raise DistilError(
+                f"{first['name']} ({first['method']}) and {other['name']} ({other['method']}) cannot share a table: their "
+                f"{what} differs, {first[key]} and {other[key]}. Judge both in the same way."
+            )
+    if first["protocol_settings"] != other["protocol_settings"]:
+        settings, changed = first["protocol_settings"], other["protocol_settings"]
+        key = next(key for key in settings if settings[key] != changed.get(key))
+        raise DistilError(
+            f"{first['name']} ({first['method']}) and {other['name']} ({other['method']}) cannot share a table: {key} of "
+            f"protocol {first['protocol']} was {settings[key]} and {changed.get(key)}. Judge both in the same way."
+        )

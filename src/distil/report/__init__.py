@@ -1,0 +1,1 @@
+"""Pictures and reports of distilled sets and of their scores."""

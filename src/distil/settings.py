@@ -1,0 +1,165 @@
+"""Settings of the methods, as frozen dataclasses that the command line shows as flags. Nothing here imports torch."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from distil.errors import DistilError
+
+
+@dataclass(frozen=True)
+class CoresetSettings:
+    """Choose real images: no synthesis, one forward pass over the training set at most."""
+
+    method: Literal["random", "herding", "k-center", "k-means"] = "random"
+    """Which selection rule."""
+    ipc: int = 1
+    """Images per class."""
+    network: str = "convnet3"
+    """Network whose embedding measures distance (not used by random)."""
+    width: int = 128
+    """Channels of that network's layers."""
+    network_epochs: int = 20
+    """Passes over the training set that the embedding network is trained for."""
+    validation: float = 0.1
+    """Share of the training images held out, as every method here holds them out."""
+    seed: int = 0
+    """Seed of every draw."""
+
+
+@dataclass(frozen=True)
+class MatchingSettings:
+    """Learn canvases by matching what networks compute on real images and on the views of the canvases."""
+
+    method: str = "idc"
+    """Name under which the result is filed."""
+    ipc: int = 1
+    """Images (canvases) per class."""
+    factor: int = 1
+    """Cut every canvas into factor x factor cells, each enlarged to a view (IDC's multi-formation)."""
+    init: Literal["noise", "real", "mix"] = "real"
+    """Start from noise, from real images, or from real images shrunk into the cells."""
+
+    network: str = "convnet3"
+    """Network in which real and synthetic are matched."""
+    width: int = 128
+    """Channels of that network's layers."""
+
+    objective: Literal["gradient", "feature"] = "gradient"
+    """Match gradients of the classification loss, or mean embeddings."""
+    distance: Literal["cosine", "squared", "l1"] = "squared"
+    """Distance between two gradients: one minus cosine by output row, squared error, absolute error."""
+    layers: Literal["all", "convolutions"] = "convolutions"
+    """Weights whose gradients are matched; vectors (biases, norms) never are."""
+
+    outer: int = 2000
+    """Fresh networks, one after another."""
+    inner: int = 100
+    """Matching steps on each network."""
+    batch_real: int = 64
+    """Real images of a class in a matching step."""
+    batch_views: int = 128
+    """At most so many synthetic views of a class in a matching step."""
+    lr_image: float = 5e-3
+    """Learning rate of the canvases."""
+    lr_space: Literal["pixel", "normalised"] = "pixel"
+    """Units of the learning rate: pixels in [0, 1], or pixels after division by the standard deviation."""
+    momentum_image: float = 0.5
+    """Momentum of the canvases."""
+
+    network_data: Literal["none", "real", "synthetic"] = "real"
+    """Images that the network is trained on between matching steps."""
+    network_samples: int = 2000
+    """With real: images it sees after each matching step."""
+    network_epochs: int = 1
+    """With synthetic: passes over the views after each matching step."""
+    network_batch: int = 64
+    """Batch of that training."""
+    network_lr: float = 0.01
+    """Learning rate of that training."""
+    network_momentum: float = 0.9
+    """Momentum of that training."""
+    network_weight_decay: float = 5e-4
+    """Weight decay of that training."""
+    network_cutmix: float = 0.5
+    """Probability of CutMix in that training."""
+
+    augment: str = "color_crop_cutout"
+    """Operations of the matching augmentation, joined by underscores, or none."""
+    augment_network: str = "color_crop"
+    """Operations of the augmentation in the network's training, or none."""
+    augment_one: bool = False
+    """One random operation a step (DC, DSA); otherwise flip, colour and cutout always, plus one of the rest (IDC)."""
+
+    policy: Literal["none", "fixed", "random", "response", "jitter"] = "none"
+    """How windows beyond the grid are chosen: fixed seams, at random, least response, least change under jitter."""
+    windows: int = 1
+    """Windows mined on each canvas."""
+    windows_weight: float = 1.0
+    """Weight of the mined windows' matching loss beside the grid's."""
+    windows_mask: bool = True
+    """Let the mined windows move underutilized pixels only (their gradient is multiplied by 1 - utilisation)."""
+    windows_start: float = 0.2
+    """Share of the run after which windows are mined."""
+    windows_freeze: float = 0.1
+    """Last share of the run in which the windows stay as they are."""
+    refresh: int = 10
+    """Outer iterations between two choices of the windows."""
+    proxy_steps: int = 1000
+    """Updates, on real images, of the proxy network that judges utilisation."""
+    jitter: float = 0.1
+    """Standard deviation of the jitter, in pixels of [0, 1]."""
+    jitter_draws: int = 4
+    """Draws of the jitter for each window."""
+
+    cfc_share: float = 0.0
+    """Size of the contrastive (CFC) gradient as a share of the matching gradient; 0 switches it off."""
+    cfc_temperature: float = 0.1
+    """Temperature of the contrastive loss."""
+
+    storage: Literal["uint8", "float32"] = "uint8"
+    """How the finished canvases are stored: one byte a value, like the real images they replace, or four."""
+    validation: float = 0.1
+    """Share of the training images held out to follow progress; nothing is selected on it. 0 uses every image."""
+    validations: int = 4
+    """Evaluations on the held-out share during the run."""
+    seed: int = 0
+    """Seed of every draw."""
+
+
+Settings = CoresetSettings | MatchingSettings
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse values that no run can use.
+
+    Raises: DistilError that names the flag, its value and what is accepted.
+    """
+    positive = {"ipc", "factor", "width", "outer", "inner", "batch_real", "batch_views", "network_batch", "windows"}
+    positive |= {"refresh", "jitter_draws", "lr_image", "cfc_temperature", "jitter"}
+    shares = {"network_cutmix", "windows_start", "windows_freeze"}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        flag = "--" + field.name.replace("_", "-")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if value != value or value in (float("inf"), float("-inf")):
+                raise DistilError(f"{flag} is {value}: give a finite number.")
+            if field.name in positive and value <= 0:
+                raise DistilError(f"{flag} is {value}: it must be above 0.")
+            if field.name != "seed" and value < 0:
+                raise DistilError(f"{flag} is {value}: it cannot be negative.")
+            if field.name in shares and value > 1:
+                raise DistilError(f"{flag} is {value}: it is a share, between 0 and 1.")
+            if field.name == "validation" and value >= 1:
+                raise DistilError(f"{flag} is {value}: it is the share of images held out, at least 0 and below 1.")
+
+
+def settings_from_dict(values: dict[str, Any]) -> Settings:
+    """The settings that were saved as JSON by a run.
+
+    Raises: DistilError on a field that this version does not know.
+    """
+    kind = CoresetSettings if values.get("method") in CoresetSettings.__annotations__["method"].__args__ else MatchingSettings
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise DistilError(f"unknown setting {unknown[0]!r} in the saved run: it was made by another version of distil.")
+    return kind(**values)

@@ -1,0 +1,175 @@
+"""Datasets of the Hugging Face hub, or saved by its `datasets` package, with an image and a label column."""
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distil.errors import DistilError
+from distil.sources.images import Source, source_from_tensors
+from distil.sources.pictures import read_pictures, stack_pictures
+
+LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
+TEST_SPLITS = ("test", "validation", "valid", "val")
+
+
+def huggingface_source(name: str, *, size: int | None = None, download: bool = False, seed: int = 0) -> Source:
+    """The dataset NAME or NAME:CONFIG of the hub, or a folder written by its save_to_disk.
+
+    The image column is the one of type Image, the label column one of type ClassLabel, or one named label that holds
+    integers or strings. The test split is test, else validation; else 20% of each class is held out by `seed`.
+
+    name: a path if it begins with /, . or ~, or is a folder that save_to_disk wrote.
+    size: the central square of each image is resized to size x size; None needs images of one size.
+    download: allow the network. Without it only what the hub's cache already holds is read. Code from a dataset's
+        repository is never run.
+
+    Raises: DistilError if the package or the dataset is missing, no column fits, a label is missing, or as folders do.
+    """
+    datasets = _import_datasets()
+    splits = _load(datasets, name, download)
+    test_name = next((split for split in TEST_SPLITS if split in splits), None)
+    if "train" not in splits:
+        raise DistilError(f"hf:{name} has no split 'train': it has {', '.join(map(repr, splits)) or 'none'}.")
+    train, test = splits["train"], splits[test_name] if test_name else None
+    image_column, label_column = _image_column(datasets, train, name), _label_column(datasets, train, name)
+    values, classes = _classes(datasets, train, label_column)
+    parts = [("train", train)] + ([(test_name, test)] if test is not None else [])
+    labels = [_labels(part, label_column, values, f"hf:{name} {split}") for split, part in parts]
+    pictures = read_pictures(_encoded(datasets, parts, image_column, name), size)
+    if len(pictures) < sum(map(len, labels)) or not len(labels[0]):
+        raise DistilError(f"hf:{name} has no images in its split 'train'.")
+    grey = all(picture.ndim == 2 for picture in pictures)
+    train_tensors = stack_pictures(pictures[: len(labels[0])], grey=grey), labels[0]
+    test_tensors = None if test is None else (stack_pictures(pictures[len(labels[0]) :], grey=grey), labels[1])
+    note = f"the test split is the split {test_name!r}" if test_name and test_name != "test" else ""
+    return source_from_tensors(train_tensors, test_tensors, classes, name=f"hf:{name}", seed=seed, note=note)
+
+
+def _import_datasets() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import datasets
+    except ImportError as error:
+        raise DistilError(
+            "hf: sources need the package `datasets`, which is not installed: pip install 'distil[huggingface]'"
+        ) from error
+    return datasets
+
+
+def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
+    path = Path(name).expanduser()
+    saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+    if not saved and name.startswith(("/", ".", "~")):
+        raise DistilError(
+            f"{path} is not a dataset on disk: expected a folder written by save_to_disk of the package `datasets`. "
+            "For a folder of image files leave out hf:."
+        )
+    try:
+        with warnings.catch_warnings(), contextlib.nullcontext() if download and not saved else _offline(datasets):
+            warnings.simplefilter("ignore")
+            if saved:
+                loaded = datasets.load_from_disk(str(path))
+            else:
+                loaded = _load_from_hub(datasets, name, download)
+    except Exception as error:
+        remedy = "Write the folder again with save_to_disk." if saved else "Check the name and the connection."
+        if not saved and not download:
+            remedy = "--download fetches it, if it is not in the local cache yet."
+        raise DistilError(f"cannot load hf:{name}: {str(error) or type(error).__name__}. {remedy}") from error
+    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _load_from_hub(datasets: Any, name: str, download: bool) -> Any:
+    repository, _, configuration = name.partition(":")
+    options: dict[str, Any] = {"download_config": datasets.DownloadConfig(local_files_only=not download)}
+    if "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters:
+        options["trust_remote_code"] = False  # before datasets 4 the default may ask, and 4 has no such parameter
+    return datasets.load_dataset(repository, configuration or None, **options)
+
+
+@contextlib.contextmanager
+def _offline(datasets: Any) -> Iterator[None]:
+    """What HF_HUB_OFFLINE=1 does, which the packages read at import only, for the time of the block."""
+    import huggingface_hub.constants
+
+    places = (huggingface_hub.constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def _image_column(datasets: Any, dataset: Any, name: str) -> str:
+    found = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    if len(found) != 1:
+        raise DistilError(
+            f"hf:{name} needs one column of type Image, and has {len(found)} among {', '.join(dataset.features)}."
+        )
+    return found[0]
+
+
+def _label_column(datasets: Any, dataset: Any, name: str) -> str:
+    features = dataset.features
+    labels = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    named = [column for column in LABEL_COLUMNS if column in features]
+    found = labels if len(labels) == 1 else [column for column in named if column in labels or not labels]
+    if not found or (found[0] not in labels and not _is_plain(features[found[0]])):
+        raise DistilError(
+            f"hf:{name} needs one column of type ClassLabel, or one named {', '.join(LABEL_COLUMNS)} that holds integers "
+            f"or strings; it has {', '.join(f'{column} ({feature})' for column, feature in features.items())}."
+        )
+    return found[0]
+
+
+def _is_plain(feature: Any) -> bool:
+    return str(getattr(feature, "dtype", "")).rstrip("0123456789") in ("int", "uint", "bool", "string", "large_string")
+
+
+def _column(dataset: Any, column: str) -> list[Any]:
+    return list(dataset.select_columns([column])[:][column])
+
+
+def _classes(datasets: Any, train: Any, column: str) -> tuple[list[Any], list[str]]:
+    """Label values in the order of their classes, and the names of the classes."""
+    feature = train.features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return list(range(feature.num_classes)), list(feature.names)
+    values = sorted({value for value in _column(train, column) if value is not None})
+    return values, [str(value) for value in values]
+
+
+def _labels(dataset: Any, column: str, values: list[Any], what: str) -> torch.Tensor:
+    index = {value: label for label, value in enumerate(values)}
+    labels = np.empty(len(dataset), dtype=np.int64)
+    for row, value in enumerate(_column(dataset, column)):
+        if value not in index:
+            raise DistilError(
+                f"{what}: row {row} has label {value!r}, which is no class of the training split: "
+                "distil needs a known label on every image."
+            )
+        labels[row] = index[value]
+    return torch.from_numpy(labels)
+
+
+def _encoded(datasets: Any, parts: list[tuple[str, Any]], column: str, name: str) -> Iterator[tuple[str, Path | bytes]]:
+    for split, part in parts:
+        undecoded = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        row = 0
+        for batch in undecoded.iter(batch_size=256):
+            for picture in batch[column]:
+                if picture is None or (picture["bytes"] is None and not picture["path"]):
+                    raise DistilError(f"hf:{name} {split}: row {row} has no image. Drop that row.")
+                content = picture["bytes"] if picture["bytes"] is not None else Path(picture["path"])
+                yield f"hf:{name} {split} row {row}", content
+                row += 1

@@ -1,0 +1,244 @@
+"""Labelled images held as uint8, indexed by class, sampled by the generator that the caller gives."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from distil.errors import DistilError
+from distil.sources.arrays import channel_statistics, held_out_counts, stratified_split
+from distil.types import Batch
+
+HELD_OUT = 0.2
+"""Share of each class that becomes the test split where a source has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one split, with what is needed to name and to normalise them.
+
+    images: uint8, 255 is 1.0; a batch alone is turned to float.
+    labels: int64, indices into classes, on the device of the images.
+    mean, std: of each channel of the training images in [0, 1]; to be applied by the reader of a batch.
+    name: for messages.
+
+    Raises: DistilError if shapes or types disagree, a label is out of range, a class has no image, two classes have one
+        name, or there are fewer than two classes.
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise DistilError(
+                f"{self.name}: images must be uint8 of shape (n, channels, height, width), "
+                f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
+            )
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise DistilError(
+                f"{self.name}: expected one int64 label an image, {len(self.images)} in all, "
+                f"not {self.labels.dtype} of shape {tuple(self.labels.shape)}."
+            )
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise DistilError(
+                f"{self.name}: {self.channels} channels need as many means and standard deviations, "
+                f"not {len(self.mean)} and {len(self.std)}."
+            )
+        if len(self.classes) < 2:
+            raise DistilError(
+                f"{self.name}: only one class ({', '.join(map(repr, self.classes)) or 'no name'}): "
+                "distil needs at least two to tell apart."
+            )
+        repeated = [name for name, count in Counter(self.classes).items() if count > 1]
+        if repeated:
+            raise DistilError(f"{self.name}: class name {repeated[0]!r} is given twice: names must differ.")
+        outside = self.labels[(self.labels < 0) | (self.labels >= len(self.classes))]
+        if len(outside):
+            raise DistilError(
+                f"{self.name}: label {int(outside[0])} is out of range: with {len(self.classes)} classes, "
+                f"labels run from 0 to {len(self.classes) - 1}."
+            )
+        empty = [name for name, count in zip(self.classes, self.counts, strict=True) if count == 0]
+        if empty:
+            raise DistilError(
+                f"{self.name}: class {empty[0]!r} has no images: add some, or leave the class out of the class names."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Images of each class."""
+        return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
+
+    @cached_property
+    def by_class(self) -> tuple[Int[Tensor, " members"], ...]:
+        """Indices of each class's images, ascending, on the device of the images."""
+        return torch.argsort(self.labels, stable=True).split(self.counts)
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set on a device; the set itself if it is there."""
+        images = self.images.to(device)
+        return self if images is self.images else replace(self, images=images, labels=self.labels.to(device))
+
+    def split(self, fraction: float, seed: int) -> tuple["ImageSet", "ImageSet"]:
+        """(kept, held out): `fraction` of every class is held out at random, at least one image and never all.
+
+        Both keep this set's mean and std. The draw depends on the seed and on each class's own images alone.
+
+        Raises: DistilError if the fraction is not between 0 and 1 or a class has a single image.
+        """
+        held_out = held_out_counts(self.counts, self.classes, fraction, self.name)
+        kept, held = stratified_split(self.labels, self.classes, held_out, seed, "sources", "split")
+        return self._take(kept, f"{self.name}, kept"), self._take(held, f"{self.name}, held out")
+
+    def _take(self, indices: Int[Tensor, " k"], name: str) -> "ImageSet":
+        indices = indices.to(self.images.device)
+        return replace(self, images=self.images[indices], labels=self.labels[indices], name=name)
+
+    def batch(self, indices: Int[Tensor, " k"]) -> Batch:
+        """The images at these indices as float in [0, 1], with their labels, on the device of the images."""
+        indices = indices.to(self.images.device)
+        return Batch(self.images[indices].float().div_(255), self.labels[indices])
+
+    def sample_class(self, label: int, count: int, generator: torch.Generator) -> Float[Tensor, "count c h w"]:
+        """`count` images of one class in [0, 1], drawn without replacement.
+
+        Where count exceeds the class, fresh permutations of the whole class follow one another: no image is drawn
+        once more often than another but by one. generator: on the CPU, so that every device sees the same draw.
+        """
+        members = self.by_class[label]
+        rounds = -(-count // len(members))
+        order = torch.cat([torch.randperm(len(members), generator=generator) for _ in range(max(rounds, 1))])[:count]
+        return self.images[members[order.to(members.device)]].float().div_(255)
+
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` images drawn uniformly and independently from the whole set (one may come twice)."""
+        return self.batch(torch.randint(len(self), (count,), generator=generator))
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal of the images, labels and class names; the set's name and device do not count."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
+        return digest.hexdigest()
+
+    def check_matches(self, classes: Sequence[str], channels: int, size: tuple[int, int], what: str) -> None:
+        """Nothing, if this set has the classes, channels and size (height, width) that `what` was made for.
+
+        what: the other side, as the message names it: "the distilled set digits.safetensors".
+
+        Raises: DistilError that names both sides.
+        """
+        remedy = "Give the source that it was made from."
+        if self.channels != channels:
+            raise DistilError(
+                f"{self.name} has {_channels(self.channels)} but {what} has {_channels(channels)}. {remedy}"
+            )
+        if self.size != tuple(size):
+            raise DistilError(
+                f"{self.name} has images of {self.size[0]} x {self.size[1]} pixels (height x width) but {what} has "
+                f"{size[0]} x {size[1]}. {remedy} --size N resizes a source to N x N."
+            )
+        if self.classes != tuple(classes):
+            raise DistilError(
+                f"{self.name} and {what} have different classes: {_class_difference(self.classes, classes)}. {remedy}"
+            )
+
+
+def _channels(count: int) -> str:
+    return {1: "1 channel (grey)", 3: "3 channels (colour)"}.get(count, f"{count} channels")
+
+
+def _class_difference(mine: Sequence[str], other: Sequence[str]) -> str:
+    if len(mine) != len(other):
+        return f"{len(mine)} against {len(other)}"
+    index = next(index for index, (left, right) in enumerate(zip(mine, other, strict=True)) if left != right)
+    return f"class {index} is {mine[index]!r} against {other[index]!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where real images come from.
+
+    test: None where a source has none.
+    name: for messages and for the record in an artifact.
+    key: the published settings that apply: mnist, fashionmnist, svhn, cifar10, cifar100, digits or custom.
+    note: what a reader of a result should know of the source, such as how its test split was made; "" if nothing.
+    """
+
+    train: ImageSet
+    test: ImageSet | None
+    name: str
+    key: str
+    note: str = ""
+
+
+def source_from_tensors(
+    train: tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]],
+    test: tuple[UInt8[Tensor, "m c h w"], Int[Tensor, " m"]] | None,
+    classes: Sequence[str],
+    *,
+    name: str,
+    key: str = "custom",
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+    seed: int = 0,
+    note: str = "",
+) -> Source:
+    """A Source of images and labels.
+
+    test: None to hold out HELD_OUT of each training class by `seed`, which the note then says.
+    statistics: mean and std of each channel; None to take those of the training images.
+
+    Raises: DistilError as ImageSet does, and if the two splits differ in channels or size.
+    """
+    images, labels = train
+    unnormalised = (0.0,) * images.shape[1], (1.0,) * images.shape[1]
+    kept = ImageSet(images, labels, tuple(classes), *(statistics or unnormalised), name=f"{name} train")
+    if test is None:
+        kept, held = kept.split(HELD_OUT, seed)
+        held_note = f"no test split given: {HELD_OUT:.0%} of each class ({len(held)} images) held out with seed {seed}"
+        note = f"{note}; {held_note}" if note else held_note
+    elif test[0].shape[1:] != images.shape[1:]:
+        raise DistilError(
+            f"{name}: the train images have {_shape(images)} but the test images have {_shape(test[0])}: "
+            "both splits need the same channels and, unless --size is given, the same size."
+        )
+    else:
+        held = replace(kept, images=test[0], labels=test[1], name=f"{name} test")
+    mean, std = statistics or channel_statistics(kept.images)
+    return Source(
+        train=replace(kept, mean=mean, std=std, name=f"{name} train"),
+        test=replace(held, mean=mean, std=std, name=f"{name} test"),
+        name=name,
+        key=key,
+        note=note,
+    )
+
+
+def _shape(images: Tensor) -> str:
+    return f"{_channels(images.shape[1])} and {images.shape[2]} x {images.shape[3]} pixels"
