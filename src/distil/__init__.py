@@ -79,9 +79,12 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("distil")
+        try:
+            return version("distil")
+        except PackageNotFoundError:
+            return "0 (not installed)"
     if name not in _MODULES:
         raise AttributeError(f"module 'distil' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

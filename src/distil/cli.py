@@ -1,14 +1,17 @@
 """The command line. Nothing heavy is imported before a command needs it, so that every help text comes at once."""
 
 import difflib
+import inspect
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 import distil
 from distil.errors import DistilError
@@ -17,9 +20,10 @@ from distil.runs import CHECKPOINT, LOG, MANIFEST, RESULT, EventLog, Interrupted
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from distil.dataset.artifact import DistilledSet
-    from distil.evaluate.judge import Scores
-    from distil.sources import Source
+    from distil.sources import ImageSet, Source
 
 HELP = """\
 usage: distil COMMAND ...
@@ -39,16 +43,44 @@ Distil a dataset into a few images a class, and judge the result fairly.
 
 METHOD  {methods}
 SOURCE  digits (embedded), mnist, fashionmnist, svhn, cifar10, cifar100,
-        a folder with a folder of images per class, FILE.npz, or hf:NAME
+        a folder with one folder of images per class, FILE.npz, or hf:NAME
 
 Start here:
   distil demo
   distil dataset idc digits
 """
 
-SOURCE_HELP = "digits, mnist, fashionmnist, svhn, cifar10, cifar100, a folder, FILE.npz or hf:NAME"
 RUN_FORMAT = 1
 """Version of run.json."""
+
+SourceWord = Annotated[
+    str,
+    arg(
+        metavar="SOURCE",
+        help="Real images: digits, mnist, fashionmnist, svhn, cifar10, cifar100, a folder with one folder of images "
+        "per class, FILE.npz, or hf:NAME.",
+    ),
+]
+MethodWord = Annotated[str, arg(metavar="METHOD", help=f"{', '.join(METHODS)}.")]
+ArtifactFile = Annotated[Path, arg(metavar="FILE", help="A distilled set (.safetensors).")]
+
+
+def option(metavar: str, help: str) -> Any:
+    """How tyro shows a flag that has no value unless given: without "(default: None)"."""
+    return arg(metavar=metavar, help=help, help_behavior_hint="")
+
+
+def switch(help: str) -> Any:
+    """How tyro shows a flag that takes no value."""
+    return arg(help=help, help_behavior_hint="")
+
+
+Root = Annotated[
+    Path | None, option("DIR", "Folder that holds the named data sets; $DISTIL_DATA or ~/.cache/distil unless given.")
+]
+Size = Annotated[int | None, option("N", "Resize the images to N x N pixels.")]
+Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch a named data set that --root lacks.")]
+Device = Annotated[str, arg(metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU if there is one.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of a pipe, such as head, has gone: nothing is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -72,20 +104,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help"):
         print(HELP.format(methods=", ".join(METHODS)), end="")
         return 0
-    if words[0] in ("-V", "--version"):
+    if words[0] == "--version":
         print(f"distil {distil.__version__}")
         return 0
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         raise DistilError(f"unknown command {name!r}.{_nearest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}.")
     try:
-        COMMANDS[name](rest)
-    except SystemExit as stop:  # tyro has printed a help text or what is wrong
+        if name == "dataset":
+            _dataset(rest)
+        else:
+            _parse(COMMANDS[name], name, rest)
+    except SystemExit as stop:  # tyro has printed a help text, or what is wrong with a flag
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def _parse(command: Callable[..., None], name: str, words: list[str], more: str = "") -> None:
+    """Let tyro read the words, call the command with them, or print its help (with `more` at the end of the text)."""
+    paragraphs = f"{inspect.getdoc(COMMANDS[name])}\n{more}".strip().split("\n\n")
+    description = "\n\n".join(text.replace("\n", "\n  ") for text in paragraphs)  # tyro joins unindented lines
+    if {"-h", "--help"} & set(words):
+        words = ["--help"]  # tyro leaves out of a help text what it has already read
+    tyro.cli(command, prog=f"distil {name}", description=description, args=words)
 
 
 def _fail(message: object, status: int) -> int:
@@ -93,23 +137,632 @@ def _fail(message: object, status: int) -> int:
     return status
 
 
-def _nearest(word: str, known: Any) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _parse(command: Callable[..., None], name: str, words: list[str], description: str) -> None:
-    """Let tyro read the flags of `command` and call it."""
-    import tyro
-
-    tyro.cli(command, prog=f"distil {name}", description=description, args=words)
-
-
-# Flags that several commands share. tyro reads types from annotations, so these are written out once here.
-def _flags() -> Any:
-    import tyro
-
-    return tyro.conf
-
-
 # ---------------------------------------------------------------------------------------------------------- dataset
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Where images come from and results go."""
+
+    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
+    root: Root = None
+    size: Size = None
+    download: Download = False
+    device: Device = "auto"
+    checkpoint_seconds: float = 120.0
+    """Time between checkpoints."""
+    resume: Annotated[
+        Path | None, option("DIR", "Go on with the run in this folder; takes no METHOD, SOURCE or settings.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ResumeFlags:
+    """Go on with a run that was stopped."""
+
+    resume: Annotated[Path, arg(metavar="DIR")]
+    """Its run folder; run.json there holds the settings."""
+
+    root: Annotated[Path | None, option("DIR", "Folder that holds the named data sets, if it has moved.")] = None
+
+    device: Device = "auto"
+    checkpoint_seconds: float = 120.0
+    """Time between checkpoints."""
+
+
+Fixed = tyro.conf.Suppress[tyro.conf.Fixed[str]]
+
+
+@dataclass(frozen=True)
+class CoresetFlags(CoresetSettings):
+    method: Fixed = "random"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+@dataclass(frozen=True)
+class MatchingFlags(MatchingSettings):
+    method: Fixed = "idc"
+
+
+def dataset() -> None:
+    """Distil the training images of SOURCE into a few images per class with METHOD.
+
+    The run folder receives run.json (all settings), log.jsonl (every event),
+    checkpoint.safetensors while it runs and distilled.safetensors at the end.
+    Ctrl-C saves; --resume goes on.
+
+    Examples:
+    distil dataset idc digits
+    distil dataset idc cifar10 --ipc 10 --root data
+    distil dataset udd photos/ --size 64 --out runs/photos
+    distil dataset --resume runs/cifar10-idc-ipc10-seed0
+    """
+
+
+def _dataset(words: list[str]) -> None:
+    """The flags of a run are the fields of its settings, and their defaults the published preset: so METHOD, SOURCE
+    and --ipc are read first."""
+    positional, ipc = _peek(words)
+    wants_help = bool({"-h", "--help"} & set(words))
+    if any(word == "--resume" or word.startswith("--resume=") for word in words):
+        if positional:
+            raise DistilError(f"--resume takes METHOD, SOURCE and settings from run.json: leave {positional[0]!r} out.")
+        _parse(_resume_run, "dataset", words)
+        return
+    if wants_help and not positional:
+        more = "\nWith a METHOD and a SOURCE this lists the settings, with their published values:\n"
+        _parse(_start_run_without_method, "dataset", words, f"{more}distil dataset idc cifar10 --ipc 10 --help")
+        return
+    if not positional:
+        raise DistilError(f"give a METHOD and a SOURCE: distil dataset idc digits. Methods: {', '.join(METHODS)}.")
+    method, source = positional[0], positional[1] if len(positional) > 1 else ""
+    if method in DATASETS and source in METHODS:
+        raise DistilError(f"METHOD comes before SOURCE: distil dataset {source} {method}")
+    key = source_key(source or "custom")
+    default = preset(method, key, ipc)
+    if not source and not wants_help:
+        raise DistilError(f"give a SOURCE after {method}: {', '.join(DATASETS)}, a folder, FILE.npz or hf:NAME.")
+    kind = CoresetFlags if isinstance(default, CoresetSettings) else MatchingFlags
+    flags = kind(**asdict(default))
+    where = "a source of your own" if key == "custom" else key
+    about = f"\nThe defaults of the settings are those of {method} on {where} at {ipc} per class;\n"
+    about += f"distil methods {method} tells where each comes from."
+
+    def start_run_with(
+        method: Positional[MethodWord],
+        source: Positional[SourceWord],
+        run: Annotated[RunFlags, arg(name="")],
+        settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
+    ) -> None:
+        _start_run(method, source, _plain(settings), run)
+
+    _parse(start_run_with, "dataset", words, about)
+
+
+def _start_run_without_method(
+    method: Positional[MethodWord],
+    source: Positional[SourceWord],
+    run: Annotated[RunFlags, arg(name="")],
+) -> None:
+    """Only for its help text."""
+
+
+def _peek(words: Sequence[str]) -> tuple[list[str], int]:
+    """The positional words, and the value of --ipc (1 if it is absent or no number: the parser will complain)."""
+    switches = {"-h", "--help", "--download"}
+    for kind in (CoresetSettings, MatchingSettings):
+        names = [field.name.replace("_", "-") for field in fields(kind) if field.type is bool]
+        switches |= {f"--{negation}{name}" for name in names for negation in ("", "no-")}
+    positional, ipc, left = [], "1", list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            positional.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        flag = flag.replace("_", "-")
+        if flag in switches:
+            continue
+        if not equals:
+            value = left.pop(0) if left else ""
+        if flag == "--ipc":
+            ipc = value
+    try:
+        return positional, int(ipc)
+    except ValueError:
+        return positional, 1
+
+
+def _plain(flags: Settings) -> Settings:
+    """Settings as the library knows them."""
+    kind = CoresetSettings if isinstance(flags, CoresetSettings) else MatchingSettings
+    return kind(**asdict(flags))
+
+
+def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> None:
+    check_settings(settings)
+    folder = run.out or Path("runs") / f"{_short_name(word)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+    if (folder / MANIFEST).exists():
+        if (folder / RESULT).is_file():
+            raise DistilError(f"{folder} already holds a finished run: choose another folder with --out.")
+        raise DistilError(
+            f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another folder with "
+            "--out."
+        )
+    device = _device(run.device)
+    source = _open(word, run.root, run.size, run.download)
+    manifest = {
+        "format_version": RUN_FORMAT,
+        "command": "dataset",
+        "source": word,
+        "root": None if run.root is None else str(run.root.absolute()),
+        "size": run.size,
+        "device": run.device,
+        "settings": asdict(settings),
+        "source_fingerprint": source.train.fingerprint(),
+        "versions": _versions(),
+    }
+    start_run(folder, manifest)
+
+    try:
+        _distil(folder, source, settings, device, run.checkpoint_seconds, manifest, resume=False)
+    except DistilError as error:
+        if _forgotten_if_nothing_happened(folder) and isinstance(error, Interrupted):
+            raise Interrupted("interrupted before the first step: nothing was kept") from error
+        raise
+
+
+def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
+    folder = resume.resume
+    manifest = read_manifest(folder)
+    needed = ("format_version", "command", "source", "root", "size", "device", "settings", "source_fingerprint")
+    if not isinstance(manifest, dict) or any(name not in manifest for name in needed):
+        raise DistilError(f"{folder / MANIFEST} does not describe a run. Start the run again in another folder.")
+    if manifest["format_version"] > RUN_FORMAT:
+        raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
+    if (folder / RESULT).is_file():
+        print(f"This run is finished: {folder / RESULT}")
+        return
+    settings = settings_from_dict(manifest["settings"])
+    device = _device(manifest["device"] if resume.device == "auto" else resume.device)
+    root = resume.root or (Path(manifest["root"]) if manifest["root"] else None)
+    source = _open(manifest["source"], root, manifest["size"], download=False)
+    if source.train.fingerprint() != manifest["source_fingerprint"]:
+        raise DistilError(
+            f"the training images of {manifest['source']} are not those that the run in {folder} began with (their "
+            "hash differs): put the old images back, or start a new run."
+        )
+
+    _distil(folder, source, settings, device, resume.checkpoint_seconds, manifest, resume=True)
+
+
+def _distil(
+    folder: Path,
+    source: "Source",
+    settings: Settings,
+    device: str,
+    checkpoint_seconds: float,
+    manifest: dict[str, Any],
+    *,
+    resume: bool,
+) -> None:
+    from distil.dataset.distilling import distil_dataset
+    from distil.evaluate.judge import evaluate_distilled
+    from distil.evaluate.protocols import protocol_for
+    from distil.report.progress import both, show_progress
+    from distil.runs import load_tensors
+
+    word, protocol = manifest["source"], protocol_for("quick", source.key)
+
+    def validate(distilled: "DistilledSet", held_out: "ImageSet") -> float:
+        scores = evaluate_distilled(
+            distilled, held_out, protocol, networks=(settings.network,), width=settings.width, runs=1, device=device
+        )
+        return scores.mean[settings.network]
+
+    resume_at = 0 if resume else None
+    if resume and (folder / CHECKPOINT).is_file():
+        resume_at = int(load_tensors(folder / CHECKPOINT)[1]["step"]) + 1
+    log = EventLog(folder / LOG, resume_at)
+
+    try:
+        with show_progress(f"{settings.method} on {_short_name(word)}") as shown:
+            distilled = distil_dataset(
+                source.train,
+                settings,
+                device=device,
+                folder=folder,
+                resume=resume,
+                events=both(log, shown),
+                validate=validate,
+                checkpoint_seconds=checkpoint_seconds,
+            )
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"interrupted: go on with {_resume_command(folder)}") from stop
+    file, count = shlex.quote(str(folder / RESULT)), len(distilled.canvases)
+    where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
+    where += "" if manifest["size"] is None else f" --size {manifest['size']}"
+    if source.note:
+        print(f"Note: {source.note}")
+    print(f"{folder / RESULT}")
+    print(f"{count} images, {distilled.images_per_class} per class, {_bytes(distilled.bytes['total'])}")
+    print(f"Next:\n  distil evaluate {file} {shlex.quote(word)}{where}\n  distil show {file}")
+
+
+def _forgotten_if_nothing_happened(folder: Path) -> bool:
+    """Take back the folder of a run that failed before its first step, so that the mended command can use it."""
+    log = folder / LOG
+    if (folder / CHECKPOINT).exists() or (folder / RESULT).exists():
+        return False
+    if log.is_file() and any(line.get("event") == "step" for line in read_log(log)):
+        return False
+    for path in (folder / MANIFEST, log):
+        path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return True
+
+
+def _resume_command(folder: Path) -> str:
+    return f"distil dataset --resume {shlex.quote(str(folder))}"
+
+
+def _short_name(word: str) -> str:
+    """A source's name as part of a folder's name: "cifar10", "photos" of data/photos/, "NAME" of hf:USER/NAME."""
+    key = source_key(word)
+    name = key if key != "custom" else PurePath(word.removeprefix("hf:")).stem
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip(".") or "images"
+
+
+def _shortest(path: str) -> str:
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(path) else path
+
+
+def _open(word: str, root: Path | None, size: int | None, download: bool) -> "Source":
+    from distil.sources import open_source
+
+    return open_source(word, root=root, size=size, download=download)
+
+
+def _device(word: str) -> str:
+    """The device that a --device word means. Raises: DistilError if this machine lacks it."""
+    import torch
+
+    if word == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=word)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DistilError(f"--device {word} cannot be used here ({reason}): use auto or cpu.") from error
+    return word
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    return {"distil": distil.__version__, "torch": str(torch.__version__), "python": sys.version.split()[0]}
+
+
+# --------------------------------------------------------------------------------------------------------- evaluate
+
+
+def evaluate(
+    file: Annotated[
+        Positional[str],
+        arg(metavar="FILE", help="A distilled set; or whole: all real images; or random:N: N real images per class."),
+    ],
+    source: Positional[SourceWord],
+    protocol: Annotated[str, arg(metavar="idc|dc|quick", help="How the networks are trained.")] = "idc",
+    networks: Annotated[
+        str, arg(metavar="NAME,NAME", help="convnet3, resnet10, resnet18, vgg11, alexnet, densenet121, vit.")
+    ] = "convnet3",
+    width: Annotated[int | None, option("N", "Channels of the networks' layers, if not their own.")] = None,
+    runs: Annotated[int, arg(metavar="N", help="Networks trained of each kind.")] = 5,
+    seed: Annotated[int, arg(metavar="N", help="Seed of every draw.")] = 0,
+    device: Device = "auto",
+    root: Root = None,
+    size: Size = None,
+    download: Download = False,
+    json: Annotated[
+        Path | None, option("OUT", "Score file; FILE.scores.json beside a distilled set unless given.")
+    ] = None,
+) -> None:
+    """Train fresh networks on FILE and report their accuracy on SOURCE's test images.
+
+    Reported: the last epoch, mean and standard deviation over the runs. The same
+    judge scores real images: all of them (whole), or a fresh random draw for each
+    run (random:N). Scores of different protocols cannot be compared.
+
+    Examples:
+    distil evaluate runs/digits-idc-ipc1-seed0/distilled.safetensors digits --protocol quick
+    distil evaluate set.safetensors cifar10 --networks convnet3,resnet18,vit --runs 3
+    distil evaluate random:10 cifar10 --json random10.json
+    distil evaluate whole digits --protocol quick --json whole.json
+    """
+    per_class = _images_per_class(file)
+    names = [name.strip() for name in networks.split(",") if name.strip()]
+    if width is not None and width < 1:
+        raise DistilError(f"--width is {width}: it must be at least 1.")
+
+    from distil.dataset.artifact import DistilledSet
+    from distil.evaluate.compare import compare_table
+    from distil.evaluate.judge import evaluate_distilled, evaluate_real
+    from distil.evaluate.protocols import protocol_for
+    from distil.report.progress import show_progress
+    from distil.report.scores import add_scores, file_hash, read_scores, scores_beside, set_name
+
+    protocol_for(protocol, "custom")
+    distilled = None if per_class is not None else DistilledSet.load(file)
+    out = json or (None if distilled is None else scores_beside(Path(file)))
+    if out is not None and out.exists():
+        read_scores(out)  # refuses another file before the work, not after it
+    where = _device(device)
+    real = _open(source, root, size, download)
+    if real.test is None:
+        raise DistilError(f"{real.name} has no test images to judge on: give a source that has a test split.")
+    rules = protocol_for(protocol, real.key)
+    options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where}
+    with show_progress(f"{rules.name} on {_short_name(source)}", unit="network") as shown:
+        shown("start", step=0, steps=max(1, runs * len(names)))
+        if distilled is None:
+            scores = evaluate_real(
+                real.train, real.test, rules, images_per_class=per_class or None, **options, events=shown
+            )
+        else:
+            scores = evaluate_distilled(distilled, real.test, rules, **options, events=shown)
+    row = {
+        **scores.to_dict(),
+        "file_sha256": None if distilled is None else file_hash(Path(file)),
+        "test_fingerprint": real.test.fingerprint(),
+        "versions": _versions(),
+    }
+    if distilled is not None:
+        row["name"] = set_name(Path(file))
+    _console().print(compare_table([row]))
+    if distilled is not None and distilled.source_fingerprint != real.train.fingerprint():
+        print(f"Note: this set was made from other images than the training images of {real.name}.")
+    if real.note:
+        print(f"Note: {real.note}")
+    if out is not None:
+        try:
+            add_scores(out, row)
+        except DistilError as error:
+            raise DistilError(str(error).replace("--out", "--json")) from error
+        print(f"Scores: {out}")
+
+
+def _images_per_class(file: str) -> int | None:
+    """Real images per class that the FILE word of evaluate asks for: 0 for all of them, None if it names a file."""
+    if file == "whole":
+        return 0
+    if not file.startswith("random:"):
+        return None
+    count = file.removeprefix("random:")
+    if not count.isdecimal() or int(count) < 1:
+        raise DistilError(f"{file!r} should be random:N with N real images per class, at least 1, as in random:10.")
+    return int(count)
+
+
+def compare(
+    files: Annotated[
+        Positional[tuple[Path, ...]],
+        option("FILE [FILE ...]", "Distilled sets that were evaluated, or score files (.json)."),
+    ],
+    markdown: Annotated[FlagCreatePairsOff[bool], switch("Print Markdown.")] = False,
+) -> None:
+    """Print the scores of several sets as one table.
+
+    Sets judged by different protocols or on different test images get a table each.
+
+    Examples:
+    distil compare idc.safetensors dsa.safetensors random10.json whole.json
+    distil compare runs/*/distilled.safetensors --markdown
+    """
+    from distil.evaluate.compare import compare_table, to_markdown
+    from distil.report.scores import by_table, scores_of
+
+    if not files:
+        raise DistilError("give the files to compare: distilled sets that were evaluated, or score files (.json).")
+    tables = by_table([row for file in files for row in scores_of(file)])
+    for rows in tables:
+        if markdown:
+            print(to_markdown(rows))
+        else:
+            _console().print(compare_table(rows))
+    if len(tables) > 1:
+        print("Scores of different protocols or test images are not comparable, so they are in tables of their own.")
+
+
+# ------------------------------------------------------------------------------------------------- show and export
+
+
+def show(
+    file: Positional[ArtifactFile],
+    out: Annotated[Path | None, option("PNG", "Picture file; FILE with .png unless given.")] = None,
+) -> None:
+    """Draw a distilled set: its images, their regions and the views that a network sees.
+
+    Examples:
+    distil show runs/digits-idc-ipc1-seed0/distilled.safetensors
+    distil show set.safetensors --out set.png
+    """
+    from distil.dataset.artifact import DistilledSet
+    from distil.report.pictures import draw_set, save_figure
+
+    distilled = DistilledSet.load(file)
+    out = out or file.with_suffix(".png")
+    if out.suffix.lower() != ".png":
+        raise DistilError(f"--out {out}: pictures are PNG files: give a name that ends in .png.")
+    save_figure(draw_set(distilled), out)
+    size = _bytes(distilled.bytes["total"])
+    print(f"{distilled.method} of {distilled.source}, {distilled.images_per_class} per class, {size}")
+    print(f"Picture: {out}")
+
+
+def export(
+    file: Positional[ArtifactFile],
+    to: Annotated[Literal["folder", "npz", "parquet"], arg(help="Layout.")],
+    out: Annotated[Path, arg(metavar="PATH", help="Folder or file to write.")],
+    overwrite: Annotated[FlagCreatePairsOff[bool], switch("Replace what an earlier export wrote.")] = False,
+) -> None:
+    """Write the views of a distilled set in a layout that other programs read.
+
+
+    Layouts:
+    folder   PNG files, one folder a class
+    npz      arrays x_train, y_train, classes, mean, std
+    parquet  columns image and label, as Hugging Face datasets reads them
+    The images are not normalised: subtract mean and divide by std before a network.
+
+    Examples:
+    distil export set.safetensors --to folder --out set/
+    distil export set.safetensors --to npz --out set.npz
+    """
+    from distil.dataset.artifact import DistilledSet
+    from distil.dataset.export import export as write
+
+    write(DistilledSet.load(file), to, out, overwrite=overwrite)
+    print(f"Written: {out}")
+
+
+# ------------------------------------------------------------------------------------------------ methods and demo
+
+
+def methods(
+    name: Annotated[Positional[str], option("NAME", f"{', '.join(METHODS)}.")] = "",
+) -> None:
+    """List the methods: what each is, costs and reaches.
+
+    With NAME: every setting of that method, for each data set, and its source.
+
+    Examples:
+    distil methods
+    distil methods idc
+    """
+    if name:
+        preset(name, "custom", 1)
+        _describe_method(name)
+    else:
+        _list_methods()
+
+
+def _list_methods() -> None:
+    from rich.table import Table
+
+    table = Table(title="Test accuracy (%) as published, on CIFAR-10 at 1 / 10 / 50 images per class", show_lines=True)
+    table.add_column("method", no_wrap=True)
+    table.add_column("what it is", ratio=3)
+    table.add_column("cost (DC = 1)", ratio=2)
+    table.add_column("published", no_wrap=True)
+    for method in METHODS.values():
+        published = method.published.get("cifar10")
+        what = f"[bold]{method.title}[/]. {method.description}\n[dim]{method.paper}[/]"
+        table.add_row(method.name, what, method.cost, "not known" if published is None else _accuracies(published))
+    _console().print(table)
+    print("Every setting of a method: distil methods NAME")
+
+
+def _accuracies(values: Iterable[float | None]) -> str:
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in values)
+
+
+IPCS = (1, 10, 50)
+
+
+def _describe_method(name: str) -> None:
+    from rich.table import Table
+
+    method, console = METHODS[name], _console()
+    console.print(f"[bold]{name}[/]: {method.title}. {method.description}", highlight=False)
+    console.print(f"Paper: {method.paper}\nCost, DC at 1 per class being 1: {method.cost}", highlight=False)
+    keys = (*DATASETS, "custom")
+    if method.published:
+        table = Table(title="Published test accuracy (%), ConvNet-3", title_justify="left")
+        for column in ("data set", *(f"{ipc} per class" for ipc in IPCS)):
+            table.add_column(column)
+        for key, values in method.published.items():
+            table.add_row(key, *("-" if value is None else f"{value:.1f}" for value in values))
+        console.print(table)
+
+    values = {(key, ipc): asdict(preset(name, key, ipc)) for key in keys for ipc in IPCS}
+    shared = Table(title="Settings that are the same everywhere", title_justify="left")
+    varying = Table(title="Settings that depend on the data set or on the images per class", title_justify="left")
+    for table, columns in (
+        (shared, ("flag", "value", "source")),
+        (varying, ("flag", "data set", *(f"{ipc} per class" for ipc in IPCS), "source")),
+    ):
+        for column in columns:
+            table.add_column(column, no_wrap=column == "flag")
+    for field in values[keys[0], IPCS[0]]:
+        if field in ("method", "ipc"):
+            continue
+        flag, source = "--" + field.replace("_", "-"), method.sources.get(field, "")
+        rows = {key: tuple(_setting(values[key, ipc][field]) for ipc in IPCS) for key in keys}
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for key, row in rows.items():
+            alike.setdefault(row, []).append(key)
+        if len(alike) == 1 and len(set(rows[keys[0]])) == 1:
+            shared.add_row(flag, rows[keys[0]][0], source)
+            continue
+        for index, (row, whose) in enumerate(alike.items()):
+            shown, last = "all" if len(alike) == 1 else ", ".join(whose), index == len(alike) - 1
+            varying.add_row("" if index else flag, shown, *row, "" if index else source, end_section=last)
+    for table in (varying, shared):
+        if table.row_count:
+            console.print(table)
+    print("custom: any other source.")
+
+
+def _setting(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def demo(
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for the report, the pictures and the sets.")] = Path("demo"),
+    device: Device = "auto",
+) -> None:
+    """Distil the embedded handwriting with IDC and UDD, and judge both beside real images.
+
+    Writes an HTML report. Takes about three minutes on two CPU cores; no download.
+
+    Examples:
+    distil demo
+    distil demo --out somewhere/
+    """
+    from distil.demo import run_demo
+    from distil.report.progress import show_progress
+
+    where = _device(device)
+    with show_progress("demo") as shown:
+        run_demo(out, where, shown)
+
+
+def _console() -> "Console":
+    """Standard output; wide enough for a table when it is not a terminal."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def _bytes(count: int) -> str:
+    return f"{count:,} bytes"
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "dataset": dataset,
+    "evaluate": evaluate,
+    "compare": compare,
+    "show": show,
+    "export": export,
+    "methods": methods,
+    "demo": demo,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

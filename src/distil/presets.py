@@ -27,7 +27,7 @@ class Method:
     name: str
     title: str
     kind: str
-    """"coreset" (chooses real images) or "matching" (learns canvases)."""
+    """`coreset` (chooses real images) or `matching` (learns canvases)."""
     paper: str
     description: str
     cost: str
@@ -200,4 +200,211 @@ _DM_PAPER = "Zhao, Bilen: Dataset Condensation with Distribution Matching. WACV 
 _IDC_PAPER = "Kim et al.: Dataset Condensation via Efficient Synthetic-Data Parameterization. ICML 2022"
 _UDD_PAPER = "UDD: dataset distillation via mining underutilized regions (abstract and summaries only)"
 
-METHODS: dict[str, Method] = {}
+
+_GRADIENT_SOURCES = {
+    "factor": "no multi-formation",
+    "distance": "DC, equation 10",
+    "layers": "DC's released code: every weight of two or more dimensions",
+    "outer": "DC's released code: Iteration 1000",
+    "inner": "DC's released code, get_loops: outer_loop 1 / 10 / 50 at 1 / 10 / 50 images per class",
+    "batch_real": "DC's released code: batch_real 256",
+    "batch_views": "not limited in DC's code",
+    "lr_image": "DC's released code: lr_img 0.1",
+    "lr_space": "DC's code learns normalised pixels",
+    "momentum_image": "DC's released code: momentum 0.5",
+    "network_data": "DC's released code: the inner network is trained on the synthetic set",
+    "network_epochs": "DC's released code, get_loops: inner_loop 1 / 50 / 10 at 1 / 10 / 50 images per class",
+    "network_batch": "DC's released code: batch_train 256",
+    "network_lr": "DC's released code: lr_net 0.01",
+    "network_momentum": "DC's released code: plain SGD",
+    "network_weight_decay": "DC's released code: plain SGD",
+    "network_cutmix": "DC's released code: none",
+    "augment_one": "DSA's released code: one operation a call (aug_mode S)",
+}
+
+_IDC_SOURCES = {
+    "factor": "IDC, section 5: factor 2 for 32 x 32 and 28 x 28 images",
+    "init": "IDC's released code: mix whenever factor > 1",
+    "distance": "IDC's released code, reproduce.py: mse for CIFAR and SVHN, l1 for MNIST and FashionMNIST",
+    "layers": "IDC's released code: bias and classifier excluded",
+    "outer": "IDC's released code, reproduce.py: niter 2000",
+    "inner": "IDC's released code: inner_loop 100",
+    "batch_real": "IDC's released code: batch_real 64",
+    "batch_views": "IDC's released code: batch_syn_max 128",
+    "lr_image": "IDC's released code: 5e-3 (mse) or 1e-4 (l1), times ipc / 10, times (side / base)^2",
+    "momentum_image": "IDC's released code: mom_img 0.5",
+    "network_data": "IDC, section 4.2: networks are trained on real images",
+    "network_samples": "IDC's released code, reproduce.py: n_data 2000 for CIFAR, 500 elsewhere",
+    "network_batch": "IDC's released code: batch_size 64",
+    "network_lr": "IDC's released code: lr 0.01",
+    "network_momentum": "IDC's released code: 0.9",
+    "network_weight_decay": "IDC's released code: 5e-4",
+    "network_cutmix": "IDC's released code: mix_p 0.5; none for MNIST with factor > 1",
+    "augment": "IDC's released code: color_crop_cutout; color_crop for MNIST with factor > 1",
+    "augment_network": "IDC's released code: the same without cutout",
+    "augment_one": "IDC's released code: colour, flip and cutout always, plus one of the rest",
+}
+
+_OURS = "our reconstruction, see docs/methods/udd.md"
+
+_UDD_SOURCES = _IDC_SOURCES | {
+    "policy": "UDD names the response-based and the data-jittering-based policy",
+    "windows": _OURS,
+    "windows_weight": _OURS,
+    "windows_mask": _OURS,
+    "windows_start": _OURS,
+    "windows_freeze": _OURS,
+    "refresh": _OURS,
+    "cfc_share": _OURS,
+    "cfc_temperature": _OURS,
+}
+
+_METHOD_LIST = (
+    Method(
+        name="random",
+        title="random real images",
+        kind="coreset",
+        paper="the control of every method",
+        description="Draws real images of every class, uniformly.",
+        cost="none",
+        settings=_coreset("random"),
+        published={"cifar10": (14.4, 26.0, 43.4), "cifar100": (4.2, 14.6, 30.0)},
+    ),
+    Method(
+        name="herding",
+        title="herding",
+        kind="coreset",
+        paper="Welling: Herding dynamical weights to learn. ICML 2009",
+        description="Chooses real images whose running mean stays nearest to the class's mean embedding.",
+        cost="one network trained on the whole set",
+        settings=_coreset("herding"),
+    ),
+    Method(
+        name="k-center",
+        title="k-center",
+        kind="coreset",
+        paper="Sener, Savarese: Active learning for CNNs, a core-set approach. ICLR 2018",
+        description="Chooses real images so that every other one is near a chosen one.",
+        cost="one network trained on the whole set",
+        settings=_coreset("k-center"),
+    ),
+    Method(
+        name="k-means",
+        title="k-means",
+        kind="coreset",
+        paper="used by Liu et al.: DREAM. ICCV 2023",
+        description="Chooses the real image nearest to each k-means centre of its class.",
+        cost="one network trained on the whole set",
+        settings=_coreset("k-means"),
+    ),
+    Method(
+        name="dc",
+        title="DC, dataset condensation",
+        kind="matching",
+        paper=_DC_PAPER,
+        description="Matches the gradients of real and synthetic images, from noise, without augmentation.",
+        cost="1 (at 1 image per class: 1,000 matching steps)",
+        settings=_dc,
+        sources=_GRADIENT_SOURCES
+        | {
+            "init": "DC's released code: --init noise",
+            "augment": "DC: no augmentation",
+            "augment_network": "DC: no augmentation",
+        },
+        published={
+            "mnist": (91.7, 97.4, 98.8),
+            "fashionmnist": (70.5, 82.3, 83.6),
+            "svhn": (31.2, 76.1, 82.3),
+            "cifar10": (28.3, 44.9, 53.9),
+            "cifar100": (12.8, 25.2, None),
+        },
+    ),
+    Method(
+        name="dsa",
+        title="DSA, differentiable siamese augmentation",
+        kind="matching",
+        paper=_DSA_PAPER,
+        description="DC with the same augmentation drawn for real and synthetic images, from real images.",
+        cost="1 (as DC)",
+        settings=_dsa,
+        sources=_GRADIENT_SOURCES
+        | {
+            "init": "DSA's readme: --init real",
+            "augment": "DSA's readme: color_crop_cutout_flip_scale_rotate; no flip for MNIST and SVHN",
+            "augment_network": "DSA's released code: the same operations, drawn image by image",
+        },
+        published={
+            "mnist": (88.7, 97.8, 99.2),
+            "fashionmnist": (70.6, 84.6, 88.7),
+            "svhn": (27.5, 79.2, 84.4),
+            "cifar10": (28.8, 52.1, 60.6),
+            "cifar100": (13.9, 32.3, 42.8),
+        },
+    ),
+    Method(
+        name="dm",
+        title="DM, distribution matching",
+        kind="matching",
+        paper=_DM_PAPER,
+        description="Matches mean embeddings in fresh random networks; no second-order gradients, so it is cheap.",
+        cost="2 (20,000 steps, each about a fifth of a gradient-matching step)",
+        settings=_dm,
+        sources={
+            "init": "DM's released code: --init real",
+            "objective": "DM, equation 4",
+            "layers": "not used by this objective",
+            "outer": "DM's released code: Iteration 20000",
+            "inner": "DM's released code: a fresh network each iteration",
+            "batch_real": "DM's released code: batch_real 256",
+            "batch_views": "not limited in DM's code",
+            "lr_image": "DM's readme: --lr_img 1 at 1, 10 and 50 images per class, 10 at 100 and more",
+            "lr_space": "DM's code learns normalised pixels",
+            "momentum_image": "DM's released code: momentum 0.5",
+            "network_data": "DM's released code: networks stay random",
+            "augment": "DM's released code: color_crop_cutout_flip_scale_rotate; no flip for MNIST and SVHN",
+            "augment_network": "not used",
+            "augment_one": "DM's released code: one operation a call",
+        },
+        published={"cifar10": (26.0, 48.9, 63.0), "cifar100": (11.4, 29.7, 43.6)},
+    ),
+    Method(
+        name="idc",
+        title="IDC, multi-formation",
+        kind="matching",
+        paper=_IDC_PAPER,
+        description="Gradient matching of the cells of each canvas, enlarged, in networks trained on real images.",
+        cost="200 (200,000 matching steps and, on CIFAR, 6.4 million network steps)",
+        settings=_idc,
+        sources=_IDC_SOURCES,
+        published={
+            "mnist": (94.2, 98.4, 99.1),
+            "fashionmnist": (81.0, 86.0, 86.2),
+            "svhn": (68.5, 87.5, 90.1),
+            "cifar10": (50.6, 67.5, 74.5),
+            "cifar100": (None, 45.1, None),
+        },
+    ),
+    Method(
+        name="udd",
+        title="UDD, underutilized regions by response",
+        kind="matching",
+        paper=_UDD_PAPER,
+        description="A reconstruction: IDC, windows where a proxy network responds least, and the contrastive loss.",
+        cost="about 250 (IDC, the mined views and the contrastive loss)",
+        settings=_udd("response", "udd"),
+        sources=_UDD_SOURCES,
+    ),
+    Method(
+        name="udd-jitter",
+        title="UDD, underutilized regions by jitter",
+        kind="matching",
+        paper=_UDD_PAPER,
+        description="A reconstruction: as udd, with windows whose jitter changes the proxy's predictions least.",
+        cost="about 250 (IDC, the mined views and the contrastive loss)",
+        settings=_udd("jitter", "udd-jitter"),
+        sources=_UDD_SOURCES,
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _METHOD_LIST}
+"""Every method by name, in the order in which they are best read."""

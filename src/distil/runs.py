@@ -29,7 +29,7 @@ def silent(name: str, **fields: Any) -> None:
     """Events for callers who want none."""
 
 
-def write_atomic(path: Path | str, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path | str, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it into place: readers see the old file or the new.
 
     Raises: DistilError that names the path, when the folder cannot be written or the disk is full.
@@ -62,7 +62,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Any], header: Mapping[s
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = save(plain, metadata={"distil": json.dumps(header, sort_keys=True)})
-    write_atomic(path, lambda temporary: temporary.write_bytes(data) and None)
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
 def load_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,7 +99,7 @@ def start_run(folder: Path | str, manifest: Mapping[str, Any]) -> Path:
             f"{folder} already holds a run. Continue it with --resume {folder}, or choose another folder with --out."
         )
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    write_atomic(folder / MANIFEST, lambda temporary: temporary.write_text(text) and None)
+    write_atomic(folder / MANIFEST, lambda temporary: temporary.write_text(text))
     return folder
 
 
@@ -125,7 +125,7 @@ class EventLog:
         if resume_at is not None and self.path.is_file():
             kept = [line for line in read_log(self.path) if line.get("step", -1) < resume_at]
             text = "".join(json.dumps(line) + "\n" for line in kept)
-            write_atomic(self.path, lambda temporary: temporary.write_text(text) and None)
+            write_atomic(self.path, lambda temporary: temporary.write_text(text))
 
     def __call__(self, name: str, **fields: Any) -> None:
         line = json.dumps({"event": name, "time": round(time.time(), 3), **fields})

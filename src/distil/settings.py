@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from distil.errors import DistilError
 
+CORESETS = ("random", "herding", "k-center", "k-means")
+
 
 @dataclass(frozen=True)
 class CoresetSettings:
@@ -158,7 +160,7 @@ def settings_from_dict(values: dict[str, Any]) -> Settings:
 
     Raises: DistilError on a field that this version does not know.
     """
-    kind = CoresetSettings if values.get("method") in CoresetSettings.__annotations__["method"].__args__ else MatchingSettings
+    kind = CoresetSettings if values.get("method") in CORESETS else MatchingSettings
     known = {field.name for field in fields(kind)}
     if unknown := sorted(set(values) - known):
         raise DistilError(f"unknown setting {unknown[0]!r} in the saved run: it was made by another version of distil.")

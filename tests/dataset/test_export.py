@@ -91,7 +91,8 @@ def test_folder_names_are_safe_and_apart():
     assert safe[4:8] == ["class", "_con", "_Con.txt", "été 1"]
     assert safe[8:] == ["x" * 100, "hidden", "_nul", "a b"]
     assert len({name.casefold() for name in safe}) == len(names)
-    assert folder_names(("日本" * 60,))[0].encode().__len__() <= 100
+    assert len(folder_names(("日本" * 60,))[0].encode()) <= 100
+    assert folder_names(("not \udcff text",)) == ["not _ text"]
 
 
 def test_two_classes_of_like_names_stay_two_classes(tmp_path):

@@ -52,9 +52,7 @@ def multi_formation(images, factor):
     cell = -(-side // factor)
     padded = pad(images, (0, cell * factor - side) * 2, value=0.5)
     cells = [
-        padded[:, :, cell * i : cell * (i + 1), cell * j : cell * (j + 1)]
-        for i in range(factor)
-        for j in range(factor)
+        padded[:, :, cell * i : cell * (i + 1), cell * j : cell * (j + 1)] for i in range(factor) for j in range(factor)
     ]
     views = [interpolate(c, size=(side, side), mode="bilinear", align_corners=False) for c in cells]
     return torch.stack(views, dim=1).flatten(0, 1)

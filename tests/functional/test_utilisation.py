@@ -44,6 +44,15 @@ def test_response_map_puts_each_views_map_into_its_cell():
     assert out[0, 4:, 0].max() == 0
 
 
+def test_response_map_compares_the_views_of_one_canvas_and_not_those_of_another():
+    size = (8, 8)
+    activations = torch.ones(8, 1, 4, 4) * torch.tensor([1.0, 2, 3, 5, 10, 20, 30, 50]).view(8, 1, 1, 1)
+    out = response_map(activations, grid_regions(2, size)[None], size, size)
+    torch.testing.assert_close(out[0], out[1])
+    corners = out[0][[0, 0, 7, 7], [0, 7, 0, 7]]
+    torch.testing.assert_close(corners, torch.tensor([0, 0.25, 0.5, 1.0]))
+
+
 def test_response_map_is_the_mean_over_channels():
     size = (4, 4)
     activations = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -67,6 +76,8 @@ def test_spread_scores_average_the_windows_that_hold_a_pixel():
     for n in range(2):
         for y in range(8):
             for x in range(8):
-                held = [s for s, (x1, y1, x2, y2) in zip(scores[n], windows, strict=True) if x1 <= x < x2 and y1 <= y < y2]
+                held = [
+                    s for s, (x1, y1, x2, y2) in zip(scores[n], windows, strict=True) if x1 <= x < x2 and y1 <= y < y2
+                ]
                 raw[n, y, x] = sum(held) / len(held)
     torch.testing.assert_close(spread_scores(scores, windows, size), stretch(raw))

@@ -16,9 +16,7 @@ MAIN = ("convnet3", "resnet10", "vgg11", "alexnet", "densenet121", "vit")
 
 
 def small(name, channels=3, size=(16, 16), classes=5, seed=0):
-    return build_network(
-        name, channels=channels, size=size, classes=classes, width=WIDTHS[name], seed=seed
-    )
+    return build_network(name, channels=channels, size=size, classes=classes, width=WIDTHS[name], seed=seed)
 
 
 def images(channels, size, n=2):
@@ -44,7 +42,9 @@ def test_logits_embedding_and_map_agree(name, shape):
         assert maps.min() >= 0
     assert maps.std((2, 3)).max() > 0
     assert torch.allclose(alone, logits, atol=1e-5)
-    assert (logits[0] - logits[1]).abs().max() > 1e-6  # a network that is blind to its image would pass all of the above
+    assert (
+        logits[0] - logits[1]
+    ).abs().max() > 1e-6  # a network that is blind to its image would pass all of the above
 
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (8, 8), (9, 9), (20, 20)])

@@ -236,7 +236,8 @@ class DistilledSet:
     def decoded(self) -> Batch:
         """All n*r views in [0, 1] at `view_size`, canvas by canvas, each canvas's in the order of its regions."""
         views = self.regions.shape[1]
-        images = crop_resize(self.canvases_float(), self.regions, self.view_size)
+        regions = self.regions.expand(len(self.canvases), -1, -1)
+        images = crop_resize(self.canvases_float(), regions, self.view_size)
         labels = self.labels.flatten(0, 1) if self.labels.ndim == 3 else self.labels.repeat_interleave(views, dim=0)
         return Batch(images, labels)
 
@@ -319,10 +320,12 @@ class DistilledSet:
         for name in lists:
             if not isinstance(header[name], list):
                 raise DistilError(f"{path}: {name} is {header[name]!r}, expected a list. Make or copy the file again.")
+            header[name] = tuple(header[name])
+        labels = tensors["labels"]
         try:
             return cls(
                 canvases=tensors["canvases"],
-                labels=tensors["labels"],
+                labels=labels if labels.is_floating_point() else labels.long(),
                 regions=tensors["regions"],
                 utilisation=tensors.get("utilisation"),
                 **{name: header[name] for name in described},

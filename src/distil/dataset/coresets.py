@@ -54,7 +54,7 @@ def k_means(embeddings: Float[Tensor, "n d"], count: int, seed: int) -> Int[Tens
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fitted = KMeans(count, n_init=3, random_state=seed % 2**32).fit(embeddings.numpy())
+        fitted = KMeans(count, n_init="auto", random_state=seed % 2**32).fit(embeddings.numpy())
     centres = torch.from_numpy(fitted.cluster_centers_).to(embeddings.dtype)
     sizes = torch.bincount(torch.from_numpy(fitted.labels_).long(), minlength=count)
     free = torch.ones(len(embeddings), dtype=torch.bool)

@@ -14,7 +14,9 @@ from distil.dataset.matching import State, advance, all_regions, initial_state, 
 from distil.dataset.networks import embed_all, trained_proxy
 from distil.dataset.policies import response_utilisation, seam_windows
 from distil.errors import DistilError
+from distil.functional.augment import operations_of
 from distil.functional.regions import whole_region
+from distil.models import check_network
 from distil.runs import (
     CHECKPOINT,
     RESULT,
@@ -82,8 +84,13 @@ def distil_dataset(
 
 def check_fit(real: ImageSet, settings: Settings) -> None:
     """Refuse settings that these images cannot serve. Raises: DistilError that names both."""
-    check_count(real, settings)
+    check_network(settings.network)
     if isinstance(settings, MatchingSettings):
+        for strategy in (settings.augment, settings.augment_network):
+            try:
+                operations_of(strategy)
+            except ValueError as error:
+                raise DistilError(f"{error}, joined by underscores, or none.") from error
         if settings.factor > min(real.size):
             raise DistilError(
                 f"--factor {settings.factor} is larger than the images' side, {min(real.size)} pixels: use a factor of "
@@ -91,6 +98,7 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
             )
         if settings.policy != "none":
             seam_windows(settings.factor, real.size)
+    check_count(real, settings)
 
 
 def check_count(real: ImageSet, settings: Settings) -> None:

@@ -79,7 +79,7 @@ def _folder(distilled: DistilledSet, out: Path) -> None:
             (partial / "train" / folders[label]).mkdir(parents=True)
         for name, picture in zip(names, pictures, strict=True):
             (partial / name).write_bytes(picture)
-        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(manifest, indent=1, sort_keys=True)
         (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
         if out.exists():
             out.replace(replaced)
@@ -155,7 +155,7 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
     names = []
     for name in classes:
         plain = re.sub(r"[^\w .+-]", "_", unicodedata.normalize("NFC", name))
-        plain = plain.encode()[:100].decode(errors="ignore").strip(" .") or "class"
+        plain = plain.encode(errors="replace")[:100].decode(errors="ignore").strip(" .") or "class"
         if re.fullmatch(r"con|prn|aux|nul|com\d|lpt\d", plain.split(".")[0].strip(), re.IGNORECASE):
             plain = f"_{plain}"
         candidate, number = plain, 1

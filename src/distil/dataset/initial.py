@@ -10,9 +10,7 @@ from distil.rng import stream
 from distil.sources.images import ImageSet
 
 
-def initial_canvases(
-    real: ImageSet, ipc: int, init: str, factor: int, seed: int
-) -> Float[Tensor, "n c h w"]:
+def initial_canvases(real: ImageSet, ipc: int, init: str, factor: int, seed: int) -> Float[Tensor, "n c h w"]:
     """Canvases in [0, 1], class by class, on the device of `real`.
 
     init: "noise" (normal, about the data's mean with its standard deviation, clamped), "real" (random real images), or

@@ -1,7 +1,7 @@
 """The matching loop: DC, DSA, DM, IDC and UDD are settings of this one loop.
 
-A loop's whole state is in `State`; every draw is addressed by (seed, name, step, class), so stopping, saving, loading and
-going on gives the same canvases, bit for bit on the CPU.
+A loop's whole state is in `State`; every draw is addressed by (seed, name, step, class), so stopping, saving, loading
+and going on gives the same canvases, bit for bit on the CPU.
 """
 
 from collections.abc import Iterator
@@ -92,9 +92,9 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
     real: training images, on the device that everything runs on. proxy: network trained on real images, for the
     policies that need one.
 
-    Each of `outer` fresh networks serves `inner` matching steps. In a step every class's real batch and synthetic views,
-    augmented alike, are matched and all canvases move once; then the network is trained. The canvases are clamped to
-    [0, 1] with each fresh network and at the end.
+    Each of `outer` fresh networks serves `inner` matching steps. In a step every class's real batch and synthetic
+    views, augmented alike, are matched and all canvases move once; then the network is trained. The canvases are
+    clamped to [0, 1] with each fresh network and at the end.
     Differs: IDC moves the canvases after every class; with the network fixed within the step only the moment at which
     the momentum acts differs. DC, DSA and DM work on normalised pixels without a clamp; here the learning rate carries
     the normalisation.
@@ -114,7 +114,9 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
         learner = state.learner
         if learner is None:
             raise ValueError("a state in the middle of an outer iteration has no network")
-        gradient, state.losses = matching_gradient(state.canvases, state.mined, learner.net, real, settings, outer, inner)
+        gradient, state.losses = matching_gradient(
+            state.canvases, state.mined, learner.net, real, settings, outer, inner
+        )
         state.momentum.mul_(settings.momentum_image).add_(gradient)
         state.canvases.sub_(settings.lr_image * scale * state.momentum)
         if inner < settings.inner - 1:
@@ -138,15 +140,14 @@ def _fresh(real: ImageSet, settings: MatchingSettings, outer: int, device: torch
 
 
 def _windows_due(settings: MatchingSettings, outer: int, none_yet: bool) -> bool:
-    if settings.policy == "none" or outer < settings.windows_start * settings.outer and outer < settings.outer - 1:
+    last = settings.outer - 1
+    if settings.policy == "none" or outer < min(settings.windows_start * settings.outer, last):
         return False
     frozen = outer >= (1 - settings.windows_freeze) * settings.outer
     return none_yet or (outer % settings.refresh == 0 and not frozen and settings.policy != "fixed")
 
 
-def _mine(
-    canvases: Tensor, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, outer: int
-) -> Mined:
+def _mine(canvases: Tensor, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, outer: int) -> Mined:
     return mine(
         settings.policy,
         canvases,

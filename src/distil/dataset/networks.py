@@ -1,4 +1,4 @@
-"""The networks in which real and synthetic images are matched: fresh, then trained a little on real or synthetic data."""
+"""The networks in which real and synthetic images are matched: fresh, then trained a little."""
 
 from dataclasses import dataclass
 
@@ -113,8 +113,8 @@ def trained_proxy(
 ) -> nn.Module:
     """A network trained on the real images, which then judges regions and embeds images.
 
-    steps: updates of 64 images, SGD with momentum .9 and weight decay 5e-4, learning rate .01 falling to a tenth for the
-    last quarter; augmented by colour and crop.
+    steps: updates of 64 images, SGD with momentum .9 and weight decay 5e-4, learning rate .01 falling to a tenth for
+    the last quarter; augmented by colour and crop.
     """
     learner = fresh_learner(network, width, real, device=device, seed=seed, address=("proxy",))
     for step in range(steps):

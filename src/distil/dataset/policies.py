@@ -62,9 +62,9 @@ def mine(
     """Choose `count` windows on every canvas among the candidates that are not cells of the grid.
 
     policy: "response" takes the windows of lowest mean response of the proxy; "jitter" those whose jitter, noise of
-    standard deviation `jitter` added inside the window, changes the proxy's predictions least for their area; both pass
-    over windows that overlap a chosen one by more than half (intersection over union). "random" draws them, "fixed" takes
-    the first ones. For "random" and "fixed" utilisation is zero everywhere.
+    standard deviation `jitter` added inside the window, changes the proxy's predictions least for their area; both
+    pass over windows that overlap a chosen one by more than half (intersection over union). "random" draws them,
+    "fixed" takes the first ones. For "random" and "fixed" utilisation is zero everywhere.
     canvases: in [0, 1]. proxy: network trained on real images (unused by "random" and "fixed"). generator: on the CPU.
     Raises: DistilError if there are fewer candidates than `count`.
     """
@@ -126,10 +126,10 @@ def jitter_scores(
     draws: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "n r"]:
-    """Sensitivity of the proxy to each window: mean KL between predictions before and after a jitter inside it, per area.
+    """Sensitivity of the proxy to each window: how much a jitter inside it changes the predictions, for its area.
 
-    score_b = mean over draws and grid views of KL(proxy(x) || proxy(x + mask_b noise)) / |b|, noise ~ N(0, jitter^2), the
-    jittered canvas clamped to [0, 1].
+    score_b = mean over draws and grid views of KL(proxy(x) || proxy(x + mask_b noise)) / |b|, noise ~ N(0, jitter^2),
+    the jittered canvas clamped to [0, 1].
     """
     size = (canvases.shape[-2], canvases.shape[-1])
     cells = grid_regions(factor, size, device=canvases.device)[None]

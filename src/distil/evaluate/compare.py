@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from distil.errors import DistilError
@@ -15,11 +16,11 @@ def compare_table(rows: list[dict[str, Any]]) -> Table:
     Raises: DistilError when there are none, or when they were judged by different protocols or on different images.
     """
     header, cells = _cells(rows)
-    table = Table(title=_caption(rows))
+    table = Table(caption=_caption(rows))
     for position, column in enumerate(header):
-        table.add_column(column, justify="left" if position < 2 else "right")
+        table.add_column(escape(column), justify="left" if position < 2 else "right")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -77,16 +78,13 @@ def _caption(rows: list[dict[str, Any]]) -> str:
 
 
 def _check_comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
-    for key, what in (("protocol", "protocol"), ("test", "test set"), ("test_images", "number of test images")):
-        if first[key] != other[key]:
+    """Refuse two rows whose accuracies were not measured in the same way."""
+    measures = [(key.replace("_", " "), first[key], other[key]) for key in ("protocol", "test", "test_images")]
+    settings, others = first["protocol_settings"], other["protocol_settings"]
+    measures += [(f"{key} of the protocol", settings.get(key), others.get(key)) for key in {**settings, **others}]
+    for what, one, two in measures:
+        if one != two:
             raise DistilError(
-                f"{first['name']} ({first['method']}) and {other['name']} ({other['method']}) cannot share a table: their "
-                f"{what} differs, {first[key]} and {other[key]}. Judge both in the same way."
+                f"{first['name']} ({first['method']}) and {other['name']} ({other['method']}) cannot share a table: "
+                f"{what} is {one} for the first and {two} for the second. Judge both in the same way."
             )
-    if first["protocol_settings"] != other["protocol_settings"]:
-        settings, changed = first["protocol_settings"], other["protocol_settings"]
-        key = next(key for key in settings if settings[key] != changed.get(key))
-        raise DistilError(
-            f"{first['name']} ({first['method']}) and {other['name']} ({other['method']}) cannot share a table: {key} of "
-            f"protocol {first['protocol']} was {settings[key]} and {changed.get(key)}. Judge both in the same way."
-        )

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -22,7 +22,7 @@ from distil.functional.optimise import sgd_step
 from distil.models import build_network, check_network
 from distil.rng import seed_at, stream
 from distil.runs import Events
-from distil.sources import ImageSet
+from distil.sources.images import ImageSet
 from distil.types import Batch
 
 TEST_BATCH = 500
@@ -67,9 +67,7 @@ class Scores:
     @property
     def std(self) -> dict[str, float]:
         """Sample standard deviation over the runs (divided by runs - 1), by network; 0 for one run."""
-        return {
-            network: stdev(values) if len(values) > 1 else 0.0 for network, values in self.accuracies.items()
-        }
+        return {network: stdev(values) if len(values) > 1 else 0.0 for network, values in self.accuracies.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as JSON can hold them: protocol by name, its numbers under protocol_settings."""
@@ -95,7 +93,7 @@ class Scores:
         }
 
 
-def evaluate(
+def evaluate_distilled(
     distilled: DistilledSet,
     test: ImageSet,
     protocol: Protocol,
@@ -109,11 +107,12 @@ def evaluate(
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
-    networks: names, see `distil.models.NETWORKS`. width: of every network, None for each one's own. runs: networks of each
-    name. Equal arguments give equal scores. events: called as events("evaluate", network=, run=, accuracy=) after each run.
+    networks: names, see `distil.models.NETWORKS`. width: of every network, None for each one's own. runs: networks of
+    each name. Equal arguments give equal scores on the CPU. events: called as events("evaluate", network=, run=,
+    accuracy=) after each run.
 
-    Raises: DistilError when the set is for other classes, channels or sizes than the test images, on an unknown network,
-    on runs below 1, and when a loss is not finite.
+    Raises: DistilError when the set is for other classes, channels or sizes than the test images, on an unknown
+    network, on runs below 1, and when a loss is not finite.
     """
     channels = distilled.canvases.shape[1]
     test.check_matches(
@@ -164,10 +163,10 @@ def evaluate_real(
 ) -> Scores:
     """The same judge on real images: the controls of every distilled set.
 
-    images_per_class: so many random images of every class, drawn afresh for each run; None trains on the whole set, with
-    at most `protocol.whole_updates` updates. The rest as in `evaluate`.
+    images_per_class: so many random images of every class, drawn afresh for each run; None trains on the whole set,
+    with at most `protocol.whole_updates` updates. The rest as in `evaluate_distilled`.
 
-    Raises: DistilError as `evaluate`, and when a class has fewer images than asked for.
+    Raises: DistilError as `evaluate_distilled`, and when a class has fewer images than asked for.
     """
     test.check_matches(train.classes, train.channels, train.size, what=f"the training set {train.name}")
     _check_count(train, images_per_class)
@@ -255,15 +254,14 @@ def _judge(
                 seed=seed_at(seed, "judge", "network", run),
             )
             updates = updates_of(protocol, len(images), whole=whole)
-            train_network(
-                net,
-                Batch(images, labels),
+            _fit(
+                net.to(device),
+                images,
+                _probabilities(labels, len(test.classes)),
                 protocol,
                 mean=mean,
                 std=std,
                 seed=seed_at(seed, "judge", "training", network, run),
-                device=device,
-                classes=len(test.classes),
                 updates=updates,
                 what=f"{network}, run {run + 1} of {runs}",
             )
@@ -289,8 +287,8 @@ def train_network(
 ) -> nn.Module:
     """Train `net` in place, on `device`, as the protocol says, and return it.
 
-    views: images in [0, 1], or uint8 to save memory; labels as class indices, or as probabilities, which are learnt as they
-    are. mean, std: what images are normalised by. classes: number of classes.
+    views: their labels as class indices, or as probabilities, which are learnt as they are. mean, std: what images
+    are normalised by. classes: number of classes.
     updates: None for the protocol's own number. what: how an error calls the network.
 
     Each epoch is a fresh permutation; a batch is normalised, augmented image by image, mixed, and learnt by SGD on the
@@ -298,23 +296,51 @@ def train_network(
 
     Raises: DistilError when a loss or, at the end, a weight is not finite; it names the update.
     """
-    net.to(device)
-    images = views.images.to(device)
-    labels = views.labels.to(device)
-    targets = labels.to(torch.float32) if labels.is_floating_point() else one_hot(labels, classes).float()
+    views = views.to(device)
+    _fit(
+        net.to(device),
+        views.images,
+        _probabilities(views.labels, classes),
+        protocol,
+        mean=mean,
+        std=std,
+        seed=seed,
+        updates=updates_of(protocol, len(views)) if updates is None else updates,
+        what=what,
+    )
+    return net
+
+
+def _probabilities(labels: Int[Tensor, " n"] | Float[Tensor, "n k"], classes: int) -> Float[Tensor, "n k"]:
+    """One row of class probabilities an image."""
+    return labels.float() if labels.is_floating_point() else one_hot(labels, classes).float()
+
+
+def _fit(
+    net: nn.Module,
+    images: UInt8[Tensor, "n c h w"] | Float[Tensor, "n c h w"],
+    targets: Float[Tensor, "n k"],
+    protocol: Protocol,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    updates: int,
+    what: str,
+) -> None:
+    """The loop of `train_network`, all on one device; uint8 images become float batch by batch, to save memory."""
     if images.dtype != torch.uint8:
         images = normalise(images, mean, std)
     count = len(images)
-    total = updates_of(protocol, count) if updates is None else updates
     params = list(net.parameters())
     momenta = [torch.zeros_like(param) for param in params]
     steps = ceil(count / protocol.batch)
     order = torch.arange(count)
     losses: list[Tensor] = []
-    for update in range(total):
+    for update in range(updates):
         epoch, step = divmod(update, steps)
         if step == 0:
-            order = torch.randperm(count, generator=stream(seed, "order", epoch)).to(device)
+            order = torch.randperm(count, generator=stream(seed, "order", epoch)).to(images.device)
         chosen = order[step * protocol.batch : (step + 1) * protocol.batch]
         batch, goal = images[chosen], targets[chosen]
         if batch.dtype == torch.uint8:
@@ -328,34 +354,32 @@ def train_network(
             params,
             grads,
             momenta,
-            lr=lr_at(protocol, update, total),
+            lr=lr_at(protocol, update, updates),
             momentum=protocol.momentum,
             weight_decay=protocol.weight_decay,
         )
         losses.append(loss.detach())
-        if len(losses) == FINITE_CHECK or update == total - 1:
-            _check_finite(losses, update + 1, total, what)
+        if len(losses) == FINITE_CHECK or update == updates - 1:
+            _check_finite(losses, update + 1, updates, what)
             losses.clear()
     if not all(bool(param.isfinite().all()) for param in params):
-        raise DistilError(f"{what}: weights are not finite after update {total} of {total}. {REMEDY}")
-    return net
+        raise DistilError(f"{what}: weights are not finite after update {updates} of {updates}. {REMEDY}")
 
 
 REMEDY = (
-    "Look for damaged images with `distil show`; if they are sound, the learning rate of the protocol is too high for this "
-    "network: use another protocol, or from Python dataclasses.replace(protocol, lr=...)."
+    "Look for damaged images with `distil show`; if they are sound, the learning rate of the protocol is too high for "
+    "this network: use another protocol, or from Python dataclasses.replace(protocol, lr=...)."
 )
 
 
 def _check_finite(losses: list[Tensor], done: int, total: int, what: str) -> None:
     """Refuse losses, the last ones of `done` updates, that are NaN or infinite."""
     values = torch.stack(losses)
-    bad = (~values.isfinite()).nonzero()
+    bad = (~values.isfinite()).nonzero().flatten()
     if len(bad):
         first = int(bad[0])
-        raise DistilError(
-            f"{what}: the loss is {float(values[first])} at update {done - len(losses) + first + 1} of {total}. {REMEDY}"
-        )
+        update = done - len(losses) + first + 1
+        raise DistilError(f"{what}: the loss is {float(values[first])} at update {update} of {total}. {REMEDY}")
 
 
 @torch.no_grad()
@@ -373,14 +397,9 @@ def accuracy(
     mean, std = test.mean if mean is None else mean, test.std if std is None else std
     correct = torch.zeros((), dtype=torch.int64, device=test.images.device)
     for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
-        correct += (_logits(net, images, mean, std).argmax(1) == labels).sum()
+        logits = net(normalise(images.float() / 255, mean, std))
+        correct += (logits.argmax(1) == labels).sum()
     return 100 * int(correct) / len(test.images)
-
-
-def _logits(
-    net: nn.Module, images: UInt8[Tensor, "n c h w"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "n k"]:
-    return net(normalise(images.float() / 255, mean, std))
 
 
 def _check_count(train: ImageSet, images_per_class: int | None) -> None:
@@ -388,11 +407,11 @@ def _check_count(train: ImageSet, images_per_class: int | None) -> None:
         return
     if images_per_class < 1:
         raise DistilError(f"images_per_class is {images_per_class}: ask for at least 1, or for the whole set.")
-    for name, count in zip(train.classes, map(int, train.counts), strict=True):
+    for name, count in zip(train.classes, train.counts, strict=True):
         if count < images_per_class:
             raise DistilError(
-                f"class {name!r} of {train.name} has {count} images, {images_per_class} were asked for: ask for at most "
-                f"{min(map(int, train.counts))}."
+                f"class {name!r} of {train.name} has {count} images, {images_per_class} were asked for: "
+                f"ask for at most {min(train.counts)}."
             )
 
 

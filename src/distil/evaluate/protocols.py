@@ -1,4 +1,5 @@
-"""How a set is judged: published training recipes by name. Scores of two protocols are never compared. No torch here."""
+"""How a set is judged: published training recipes by name. Scores of two protocols are never compared. No torch
+here."""
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -17,7 +18,8 @@ class Protocol:
     name: what scores are filed under.
     epochs: passes over the set. lr, momentum, weight_decay: of SGD, on every parameter. batch: images in an update.
     milestones: shares of the updates after which the learning rate is multiplied by `gamma`.
-    strategy, one: operations of the augmentation and how they combine, see `distil.functional.augment.augment`; parameters
+    strategy, one: operations of the augmentation and how they combine, see `distil.functional.augment.augment`;
+    parameters
         are drawn for each image.
     cutmix, cutmix_beta: probability that a batch is mixed, and shape of the Beta distribution of the mixture.
     max_updates: at most so many updates on any set; None is no limit, as published.
@@ -69,8 +71,8 @@ def lr_at(protocol: Protocol, update: int, total: int) -> float:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    # Source: IDC (Kim et al. 2022), section 5.1, and the authors' released evaluation: DSA's augmentation without cutout,
-    # every image by itself, CutMix with probability 1/2.
+    # Source: IDC (Kim et al. 2022), section 5.1, and the authors' released evaluation: DSA's augmentation without
+    # cutout, every image by itself, CutMix with probability 1/2.
     "idc": Protocol(
         name="idc",
         epochs=1000,
@@ -85,7 +87,7 @@ PROTOCOLS: dict[str, Protocol] = {
         cutmix=0.5,
     ),
     # Source: DC and DSA (Zhao et al. 2021, Zhao and Bilen 2021) and the authors' released evaluation.
-    # Differs: momentum is kept at the milestone (the release makes a new optimizer there), and 1000 epochs are 1000, not 1001.
+    # Differs: the release makes a new optimizer at the milestone, so that momentum restarts, and trains one epoch more.
     "dc": Protocol(
         name="dc",
         epochs=1000,
@@ -121,13 +123,14 @@ PROTOCOLS: dict[str, Protocol] = {
 def protocol_for(name: str, source_key: str) -> Protocol:
     """The protocol as it applies to a source.
 
-    name: a key of PROTOCOLS. source_key: `Source.key`. MNIST, SVHN and digits are never flipped; MNIST is judged without
-    CutMix under `idc`.
+    name: a key of PROTOCOLS. source_key: `Source.key`. MNIST, SVHN and digits are never flipped; MNIST is judged
+    without CutMix under `idc`.
 
     Raises: DistilError on an unknown name, with the nearest one.
     Source: IDC's released settings.
-    Differs: the release judges MNIST with CutMix when its factor is 1, and SVHN at one image a class and factor 1 without
-    CutMix and with cutout. A judge that looks at how a set was made cannot compare sets, so here the source alone decides.
+    Differs: the release judges MNIST with CutMix when its factor is 1, and SVHN at one image a class and factor 1
+    without CutMix and with cutout. A judge that looks at how a set was made cannot compare sets, so here the source
+    alone decides.
     """
     if name not in PROTOCOLS:
         near = get_close_matches(name.lower(), PROTOCOLS, n=1)

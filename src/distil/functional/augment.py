@@ -1,7 +1,7 @@
 """Differentiable augmentation of normalised images, in the two published semantics, and CutMix.
 
-Source: DSA (Zhao and Bilen 2021, section 3.2) for the operations and their strengths; IDC (Kim et al. 2022, appendix) for
-the second way of combining them; CutMix (Yun et al. 2019).
+Source: DSA (Zhao and Bilen 2021, section 3.2) for the operations and their strengths; IDC (Kim et al. 2022) for the
+second way of combining them; CutMix (Yun et al. 2019).
 """
 
 import math
@@ -43,9 +43,7 @@ def operations_of(strategy: str) -> tuple[str, ...]:
     words = tuple(strategy.split("_"))
     unknown = [word for word in words if word not in OPERATIONS]
     if unknown:
-        raise ValueError(
-            f"unknown augmentation {unknown[0]!r} in {strategy!r}: choose from {', '.join(OPERATIONS)}"
-        )
+        raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}: choose from {', '.join(OPERATIONS)}")
     return words
 
 
@@ -57,8 +55,8 @@ def augment(
     strategy: operations joined by underscores, e.g. "color_crop_cutout_flip_scale_rotate", or "none".
     generator: on the CPU; everything is drawn from it.
     shared: one draw for the whole batch (siamese augmentation, for matching), else one an image (for training).
-    one: True for the semantics of DC and DSA, one operation of the list, chosen at random, for the whole batch; False for
-    IDC's, flip, colour and cutout always when listed, and one of the rest.
+    one: True for the semantics of DC and DSA, one operation of the list, chosen at random, for the whole batch; False
+    for IDC's, flip, colour and cutout always when listed, and one of the rest.
     """
     words = operations_of(strategy)
     if not words:

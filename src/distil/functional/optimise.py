@@ -1,5 +1,7 @@
 """Stochastic gradient descent on plain lists of tensors."""
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Sequence
 
 import torch

@@ -35,9 +35,10 @@ def crop_resize(
 ) -> Float[Tensor, "views c height width"]:
     """Cut regions out of canvases and enlarge each bilinearly to `size`: n canvases with r regions give n*r views.
 
-    images: n canvases. regions: [n, r, 4], or [1, r, 4] for the same regions on every canvas; pixels of the canvas, x2 and
-    y2 exclusive; a region may reach past the canvas, where the decoder reads mid grey. size: (height, width) of a view.
-    Returns the views canvas by canvas, each canvas's in the order of its regions. Differentiable in images and in regions.
+    images: n canvases. regions: [n, r, 4], or [1, r, 4] for the same regions on every canvas; pixels of the canvas, x2
+    and y2 exclusive; a region may reach past the canvas, where the decoder reads mid grey. size: (height, width) of a
+    view. Returns the views canvas by canvas, each canvas's in the order of its regions. Differentiable in images and in
+    regions.
 
     The whole canvas as a region returns the canvas exactly; an f x f grid of regions equals IDC's uniform
     multi-formation, also where f does not divide the side. Both directions are two matrix products.
@@ -80,13 +81,11 @@ def whole_region(size: tuple[int, int], *, device: torch.device | str = "cpu") -
     return torch.tensor([[0, 0, size[1], size[0]]], dtype=torch.float32, device=device)
 
 
-def grid_regions(
-    factor: int, size: tuple[int, int], *, device: torch.device | str = "cpu"
-) -> Float[Tensor, "cells 4"]:
+def grid_regions(factor: int, size: tuple[int, int], *, device: torch.device | str = "cpu") -> Float[Tensor, "cells 4"]:
     """The factor x factor cells of IDC's uniform multi-formation, row by row.
 
-    size: (h, w) of the canvas. A cell's side is the canvas's divided by the factor, rounded up; where the factor does not
-    divide the side the last row and column reach past the canvas.
+    size: (h, w) of the canvas. A cell's side is the canvas's divided by the factor, rounded up; where the factor does
+    not divide the side the last row and column reach past the canvas.
     Raises: ValueError if factor is below 1 or above the shorter side.
     """
     if not 1 <= factor <= min(size):

@@ -27,18 +27,15 @@ def response_map(
     """Utilisation of every canvas pixel by response: how strongly the proxy network reacts to the views that show it.
 
     activations: non-negative feature maps of the views, canvas by canvas. regions: [n, r, 4] or [1, r, 4], views = n*r.
-    A view's map is the mean over channels, enlarged to the view, stretched to [0, 1]; a pixel's utilisation is the
-    average over the views that show it.
+    A view's map is the mean over channels, enlarged to the view; a pixel takes the average over the views that show it;
+    each canvas's map is then stretched to [0, 1], so that views of one canvas are compared with each other.
     """
-    maps = activations.mean(1, keepdim=True)
-    maps = stretch(interpolate(maps, size=view_size, mode="bilinear", align_corners=False)[:, 0])
+    maps = interpolate(activations.mean(1, keepdim=True), size=view_size, mode="bilinear", align_corners=False)
     count = regions.shape[1]
-    return paste_back(maps.view(-1, count, *view_size), regions, size)[0]
+    return stretch(paste_back(maps.view(-1, count, *view_size), regions, size)[0])
 
 
-def jitter_divergence(
-    before: Float[Tensor, "n k"], after: Float[Tensor, "n k"]
-) -> Float[Tensor, " n"]:
+def jitter_divergence(before: Float[Tensor, "n k"], after: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     """KL(softmax(before) || softmax(after)) of each row of logits: how much a jitter changed the prediction."""
     p, q = log_softmax(before, dim=1), log_softmax(after, dim=1)
     return kl_div(q, p, reduction="none", log_target=True).sum(1)

@@ -32,8 +32,8 @@ DEFAULT_WIDTHS = {
     "densenet121": 32,
     "vit": 192,
 }
-"""What `width` counts: channels of every layer (convnet), of the first stage or layer (resnet, vgg, alexnet), the growth
-(densenet), the dimension of a patch's vector (vit)."""
+"""What `width` counts: channels of every layer (convnet), of the first stage or layer (resnet, vgg, alexnet), the
+growth (densenet), the dimension of a patch's vector (vit)."""
 
 NETWORKS: tuple[str, ...] = tuple(DEFAULT_WIDTHS)
 SMALLEST_SIDE = 4

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 class AlexNet(nn.Module):
     """Five convolutions (5x5, 5x5, 3x3, 3x3, 3x3) with ReLU, max pools after the 1st, 2nd and 5th, a linear classifier.
 
-    width: channels of the first layer (published: 128); the others have 1.5, 2, 1.5 and 1.5 times as many. No norm layer and
-    no dropout. A grey 28x28 image is padded by 4 in the first convolution, so that its maps start at 32x32. The pool after
-    the 1st or 2nd layer is left out where it would leave less than 2x2.
+    width: channels of the first layer (published: 128); the others have 1.5, 2, 1.5 and 1.5 times as many. No norm
+    layer and no dropout. A grey 28x28 image is padded by 4 in the first convolution, so that its maps start at 32x32.
+    The pool after the 1st or 2nd layer is left out where it would leave less than 2x2.
 
     Source: Krizhevsky et al. 2012, in the form of DC (Zhao et al. 2021).
     """
@@ -20,9 +20,7 @@ class AlexNet(nn.Module):
         layers: list[nn.Module] = []
         height, wide = size
         before = channels
-        for layer, (after, kernel) in enumerate(
-            ((width, 5), (wider, 5), (2 * width, 3), (wider, 3), (wider, 3))
-        ):
+        for layer, (after, kernel) in enumerate(((width, 5), (wider, 5), (2 * width, 3), (wider, 3), (wider, 3))):
             if layer in (1, 2) and min(height, wide) >= 4:
                 layers.append(nn.MaxPool2d(2))
                 height, wide = height // 2, wide // 2

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 class ConvNet(nn.Module):
     """depth x [3x3 convolution, instance norm, ReLU, 2x2 average pool], then a linear classifier.
 
-    width: channels of every layer; published: 128. A grey 28x28 image is padded by 3 in the first convolution, so that its
-    maps start at 32x32; every other size is padded by 1.
+    width: channels of every layer; published: 128. A grey 28x28 image is padded by 3 in the first convolution, so
+    that its maps start at 32x32; every other size is padded by 1.
 
-    Instance norm makes a 1x1 map zero whatever is in it, so a pool that would leave one to the next block is left out: every
-    normalised map is at least 2x2. On images of 32 pixels this changes nothing up to depth 5.
+    Instance norm makes a 1x1 map zero whatever is in it, so a pool that would leave one to the next block is left
+    out: every normalised map is at least 2x2. On images of 32 pixels this changes nothing up to depth 5.
 
     Source: Gidaris and Komodakis 2018, in the form of DC (Zhao et al. 2021).
     """

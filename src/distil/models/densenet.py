@@ -10,8 +10,9 @@ LAYERS = (6, 12, 24, 16)
 class DenseNet(nn.Module):
     """A 3x3 stem, four dense blocks of 6, 12, 24 and 16 layers, global average pool, a linear classifier.
 
-    width: the growth, channels that each layer adds (published for DenseNet-121: 32). Between two blocks a transition halves
-    the channels, and the map too unless that would leave less than 2x2, where instance norm gives zero whatever is in it.
+    width: the growth, channels that each layer adds (published for DenseNet-121: 32). Between two blocks a transition
+    halves the channels, and the map too unless that would leave less than 2x2, where instance norm gives zero
+    whatever is in it.
 
     Source: Huang et al. 2017, with a stem for small images (stride 1, no max pool).
     Differs: instance norm for batch norm.

@@ -10,8 +10,8 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2)}
 class ResNet(nn.Module):
     """A 3x3 stem, four stages of basic residual blocks, global average pool, a linear classifier.
 
-    depth: 10 or 18. width: channels of the first stage (published: 64), doubled by each later stage. Each later stage halves
-    the map unless that would leave less than 2x2, where instance norm gives zero whatever is in it.
+    depth: 10 or 18. width: channels of the first stage (published: 64), doubled by each later stage. Each later stage
+    halves the map unless that would leave less than 2x2, where instance norm gives zero whatever is in it.
 
     Source: He et al. 2016, with the stem of its CIFAR networks (stride 1, no max pool).
     Differs: instance norm for batch norm, as in DC's evaluation across architectures.
@@ -35,11 +35,11 @@ class ResNet(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(before, classes)
 
-    def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 8*width rows columns"]:
+    def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d rows columns"]:
         """The last feature map, after its ReLU and before the global pool; images are normalised."""
         return self.features(images)
 
-    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 8*width"]:
+    def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The input of the classifier; images are normalised."""
         return self.activations(images).mean((2, 3))
 

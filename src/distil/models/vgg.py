@@ -9,9 +9,9 @@ STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 class VGG(nn.Module):
     """Eight 3x3 convolutions in five stages, each with instance norm and ReLU; a 2x2 max pool ends a stage.
 
-    width: channels of the first stage (published: 64); the others have 2, 4, 8 and 8 times as many. A grey 28x28 image is
-    padded by 3 in the first convolution, so that its maps start at 32x32. A pool that would leave less than 2x2 to the next
-    stage is left out, because instance norm makes a 1x1 map zero whatever is in it.
+    width: channels of the first stage (published: 64); the others have 2, 4, 8 and 8 times as many. A grey 28x28
+    image is padded by 3 in the first convolution, so that its maps start at 32x32. A pool that would leave less than
+    2x2 to the next stage is left out, because instance norm makes a 1x1 map zero whatever is in it.
 
     Source: Simonyan and Zisserman 2015, in the form of DC (Zhao et al. 2021): one linear classifier, no dropout.
     """
@@ -39,7 +39,7 @@ class VGG(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.classifier = nn.Linear(before * (height // 2) * (wide // 2), classes)
 
-    def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 8*width rows columns"]:
+    def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d rows columns"]:
         """The last feature map, after its ReLU and before its pool; images are normalised."""
         return self.features(images)
 

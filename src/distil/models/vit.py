@@ -11,13 +11,13 @@ DEPTH = 6
 class ViT(nn.Module):
     """Patches, learnt positions, six pre-norm transformer layers, layer norm, mean over patches, a linear classifier.
 
-    width: dimension of a patch's vector (default 192). Heads have 64 dimensions each, as nearly as `width` divides. Patches
-    are 2x2 pixels on images below 24, 4x4 from 24, 8x8 from 64, so that there are about 64 of them; an image that they do
-    not divide is padded at the right and bottom by zero, the mean of normalised images.
+    width: dimension of a patch's vector (default 192). Heads have 64 dimensions each, as nearly as `width` divides.
+    Patches are 2x2 pixels on images below 24, 4x4 from 24, 8x8 from 64, so that there are about 64 of them; an image
+    that they do not divide is padded at the right and bottom by zero, the mean of normalised images.
 
     Source: Dosovitskiy et al. 2021.
-    Differs: ours in size; the mean over patches, not a class token, so that the map shows what the classifier sees; attention
-    is written out because the fused one has no second derivative, which gradient matching needs.
+    Differs: ours in size; the mean over patches, not a class token, so that the map shows what the classifier sees;
+    attention is written out because the fused one has no second derivative, which gradient matching needs.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int, width: int = 192):

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ def draw_set(
     """A row for each class: canvases with their regions, their utilisation, and the views that networks train on.
 
     Grid regions are thin and pale; regions beyond the first factor^2 (settings["factor"]) are mined: each has a strong
-    colour that frames its view as well. Pixels are shown enlarged by a whole number, at least three times up to 32 pixels.
+    colour that frames its view as well. Pixels are enlarged by a whole number, at least 3 for sides up to 32.
     classes_shown: at most so many rows. per_class: canvases in a row (default: up to 10, fewer beside views).
     views_shown: at most so many views in a row, those of its first canvases.
     """
@@ -54,25 +55,30 @@ def draw_set(
     if decodes and distilled.utilisation is not None and per_class is None:
         columns = min(columns, 2)
 
-    canvases = distilled.canvases_float().detach().cpu()
     shown = [members[:columns] for _, members in rows]
-    zoom = _zoom(*canvases.shape[2:])
-    panels = [_Panel("Canvases and their regions" if decodes else "Images", _tiles(canvases, shown), zoom)]
+    names = [_short(distilled.classes[label]) for label, _ in rows]
+    title = _title(distilled, len(rows), present, columns, most)
+    if not decodes and columns == 1 and distilled.utilisation is None:
+        return _draw_gallery(distilled, [members[0] for members in shown], names, title)
+
+    tiles = [[_canvas(distilled, index) for index in members] for members in shown]
+    aim = 144 if decodes and columns == 1 else 96
+    zoom = _zoom(*distilled.canvases.shape[2:], aim=aim)
+    panels = [_Panel("Canvases" if decodes else "Images", tiles, zoom)]
     if distilled.utilisation is not None:
-        panels.append(_Panel("Utilisation", _tiles(canvases, shown), zoom))
+        panels.append(_Panel("Utilisation", tiles, zoom))
     if decodes:
         wanted = min(views * columns, max(1, views_shown))
-        sources = [members[: math.ceil(wanted / views)] for members in shown]
-        decoded = [_decode(distilled, members)[:wanted] for members in sources]
-        of = "" if columns == 1 else " of the first" if wanted <= views else f" of the first {len(sources[0])}"
-        title = f"Decoded views{of}" if wanted >= views else f"First {wanted} of {views} views"
-        panels.append(_Panel(title, [list(row) for row in decoded], _zoom(*distilled.view_size)))
+        first = math.ceil(wanted / views)
+        decoded = [list(_decode(distilled, members[:first])[:wanted]) for members in shown]
+        of = "" if columns == 1 else " of the first" if first == 1 else f" of the first {first}"
+        heading = f"Decoded views{of}" if wanted >= views else f"First {wanted} of {views} decoded views"
+        panels.append(_Panel(heading, decoded, _zoom(*distilled.view_size, aim=aim if wanted <= 6 else 96)))
 
-    names = [_short(distilled.classes[label]) for label, _ in rows]
-    figure, axes = _lay_out(panels, names, _title(distilled, len(rows), present, columns, most))
+    figure, axes = _lay_out(panels, title, names)
     if decodes:
         _draw_regions(axes[0], panels[0], distilled, shown, mined)
-        _frame_mined(axes[-1], panels[-1], len(rows), views, mined)
+        _frame_mined(axes[-1], panels[-1], views, mined)
     if distilled.utilisation is not None:
         _draw_utilisation(figure, axes[1], panels[1], distilled.utilisation.detach().cpu(), shown)
     return figure
@@ -82,12 +88,13 @@ def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
     """Matching loss against step, and accuracy on held-out training images where it was measured; a colour per run.
 
     logs: for each name its events: {"event": "step", "step": 12, "loss": 3.4} and {"event": "validation", "step": 100,
-    "accuracy": 61.2}, in percent; other events, and losses that are not finite, are passed over. A loss is drawn pale, and
-    its running mean over a fortieth of the run strong; each run is divided by its first mean, so that methods whose losses
-    have different units share one axis.
+    "accuracy": 61.2}, in percent; other events, and values that are not finite, are passed over. A loss is drawn
+    pale, and its running mean over a fortieth of the run strong; each run is divided by its first mean, so that
+    methods whose losses have different units share one axis.
     """
-    losses = {name: _series(events, "step", "loss") for name, events in _listed(logs).items()}
-    scores = {name: _series(events, "validation", "accuracy") for name, events in _listed(logs).items()}
+    lines = {name: list(events) for name, events in logs.items()}
+    losses = {name: _series(events, "step", "loss") for name, events in lines.items()}
+    scores = {name: _series(events, "validation", "accuracy") for name, events in lines.items()}
     panels = [kind for kind, series in (("loss", losses), ("accuracy", scores)) if any(map(len, series.values()))]
     figure = Figure(figsize=(4.9 * max(1, len(panels)), 3.3), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -116,15 +123,15 @@ def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
 def draw_comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Accuracy in percent as horizontal bars with a standard deviation, in the order given.
 
-    rows: {"name", "mean", "std", "bytes"}; std and bytes may be None. A row whose "images_per_class" is None (given, and
-    none) is the whole training set: it is drawn grey, and a dashed line carries its accuracy through the others.
+    rows: {"name", "mean", "std", "bytes"}; std and bytes may be None. A row that has "images_per_class": None is the
+    whole training set: it is drawn grey, and a dashed line carries its accuracy past the others.
     """
     figure = Figure(figsize=(7.2, 0.75 + 0.42 * max(1, len(rows))), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     _plain(axes)
     axes.grid(False)
-    places = np.arange(len(rows))
+    places = range(len(rows))
     means = [float(row["mean"]) for row in rows]
     spreads = [float(row.get("std") or 0) for row in rows]
     whole = [row.get("images_per_class", 0) is None for row in rows]
@@ -138,14 +145,12 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
         text = f"{mean:.1f}" + ("" if row.get("std") is None else f" ± {spread:.1f}")
         if row.get("bytes") is not None:
             text += f"   {bytes_in_words(row['bytes'])}"
-        axes.annotate(
-            text, (mean + spread, place), (7, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK
-        )
+        axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5, color=INK)
     axes.set_yticks(places, [_label(row["name"]) for row in rows], fontsize=9, color=INK)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
     axes.invert_yaxis()
-    axes.set_xlim(0, max([1.0, *(mean + spread for mean, spread in zip(means, spreads, strict=True))]) * 1.32)
+    axes.set_xlim(0, max([1.0, *(mean + spread for mean, spread in zip(means, spreads, strict=True))]) * 1.02)
     axes.set_xlabel("accuracy, %", fontsize=8, color=QUIET)
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(left=False)
@@ -153,7 +158,10 @@ def draw_comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Write a figure as PNG, in one piece or not at all. Raises: DistilError that names the path if it cannot be written."""
+    """Write a figure as PNG, in one piece or not at all.
+
+    Raises: DistilError that names the path if it cannot be written.
+    """
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file, warnings.catch_warnings():
@@ -163,7 +171,7 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     write_atomic(path, write)
 
 
-def bytes_in_words(count: float) -> str:
+def bytes_in_words(count: int | float) -> str:
     """2100 as "2.1 kB", in powers of 1000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 999.5 or unit == "GB":
@@ -177,27 +185,34 @@ class _Panel:
 
     def __init__(self, title: str, rows: list[list[Tensor]], zoom: float):
         self.title, self.rows, self.zoom = title, rows, zoom
-        self.columns = max(len(row) for row in rows)
-        side_h, side_w = rows[0][0].shape[-2:]
-        self.tall, self.wide = round(side_h * zoom), round(side_w * zoom)
-        self.width = self.columns * (self.wide + GAP) - GAP
+        height, width = rows[0][0].shape[-2:]
+        self.tall, self.wide = round(height * zoom), round(width * zoom)
+        self.width = max(len(row) for row in rows) * (self.wide + GAP) - GAP
+        self.pitch, self.indent = self.tall + GAP, 0
+        """From the top of one row to that of the next, and of a tile within its row: set by the figure."""
+
+    def top(self, row: int) -> int:
+        return row * self.pitch + self.indent
 
     def left(self, column: int) -> int:
         return column * (self.wide + GAP)
 
 
-def _zoom(height: int, width: int) -> float:
+def _zoom(height: int, width: int, *, aim: int = 96) -> float:
+    """Screen pixels for an image's pixel: a whole number that brings its longer side near `aim`, unless it is large."""
     side = max(height, width)
-    return max(1, round(96 / side)) if side <= 160 else 160 / side
+    return float(max(1, round(aim / side))) if side <= 160 else 160 / side
 
 
-def _tiles(images: Float[Tensor, "n c h w"], rows: list[list[int]]) -> list[list[Tensor]]:
-    return [[images[index] for index in row] for row in rows]
+def _canvas(distilled: DistilledSet, index: int) -> Float[Tensor, "c h w"]:
+    canvas = distilled.canvases[index].cpu()
+    return canvas.float() / 255 if canvas.dtype == torch.uint8 else canvas
 
 
 def _decode(distilled: DistilledSet, members: list[int]) -> Float[Tensor, "views c h w"]:
-    regions = distilled.regions.expand(len(distilled.canvases), -1, -1)[members]
-    return crop_resize(distilled.canvases_float()[members], regions, distilled.view_size).detach().cpu()
+    canvases = torch.stack([_canvas(distilled, index) for index in members])
+    regions = distilled.regions.expand(len(distilled.canvases), -1, -1)[members].cpu()
+    return crop_resize(canvases, regions, distilled.view_size)
 
 
 def _is_whole(distilled: DistilledSet) -> bool:
@@ -215,7 +230,8 @@ def _mined(distilled: DistilledSet) -> int:
 
 def _title(distilled: DistilledSet, shown: int, present: int, columns: int, most: int) -> tuple[str, str]:
     count, views = len(distilled.canvases), distilled.regions.shape[1]
-    heading = f"{distilled.method} on {distilled.source}"
+    method = distilled.method.upper() if len(distilled.method) <= 4 else distilled.method.capitalize()
+    heading = f"{method} on {distilled.source}"
     parts = [
         f"{count} images ({distilled.images_per_class} a class), {bytes_in_words(distilled.bytes['total'])}",
         f"{views} view{'s' * (views > 1)} each",
@@ -227,15 +243,25 @@ def _title(distilled: DistilledSet, shown: int, present: int, columns: int, most
     return heading, " · ".join(parts)
 
 
-def _lay_out(panels: list[_Panel], names: list[str], title: tuple[str, str]) -> tuple[Figure, list[Axes]]:
-    """Place the panels side by side so that every stored pixel covers a whole number of screen pixels."""
+def _lay_out(
+    panels: list[_Panel], title: tuple[str, str], names: list[str], *, below: int = GAP
+) -> tuple[Figure, list[Axes]]:
+    """Place the panels side by side so that every stored pixel covers a whole number of screen pixels.
+
+    names: of the rows, at the left of the first panel. below: screen pixels between two rows.
+    """
     point = DPI / 72
-    left = round(24 + 6.2 * point * max(map(len, names)))
-    head, space, foot = round(52 * point), 44, 64
     tall = max(panel.tall for panel in panels)
-    height = len(names) * (tall + GAP) - GAP
-    widths = [max(panel.width, round(5.6 * point * len(panel.title))) for panel in panels]
-    total_w = max(left + sum(widths) + space * (len(panels) - 1) + 40, round(5.5 * point * len(title[1])) + 60)
+    pitch = tall + below
+    for panel in panels:
+        panel.pitch, panel.indent = pitch, (tall - panel.tall) // 2
+    rows = len(panels[0].rows)
+    left = round(24 + 6.2 * point * max(map(len, names))) + 14 if names else 24
+    head, space = round(52 * point), 44
+    foot = 64 if any(panel.title == "Utilisation" for panel in panels) else 26
+    height = rows * pitch - GAP
+    widths = [max(panel.width, round(4.9 * point * len(panel.title))) for panel in panels]
+    total_w = max(left + sum(widths) + space * (len(panels) - 1) + 30, round(5.4 * point * len(title[1])) + 60)
     total_h = head + height + foot
     figure = Figure(figsize=(total_w / DPI, total_h / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -245,44 +271,50 @@ def _lay_out(panels: list[_Panel], names: list[str], title: tuple[str, str]) -> 
     placed, x = [], left
     for panel, width in zip(panels, widths, strict=True):
         axes = figure.add_axes((x / total_w, foot / total_h, panel.width / total_w, height / total_h))
-        axes.set_xlim(0, panel.width)
-        axes.set_ylim(height, 0)
         axes.axis("off")
         axes.text(0, -7, panel.title, fontsize=8.5, color=QUIET, va="bottom")
-        axes.imshow(
-            _mosaic(panel, tall, height),
-            extent=(0, panel.width, height, 0),
-            interpolation="nearest" if panel.zoom >= 1 else "antialiased",
-            zorder=1,
-        )
+        axes.set(xlim=(0, panel.width), ylim=(height, 0), autoscale_on=False)
+        mosaic, extent = _mosaic(panel, height), (0, panel.width, height, 0)
+        axes.imshow(mosaic, extent=extent, aspect="auto", interpolation="nearest", zorder=1)
         placed.append(axes)
         x += width + space
     for row, name in enumerate(names):
-        middle = row * (tall + GAP) + tall / 2
+        middle = row * pitch + tall / 2
         placed[0].text(-14, middle, name, fontsize=9.5, color=INK, ha="right", va="center", parse_math=False)
     return figure, placed
 
 
-def _mosaic(panel: _Panel, pitch: int, height: int) -> np.ndarray:
-    """The panel's tiles on white, enlarged; a tile that the zoom would shrink is resized by area."""
+def _draw_gallery(distilled: DistilledSet, members: list[int], names: list[str], title: tuple[str, str]) -> Figure:
+    """One image of each class, five in a row, its name below."""
+    tiles = [_canvas(distilled, index) for index in members]
+    rows = [tiles[start : start + 5] for start in range(0, len(tiles), 5)]
+    panel = _Panel("", rows, _zoom(*distilled.canvases.shape[2:], aim=144))
+    figure, (axes,) = _lay_out([panel], title, [], below=44)
+    for index, name in enumerate(names):
+        row, column = divmod(index, 5)
+        place = (panel.left(column) + panel.wide / 2, panel.top(row) + panel.tall + 6)
+        axes.text(*place, _short(name, 13), fontsize=8.5, color=INK, ha="center", va="top", parse_math=False)
+    return figure
+
+
+def _mosaic(panel: _Panel, height: int) -> UInt8[np.ndarray, "height width 3"]:
+    """The panel's tiles on white, at screen size: enlarged by repeating pixels, or made smaller by averaging them."""
     picture = np.full((height, panel.width, 3), 255, np.uint8)
     for row, tiles in enumerate(panel.rows):
         for column, tile in enumerate(tiles):
-            colours = _as_rgb(tile)[None]
-            if panel.zoom >= 1:
-                size = {"size": (panel.tall, panel.wide), "mode": "nearest"}
-            else:
-                size = {"size": (panel.tall, panel.wide), "mode": "area"}
-            enlarged = torch.nn.functional.interpolate(colours, **size)[0]
-            top, left = row * (pitch + GAP), panel.left(column)
-            picture[top : top + panel.tall, left : left + panel.wide] = (
-                (enlarged.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-            )
+            if panel.zoom < 1:
+                tile = torch.nn.functional.interpolate(tile[None], size=(panel.tall, panel.wide), mode="area")[0]
+            pixels = _as_pixels(tile)
+            if panel.zoom > 1:
+                pixels = pixels.repeat(int(panel.zoom), axis=0).repeat(int(panel.zoom), axis=1)
+            top, left = panel.top(row), panel.left(column)
+            picture[top : top + panel.tall, left : left + panel.wide] = pixels
     return picture
 
 
-def _as_rgb(image: Float[Tensor, "c h w"]) -> Float[Tensor, "3 h w"]:
-    return image if image.shape[0] == 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
+def _as_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    colours = image if image.shape[0] == 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
+    return (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _draw_regions(axes: Axes, panel: _Panel, distilled: DistilledSet, shown: list[list[int]], mined: int) -> None:
@@ -292,7 +324,7 @@ def _draw_regions(axes: Axes, panel: _Panel, distilled: DistilledSet, shown: lis
     pale, strong, colours = [], [], []
     for row, members in enumerate(shown):
         for column, index in enumerate(members):
-            top, left = row * (panel.tall + GAP), panel.left(column)
+            top, left = panel.top(row), panel.left(column)
             for place, (x1, y1, x2, y2) in enumerate(regions[index].tolist()):
                 inset = 0 if place < grid else 1.5
                 x1, y1, x2, y2 = (panel.zoom * side for side in (x1, y1, min(x2, width), min(y2, height)))
@@ -307,13 +339,13 @@ def _draw_regions(axes: Axes, panel: _Panel, distilled: DistilledSet, shown: lis
     axes.add_collection(PatchCollection(strong, facecolor="none", edgecolor=colours or "none", linewidth=1.5, zorder=3))
 
 
-def _frame_mined(axes: Axes, panel: _Panel, rows: int, views: int, mined: int) -> None:
+def _frame_mined(axes: Axes, panel: _Panel, views: int, mined: int) -> None:
     boxes, colours = [], []
-    for row in range(rows):
-        for column in range(len(panel.rows[row])):
+    for row, tiles in enumerate(panel.rows):
+        for column in range(len(tiles)):
             place = column % views - (views - mined)
             if place >= 0:
-                corner = (panel.left(column) - 2, row * (panel.tall + GAP) - 2)
+                corner = (panel.left(column) - 2, panel.top(row) - 2)
                 boxes.append(Rectangle(corner, panel.wide + 4, panel.tall + 4))
                 colours.append(MINED[place % len(MINED)])
     axes.add_collection(
@@ -326,32 +358,28 @@ def _draw_utilisation(
 ) -> None:
     for row, members in enumerate(shown):
         for column, index in enumerate(members):
-            top, left = row * (panel.tall + GAP), panel.left(column)
-            drawn = axes.imshow(
+            top, left = panel.top(row), panel.left(column)
+            axes.imshow(
                 maps[index].numpy(),
                 cmap="magma",
                 norm=Normalize(0, 1),
                 alpha=0.72,
                 extent=(left, left + panel.wide, top + panel.tall, top),
+                aspect="auto",
                 interpolation="bilinear",
                 zorder=2,
             )
-    axes.set_xlim(0, panel.width)
-    axes.set_ylim(len(shown) * (panel.tall + GAP) - GAP, 0)
     place = axes.get_position()
     pixel = 1 / (figure.get_figheight() * DPI)
     bar = figure.add_axes((place.x0, place.y0 - 22 * pixel, place.width, 9 * pixel))
-    colorbar = figure.colorbar(drawn, cax=bar, orientation="horizontal", ticks=[0, 1])
+    colorbar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), "magma"), cax=bar, orientation="horizontal", ticks=[0, 1]
+    )
     colorbar.ax.set_xticklabels(["idle", "used"], fontsize=7, color=QUIET)
     colorbar.ax.tick_params(length=0, pad=3)
-    labels = colorbar.ax.get_xticklabels()
-    labels[0].set_ha("left")
-    labels[1].set_ha("right")
+    for label, side in zip(colorbar.ax.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_horizontalalignment(side)
     colorbar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-
-
-def _listed(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[str, list[Mapping[str, Any]]]:
-    return {name: list(events) for name, events in logs.items()}
 
 
 def _series(events: list[Mapping[str, Any]], event: str, field: str) -> Float[np.ndarray, "points 2"]:
@@ -387,11 +415,11 @@ def _plain(axes: Axes) -> None:
 
 
 def _label(name: str) -> str:
-    """A name as matplotlib should show it: one line, and not hidden from a legend by a leading underscore."""
-    plain = " ".join(str(name).split())
+    """A name as matplotlib can show it: one line of valid text, not hidden from a legend by a leading underscore."""
+    plain = " ".join(str(name).encode(errors="replace").decode().split())
     return f"\u200b{plain}" if plain.startswith("_") else plain
 
 
 def _short(name: str, length: int = 18) -> str:
-    plain = " ".join(name.split())
+    plain = _label(name)
     return plain if len(plain) <= length else plain[: length - 1] + "…"

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from distil.runs import Events
 
+SHOWN = ("start", "step", "validation", "evaluate", "done")
+
 
 def both(*events: Events) -> Events:
     """Events that pass every event on to each of `events`, in their order."""
@@ -22,17 +24,21 @@ def both(*events: Events) -> Events:
 
 
 @contextmanager
-def show_progress(title: str, *, console: Console | None = None, every_seconds: float = 20.0) -> Iterator[Events]:
+def show_progress(
+    title: str, *, unit: str = "step", console: Console | None = None, every_seconds: float = 20.0
+) -> Iterator[Events]:
     """Events that show a run on the console while the context is open.
 
-    Shown: step, steps, time left, loss and the last validation accuracy, from the events "start" (steps), "step" (step,
-    steps, loss), "validation" (accuracy in percent) and "done"; other events are left to the log.
-    console: standard error unless given. On a terminal: one bar. Elsewhere: a line when the run starts, at a validation,
-    at the end, and at most one in `every_seconds` between.
+    Shown: step, steps, time left, loss and the last accuracy, from the events "start" (step, steps), "step" (step,
+    steps, loss), "validation" (accuracy in percent), "evaluate" (network, accuracy: one step) and "done".
+
+    unit: what is counted. console: standard error unless given. On a terminal: one bar. Elsewhere: a line when the run
+    starts, at each accuracy, at the end, and at most one in `every_seconds` between.
+
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
-        yield PlainLines(title, console, every_seconds)
+        yield PlainLines(title, unit, console, every_seconds)
         return
     progress = Progress(
         TextColumn("{task.description}"),
@@ -49,20 +55,26 @@ def show_progress(title: str, *, console: Console | None = None, every_seconds: 
 
 
 class Numbers:
-    """The last loss and validation accuracy that the events told, as a short text."""
+    """How far a run is and the last numbers that its events told."""
 
     def __init__(self) -> None:
-        self.loss: float | None = None
-        self.accuracy: float | None = None
+        self.step: int | None = None
+        self.steps: int | None = None
+        self.last: dict[str, str] = {}
 
-    def read(self, fields: dict[str, Any]) -> None:
-        """Keep what these fields tell."""
-        self.loss = fields.get("loss", self.loss)
-        self.accuracy = fields.get("accuracy", self.accuracy)
+    def read(self, name: str, fields: dict[str, Any]) -> None:
+        """Keep what an event tells."""
+        self.steps = fields.get("steps", self.steps) or None
+        self.step = fields.get("step", self.step)
+        if name == "evaluate" and self.steps is not None:
+            self.step = min((self.step or 0) + 1, self.steps)
+        if "loss" in fields:
+            self.last["loss"] = f"loss {fields['loss']:.4g}"
+        if "accuracy" in fields:
+            self.last["accuracy"] = f"{fields.get('network', name)} {fields['accuracy']:.1f}%"
 
     def __str__(self) -> str:
-        parts = [] if self.loss is None else [f"loss {self.loss:.4g}"]
-        return ", ".join(parts if self.accuracy is None else [*parts, f"validation {self.accuracy:.1f}%"])
+        return ", ".join(self.last.values())
 
 
 class Bar:
@@ -74,44 +86,43 @@ class Bar:
         self.numbers = Numbers()
 
     def __call__(self, name: str, **fields: Any) -> None:
-        if name not in ("start", "step", "validation", "done"):
+        if name not in SHOWN:
             return
-        self.numbers.read(fields)
-        total = {"total": fields["steps"]} if "steps" in fields else {}
-        completed = {"completed": fields["step"]} if "step" in fields else {}
-        self.progress.update(self.task, note=str(self.numbers), **total, **completed)
+        numbers = self.numbers
+        numbers.read(name, fields)
+        self.progress.update(self.task, total=numbers.steps, completed=numbers.step, note=str(numbers))
 
 
 class PlainLines:
     """Events shown as plain lines."""
 
-    def __init__(self, title: str, console: Console, every_seconds: float):
-        self.title, self.console, self.every_seconds = title, console, every_seconds
+    def __init__(self, title: str, unit: str, console: Console, every_seconds: float):
+        self.title, self.unit, self.console, self.every_seconds = title, unit, console, every_seconds
         self.numbers = Numbers()
-        self.steps: int | None = None
         self.first: tuple[float, int] | None = None
-        self.written = time.monotonic()
+        self.written, self.line = time.monotonic(), ""
 
     def __call__(self, name: str, **fields: Any) -> None:
-        if name not in ("start", "step", "validation", "done"):
+        if name not in SHOWN:
             return
-        self.numbers.read(fields)
-        self.steps = fields.get("steps", self.steps)
-        step, now = fields.get("step"), time.monotonic()
-        if step is not None and self.first is None:
-            self.first = (now, step)
+        self.numbers.read(name, fields)
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (now, self.numbers.step or 0)
         if name == "step" and now - self.written < self.every_seconds:
             return
         self.written = now
-        parts = [self.title] if step is None else [f"{self.title}: step {step} of {self.steps}"]
-        parts += [text for text in (str(self.numbers), "" if step is None else self._left(now, step)) if text]
-        self.console.print(", ".join(parts), markup=False, highlight=False, soft_wrap=True)
+        far = f": {self.unit} {self.numbers.step} of {self.numbers.steps}" if self.numbers.steps else ""
+        parts = [text for text in (f"{self.title}{far}", str(self.numbers), self._left(now, *self.first)) if text]
+        if (line := ", ".join(parts)) != self.line:
+            self.line = line
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _left(self, now: float, step: int) -> str:
-        if self.first is None or not self.steps or step <= self.first[1]:
+    def _left(self, now: float, began: float, first: int) -> str:
+        step, steps = self.numbers.step, self.numbers.steps
+        if step is None or steps is None or not first < step < steps:
             return ""
-        seconds = (now - self.first[0]) / (step - self.first[1]) * (self.steps - step)
-        return f"{clock(seconds)} left" if seconds > 0 else ""
+        return f"{clock((now - began) / (step - first) * (steps - step))} left"
 
 
 def clock(seconds: float) -> str:

@@ -41,7 +41,7 @@ def open_source(
         from distil.sources.huggingface import huggingface_source
 
         return huggingface_source(spec.removeprefix("hf:"), size=size, download=download, seed=seed)
-    if path.is_dir():
+    if spec and path.is_dir():
         from distil.sources.folder import folder_source
 
         return folder_source(path, size=size, seed=seed)
@@ -50,16 +50,16 @@ def open_source(
 
         return npz_source(path, size=size, seed=seed)
     if path.is_file():
-        raise DistilError(f"{spec} is a file but not an .npz: {_accepted()}")
+        raise DistilError(f"{spec} is a file but not an .npz. {_accepted()}")
     if "/" in spec or spec.startswith((".", "~")):
-        raise DistilError(f"nothing at {spec}: {_accepted()}")
+        raise DistilError(f"there is nothing at {spec}. {_accepted()}")
     close = difflib.get_close_matches(spec.lower().replace("-", "").replace("_", ""), NAMED_SOURCES, n=1)
     suggestion = f" Did you mean {close[0]}?" if close else ""
-    raise DistilError(f"unknown source {spec!r}.{suggestion} {_accepted().capitalize()}")
+    raise DistilError(f"unknown source {spec!r}.{suggestion} {_accepted()}")
 
 
 def _accepted() -> str:
     return (
-        f"a source is one of {', '.join(NAMED_SOURCES)}, a folder with a folder of images for each class, "
+        f"A source is one of {', '.join(NAMED_SOURCES)}, a folder with a folder of images for each class, "
         "a FILE.npz, or hf:NAME."
     )

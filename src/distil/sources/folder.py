@@ -9,27 +9,9 @@ from distil.errors import DistilError
 from distil.sources.images import Source, source_from_tensors
 from distil.sources.pictures import read_pictures, stack_pictures
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jfif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".jp2",
-        ".avif",
-    ]
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jfif", ".jp2", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
 )
 TEST_FOLDERS = ("test", "val", "valid")
 
@@ -37,14 +19,14 @@ TEST_FOLDERS = ("test", "val", "valid")
 def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Source:
     """Pictures in ROOT/train/CLASS and ROOT/test/CLASS (or val, valid), or in ROOT/CLASS alone.
 
-    Classes are the folder names in sorted order; pictures may lie deeper. Names that begin with a dot and files that are not
-    pictures are passed over. The set is grey if every picture is, else RGB. Without a test folder, 20% of each class is held
-    out by `seed`, as the note says.
+    Classes are the folder names in sorted order; pictures may lie deeper. Names that begin with a dot and files that
+    are not pictures are passed over. The set is grey if every picture is, else RGB. Without a test folder, 20% of each
+    class is held out by `seed`, as the note says.
 
     size: the central square of each picture is resized to size x size; None needs pictures of one size.
 
-    Raises: DistilError if the folder is missing, has no class folders, a class has no pictures, there is one class only,
-        train and test have different classes, a picture cannot be read, or sizes differ.
+    Raises: DistilError if the folder is missing, has no class folders, a class has no pictures, there is one class
+        only, train and test have different classes, a picture cannot be read, or sizes differ.
     """
     root = root.expanduser()
     if not root.is_dir():
@@ -55,7 +37,8 @@ def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Sour
     test = _pictures_by_class(test_root) if test_root else {}
     if test_root and train.keys() != test.keys():
         raise DistilError(
-            f"{train_root} and {test_root} hold different classes: {_difference(train, test, test_root)}."
+            f"{train_root} and {test_root} hold different classes: {_difference(train, test, test_root)}. "
+            "Both need the same class folders."
         )
     files = [file for split in (train, test) for members in split.values() for file in members]
     pictures = read_pictures(((str(file), file) for file in files), size)
@@ -87,12 +70,13 @@ def _pictures_by_class(root: Path) -> dict[str, list[Path]]:
     pictures = {folder.name: _pictures(folder) for folder in _visible_folders(root)}
     if not pictures:
         raise DistilError(
-            f"{root} has no class folders: expected ROOT/CLASS/*.png, or ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png."
+            f"{root} has no class folders: expected ROOT/CLASS/*.png, "
+            "or ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png."
         )
     empty = [name for name, files in pictures.items() if not files]
     if empty:
         raise DistilError(
-            f"the class folder {root / empty[0]} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}): "
+            f"the class folder {root / empty[0]} holds no images ({', '.join(IMAGE_SUFFIXES)}): "
             "add some or remove the folder."
         )
     if len(pictures) == 1:

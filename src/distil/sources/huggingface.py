@@ -33,10 +33,10 @@ def huggingface_source(name: str, *, size: int | None = None, download: bool = F
     """
     datasets = _import_datasets()
     splits = _load(datasets, name, download)
-    test_name = next((split for split in TEST_SPLITS if split in splits), None)
+    test_name = next((split for split in TEST_SPLITS if split in splits), "")
     if "train" not in splits:
         raise DistilError(f"hf:{name} has no split 'train': it has {', '.join(map(repr, splits)) or 'none'}.")
-    train, test = splits["train"], splits[test_name] if test_name else None
+    train, test = splits["train"], splits.get(test_name)
     image_column, label_column = _image_column(datasets, train, name), _label_column(datasets, train, name)
     values, classes = _classes(datasets, train, label_column)
     parts = [("train", train)] + ([(test_name, test)] if test is not None else [])
@@ -74,10 +74,7 @@ def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(), contextlib.nullcontext() if download and not saved else _offline(datasets):
             warnings.simplefilter("ignore")
-            if saved:
-                loaded = datasets.load_from_disk(str(path))
-            else:
-                loaded = _load_from_hub(datasets, name, download)
+            loaded = datasets.load_from_disk(str(path)) if saved else _load_from_hub(datasets, name, download)
     except Exception as error:
         remedy = "Write the folder again with save_to_disk." if saved else "Check the name and the connection."
         if not saved and not download:
@@ -99,7 +96,7 @@ def _offline(datasets: Any) -> Iterator[None]:
     """What HF_HUB_OFFLINE=1 does, which the packages read at import only, for the time of the block."""
     import huggingface_hub.constants
 
-    places = (huggingface_hub.constants, datasets.config)
+    places: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
     before = [place.HF_HUB_OFFLINE for place in places]
     for place in places:
         place.HF_HUB_OFFLINE = True
@@ -125,9 +122,10 @@ def _label_column(datasets: Any, dataset: Any, name: str) -> str:
     named = [column for column in LABEL_COLUMNS if column in features]
     found = labels if len(labels) == 1 else [column for column in named if column in labels or not labels]
     if not found or (found[0] not in labels and not _is_plain(features[found[0]])):
+        columns = ", ".join(f"{column} ({feature})" for column, feature in features.items())
         raise DistilError(
-            f"hf:{name} needs one column of type ClassLabel, or one named {', '.join(LABEL_COLUMNS)} that holds integers "
-            f"or strings; it has {', '.join(f'{column} ({feature})' for column, feature in features.items())}."
+            f"hf:{name} needs one column of type ClassLabel, or one named {', '.join(LABEL_COLUMNS)} "
+            f"that holds integers or strings; it has {columns}."
         )
     return found[0]
 

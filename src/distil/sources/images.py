@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -31,8 +31,8 @@ class ImageSet:
         name, or there are fewer than two classes.
     """
 
-    images: UInt8[Tensor, "n c h w"]
-    labels: Int[Tensor, " n"]
+    images: UInt8[Tensor, "n c h w"] = field(repr=False)
+    labels: Int[Tensor, " n"] = field(repr=False)
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -144,7 +144,7 @@ class ImageSet:
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
         for tensor in (self.images, self.labels):
-            digest.update(memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def check_matches(self, classes: Sequence[str], channels: int, size: tuple[int, int], what: str) -> None:

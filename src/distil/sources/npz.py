@@ -30,10 +30,10 @@ def npz_source(path: Path, *, size: int | None = None, seed: int = 0) -> Source:
     """Arrays x_train, y_train and, if there is a test split, x_test, y_test (or train_images, train_labels, ...).
 
     Images: uint8, or float in [0, 1]; (n, h, w), (n, h, w, c) or (n, c, h, w) with c 1 or 3. Labels: integers, (n,) or
-    (n, 1); their sorted values become the classes 0 to k - 1. Class names are an optional array `classes`, else the lines of
-    a file STEM.classes.txt beside it, else the label values. Without a test split, 20% of each class is held out by `seed`.
-    A file named for a known dataset, with its image shape and number of classes, has that dataset's key, mean and std.
-    Nothing is unpickled: object arrays are refused.
+    (n, 1); their sorted values become the classes 0 to k - 1. Class names are an optional array `classes`, else the
+    lines of a file STEM.classes.txt beside it, else the label values. Without a test split, 20% of each class is held
+    out by `seed`. A file named for a known dataset, with its image shape and number of
+    classes, has that dataset's key, mean and std. Nothing is unpickled: object arrays are refused.
 
     size: the central square of each image is resized to size x size.
 
@@ -53,7 +53,8 @@ def npz_source(path: Path, *, size: int | None = None, seed: int = 0) -> Source:
         raise DistilError(f"cannot read {path}: {error}. Copy or write it again.") from error
     if train is None:
         raise DistilError(
-            f"{path} has no training split: expected x_train and y_train, found {', '.join(archive.files) or 'no arrays'}."
+            f"{path} has no training split: expected x_train and y_train, "
+            f"found {', '.join(archive.files) or 'no arrays'}."
         )
     images = _to_images(train[0], f"{path}: {train[2]}")
     values, labels = np.unique(train[1], return_inverse=True)
@@ -98,15 +99,15 @@ def _read_split(archive, split: str, path: Path) -> tuple[np.ndarray, np.ndarray
         )
     if images.ndim == 0 or len(images) == 0 or len(images) != len(labels):
         raise DistilError(
-            f"{path}: {image_name} has {len(images) if images.ndim else 0} images but {label_name} has {len(labels)} labels: "
-            "expected one label an image, and at least one image."
+            f"{path}: {image_name} has {len(images) if images.ndim else 0} images but {label_name} has {len(labels)} "
+            "labels: expected one label an image, and at least one image."
         )
     return images, labels.astype(np.int64), image_name
 
 
 def _read_array(archive, name: str, path: Path) -> np.ndarray:
     try:
-        return archive[name]
+        array = archive[name]
     except Exception as error:  # zip, zlib and header errors share no base class
         if "allow_pickle" in str(error):
             raise DistilError(
@@ -114,6 +115,9 @@ def _read_array(archive, name: str, path: Path) -> np.ndarray:
                 "store numbers (images of one size; strings as dtype 'U')."
             ) from error
         raise DistilError(f"{path} is corrupt at {name}: {error}. Copy or write it again.") from error
+    if not isinstance(array, np.ndarray):
+        raise DistilError(f"{path} is corrupt at {name}: it is not an array. Copy or write it again.")
+    return array
 
 
 def _to_images(array: np.ndarray, what: str) -> UInt8[Tensor, "n c h w"]:
@@ -136,13 +140,11 @@ def _to_images(array: np.ndarray, what: str) -> UInt8[Tensor, "n c h w"]:
         chunk = array[start : start + CHUNK]
         if not np.isfinite(chunk).all():
             bad = start + int(np.argmin(np.isfinite(chunk).all(axis=(1, 2, 3))))
-            raise DistilError(
-                f"{what} has a pixel that is NaN or infinite, first in image {bad}: mend or drop that image."
-            )
+            raise DistilError(f"{what} has a pixel that is NaN or infinite in image {bad}: mend or drop that image.")
         if chunk.min() < 0 or chunk.max() > 1:
             raise DistilError(
-                f"{what} is {array.dtype} and reaches from {array.min():g} to {array.max():g}: float images must lie in [0, 1]. "
-                "Undo any normalisation, divide by 255, or store uint8."
+                f"{what} is {array.dtype} and has values from {chunk.min():g} to {chunk.max():g}: "
+                "float images must lie in [0, 1]. Undo any normalisation, divide by 255, or store uint8."
             )
         images[start : start + CHUNK] = np.rint(chunk.astype(np.float64) * 255)
     return torch.from_numpy(images)

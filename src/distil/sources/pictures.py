@@ -73,8 +73,8 @@ def _decode(name: str, content: Path | bytes, size: int | None) -> np.ndarray:
     if size is not None:
         side = min(eight_bit.size)
         left, top = (eight_bit.width - side) // 2, (eight_bit.height - side) // 2
-        box = (left, top, left + side, top + side)
-        eight_bit = eight_bit.resize((size, size), Image.Resampling.BILINEAR, box=box)
+        square = eight_bit.crop((left, top, left + side, top + side))  # resize(box=...) would blend what lies beyond
+        eight_bit = square.resize((size, size), Image.Resampling.BILINEAR)
     return np.array(eight_bit)
 
 
@@ -88,7 +88,7 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_from_unit(np.asarray(image)))
     if image.mode == "1":
         return image.convert("L")
-    grey = image.mode in ("L", "LA", "La")
+    grey = image.mode in ("L", "LA")
     if grey or image.has_transparency_data:
         visible = image.convert("RGBA")
         rgb = Image.alpha_composite(Image.new("RGBA", visible.size, "white"), visible).convert("RGB")

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,12 @@ def torchvision_source(
     """One of mnist, fashionmnist, svhn, cifar10, cifar100, both splits, with its published mean and std.
 
     root: the folder that torchvision calls root; default_root() if None. Layout below it: MNIST/raw and
-        FashionMNIST/raw (idx files), cifar-10-batches-py, cifar-100-python, and SVHN or the root itself for the .mat files.
+        FashionMNIST/raw (idx files), cifar-10-batches-py, cifar-100-python; the .mat files of SVHN in SVHN or in root.
     size: resize to size x size; None keeps 28 x 28 or 32 x 32.
     download: fetch what is missing, with torchvision's progress bar. Without it nothing touches the network.
 
-    The CIFAR batches are pickles, read by torchvision. A pickle can run any code, so every file must have the MD5 of the
-    official one before it is opened; a modified file is refused. The SVHN files are checked alike. The idx files of
+    The CIFAR batches are pickles, read by torchvision. A pickle can run any code, so every file must have the MD5 of
+    the official one before it is opened; a modified file is refused. The SVHN files are checked alike. The idx files of
     MNIST hold plain numbers and are read without a checksum.
 
     Raises: DistilError if the files are missing, are not the official ones, cannot be read or cannot be fetched.
@@ -112,7 +113,7 @@ def _read_svhn(root: Path, download: bool) -> tuple[Split, Split, tuple[str, ...
     return tensors[0], tensors[1], NUMERALS
 
 
-def _fetch(key: str, root: Path, download) -> None:
+def _fetch(key: str, root: Path, download: Callable[[], object]) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         download()

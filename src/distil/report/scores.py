@@ -1,0 +1,118 @@
+"""Score files: what the judge found, beside the set that it judged."""
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from distil.errors import DistilError
+from distil.runs import RESULT, write_atomic
+
+FORMAT_VERSION = 1
+"""Version of a score file; a reader refuses a newer one."""
+
+Row = dict[str, Any]
+"""`Scores.to_dict()` with file_sha256 (of the artifact; None for real images), test_fingerprint and versions."""
+
+SAME_SET = ("name", "method", "images_per_class", "file_sha256")
+SAME_EVALUATION = (*SAME_SET, "protocol_settings", "width", "runs", "seed", "test_fingerprint")
+SAME_TABLE = ("protocol", "protocol_settings", "test", "test_images", "test_fingerprint")
+NEEDED = {*SAME_EVALUATION, *SAME_TABLE, "bytes", "networks"}
+
+
+def scores_beside(artifact: Path) -> Path:
+    """Where the scores of an artifact lie: its name with .scores.json added."""
+    return artifact.with_name(f"{artifact.name}.scores.json")
+
+
+def set_name(artifact: Path) -> str:
+    """What a table calls an artifact: its run folder, or its file name without the suffix."""
+    return artifact.absolute().parent.name if artifact.name == RESULT else artifact.stem
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_scores(path: Path) -> list[Row]:
+    """The rows of a score file. Raises: DistilError if it is missing, is not one, or is from a newer distil."""
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DistilError(f"{path}: no such file. Check the path.") from error
+    except (OSError, ValueError) as error:
+        raise DistilError(f"{path}: not a score file ({error}). Give a file that distil evaluate wrote.") from error
+    content = content if isinstance(content, dict) else {}
+    version = content.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise DistilError(
+            f"{path}: made by a newer distil (format {version}, this one reads up to {FORMAT_VERSION}): "
+            "upgrade with pip install -U distil"
+        )
+    rows = content.get("scores")
+    rows = rows if isinstance(rows, list) else []
+    if not rows or not all(isinstance(row, dict) and row.keys() >= NEEDED for row in rows):
+        raise DistilError(f"{path}: not a score file. Give a file that distil evaluate wrote.")
+    return rows
+
+
+def add_scores(path: Path, row: Row) -> None:
+    """Add a row to a score file, making the file if there is none.
+
+    Networks that were judged alike (same set, protocol, width, runs, seed and test images) join or replace those of the
+    earlier row; rows of another state of the same artifact are dropped.
+
+    Raises: DistilError if the file is there and is not a score file, or cannot be written.
+    """
+    rows = [
+        old
+        for old in (read_scores(path) if path.exists() else [])
+        if old["file_sha256"] == row["file_sha256"] or old["name"] != row["name"] or old["file_sha256"] is None
+    ]
+    for index, old in enumerate(rows):
+        if all(old[key] == row[key] for key in SAME_EVALUATION):
+            rows[index] = {**row, "networks": {**old["networks"], **row["networks"]}}
+            break
+    else:
+        rows.append(row)
+    text = json.dumps({"format_version": FORMAT_VERSION, "scores": rows}, indent=2, sort_keys=True) + "\n"
+    write_atomic(path, lambda temporary: temporary.write_text(text) and None)
+
+
+def scores_of(path: Path) -> list[Row]:
+    """The rows of an artifact, or those in a score file.
+
+    path: a .safetensors artifact with its scores beside it, or a .json that distil evaluate wrote.
+    Raises: DistilError if the artifact was not evaluated, or not since it was made.
+    """
+    if path.suffix == ".json":
+        return read_scores(path)
+    if path.is_dir():
+        inside = sorted(path.glob("*.safetensors"))
+        raise DistilError(f"{path}: this is a folder: give a file" + (f", such as {inside[-1]}." if inside else "."))
+    if not path.is_file():
+        raise DistilError(f"{path}: no such file. Check the path.")
+    remedy = f"Run: distil evaluate {shlex.quote(str(path))} SOURCE"
+    beside = scores_beside(path)
+    if not beside.is_file():
+        raise DistilError(f"{path} has no scores yet. {remedy}")
+    digest = file_hash(path)
+    rows = [row for row in read_scores(beside) if row["file_sha256"] == digest]
+    if not rows:
+        raise DistilError(f"{path} has changed since it was evaluated. {remedy}")
+    return [{**row, "name": set_name(path)} for row in rows]
+
+
+def by_table(rows: list[Row]) -> list[list[Row]]:
+    """Rows in groups that can share a table: the same protocol, with the same numbers, on the same test images."""
+    groups: list[list[Row]] = []
+    for row in rows:
+        for group in groups:
+            if all(group[0][key] == row[key] for key in SAME_TABLE):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups

@@ -1,0 +1,342 @@
+"""distil_dataset: every objective runs, stops, resumes to the same bytes, and refuses what it cannot do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from distil.dataset.artifact import DistilledSet
+from distil.dataset.distilling import distil_dataset
+from distil.dataset.matching import advance, initial_state, matching_gradient, restored_state
+from distil.errors import DistilError
+from distil.presets import METHODS, preset
+from distil.runs import CHECKPOINT, RESULT, Interrupted
+from distil.settings import MatchingSettings
+
+from .conftest import make_images
+
+TINY = {
+    "width": 4,
+    "outer": 2,
+    "inner": 3,
+    "batch_real": 4,
+    "network_samples": 4,
+    "network_batch": 4,
+    "validation": 0.0,
+}
+MATCHING = [name for name, method in METHODS.items() if method.kind == "matching"]
+
+
+def tiny(method="idc", **changes) -> MatchingSettings:
+    settings = replace(preset(method, "custom", 1), network="convnet2")
+    assert isinstance(settings, MatchingSettings)
+    udd = {"refresh": 1, "windows_start": 0.0, "proxy_steps": 2} if method.startswith("udd") else {}
+    return replace(settings, **(TINY | udd | changes))
+
+
+class Recorder:
+    def __init__(self):
+        self.events = []
+
+    def __call__(self, name, **fields):
+        self.events.append((name, fields))
+
+    def of(self, name):
+        return [fields for n, fields in self.events if n == name]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_a_set(real, method):
+    settings = preset(method, "custom", 2)
+    tiny_fields = TINY if isinstance(settings, MatchingSettings) else {"width": 4, "network_epochs": 1}
+    settings = replace(settings, network="convnet2", **{k: v for k, v in tiny_fields.items() if hasattr(settings, k)})
+    if method.startswith("udd"):
+        settings = replace(settings, proxy_steps=2, refresh=1)
+    made = distil_dataset(real, settings)
+    assert made.canvases.shape == (6, 1, 8, 8)
+    assert made.canvases.dtype == torch.uint8
+    assert made.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert made.method == method
+    views = 5 if method.startswith("udd") else 4 if method == "idc" else 1
+    assert made.regions.shape[1] == views
+    assert len(made.decoded()) == 6 * views
+    assert (made.utilisation is not None) == method.startswith("udd")
+
+
+@pytest.mark.parametrize("method", ["random", "herding", "k-center", "k-means"])
+def test_coresets_hold_real_images_of_their_class(real, method):
+    settings = replace(preset(method, "custom", 3), width=4, network="convnet2", network_epochs=1)
+    made = distil_dataset(real, settings)
+    for canvas, label in zip(made.canvases, made.labels, strict=True):
+        assert (real.images[real.by_class[int(label)]] == canvas).flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize("method", MATCHING)
+def test_the_matching_loss_falls(method):
+    real = make_images(each=30, side=16)
+    settings = tiny(method, width=8, outer=1, inner=40, batch_real=30, network_data="none", policy="none")
+    settings = replace(settings, augment="none", cfc_share=0.0)
+    lr = {"dc": 3.0, "dsa": 3.0, "dm": 3.0}.get(method, 0.02)
+    settings = replace(settings, init="noise", lr_image=lr)
+    log = Recorder()
+    distil_dataset(real, settings, events=log)
+    losses = [fields["loss"] for fields in log.of("step")]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_loss_is_zero_when_synthetic_equals_real():
+    real = make_images(each=4)
+    settings = tiny("idc", factor=1, init="real", ipc=4, batch_real=4, augment="none")
+    state = initial_state(real, settings)
+    learner = next(iter(advance(state, real, settings, None))).learner
+    _, losses = matching_gradient(initial_state(real, settings).canvases, None, learner.net, real, settings, 0, 0)
+    assert losses["loss"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_relabelling_the_classes_relabels_the_result():
+    real = make_images(side=16)
+    order = [2, 0, 1]
+    swapped = replace(
+        real,
+        images=torch.cat([real.images[real.by_class[c]] for c in order]),
+        classes=tuple(real.classes[c] for c in order),
+    )
+    settings = tiny("dm", outer=4, inner=1)
+    one, other = distil_dataset(real, settings), distil_dataset(swapped, settings)
+    assert other.classes == ("c", "a", "b")
+    assert torch.equal(other.canvases, one.canvases[order])
+    start = replace(settings, outer=1, lr_image=1e-12)
+    assert not torch.equal(one.canvases, distil_dataset(real, start).canvases)
+
+
+def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradient(real):
+    settings = tiny("udd", augment="color_crop", policy="none", cfc_share=0.3)
+    order = [2, 0, 1]
+    swapped = replace(
+        real,
+        images=torch.cat([real.images[real.by_class[c]] for c in order]),
+        classes=tuple(real.classes[c] for c in order),
+    )
+    state = initial_state(real, settings)
+    net = next(iter(advance(initial_state(real, settings), real, settings, None))).learner.net
+    gradient, losses = matching_gradient(state.canvases, None, net, real, settings, 0, 0)
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            rows = getattr(net.classifier, name)
+            rows.copy_(rows[order].clone())
+    moved, moved_losses = matching_gradient(state.canvases[order], None, net, swapped, settings, 0, 0)
+    torch.testing.assert_close(moved, gradient[order], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(moved_losses, losses)
+
+
+def test_mined_windows_move_idle_pixels_only(real):
+    settings = tiny("udd", augment="none", cfc_share=0.0, windows_weight=5.0)
+    state = next(iter(advance(initial_state(real, settings), real, settings, _proxy(real))))
+    mined, net = state.mined, state.learner.net
+    used = replace(mined, utilisation=torch.ones_like(mined.utilisation))
+    plain, _ = matching_gradient(state.canvases, None, net, real, settings, 0, 0)
+    masked, losses = matching_gradient(state.canvases, used, net, real, settings, 0, 0)
+    torch.testing.assert_close(masked, plain)
+    assert losses["mined"] > 0
+    free, _ = matching_gradient(state.canvases, mined, net, real, replace(settings, windows_mask=False), 0, 0)
+    x1, y1, x2, y2 = mined.windows[0, 0].int().tolist()
+    moved = (free - plain)[0, 0].abs()
+    assert moved[y1:y2, x1:x2].max() > 0
+    moved[y1:y2, x1:x2] = 0
+    assert moved.max() < 1e-6
+
+
+def test_the_contrastive_gradient_has_its_share(real):
+    settings = tiny("udd", policy="none", cfc_share=0.25)
+    state = next(iter(advance(initial_state(real, settings), real, settings, None)))
+    both, losses = matching_gradient(state.canvases, None, state.learner.net, real, settings, 0, 0)
+    plain, _ = matching_gradient(state.canvases, None, state.learner.net, real, replace(settings, cfc_share=0.0), 0, 0)
+    assert ((both - plain).norm() / plain.norm()).item() == pytest.approx(0.25, rel=1e-4)
+    assert losses["contrast"] > 0
+
+
+def _proxy(real):
+    from distil.dataset.networks import trained_proxy
+
+    return trained_proxy("convnet2", 4, real, 2, device="cpu", seed=0)
+
+
+def test_windows_enter_refresh_and_freeze(real):
+    settings = tiny("udd", outer=10, inner=1, windows_start=0.3, windows_freeze=0.3, refresh=2)
+    log = Recorder()
+    distil_dataset(real, settings, events=log)
+    assert [fields["step"] for fields in log.of("windows")] == [4, 5, 7]
+
+
+@pytest.mark.parametrize("policy", ["fixed", "random"])
+def test_control_policies_need_no_proxy(real, policy, tmp_path):
+    made = distil_dataset(real, tiny("udd", policy=policy), folder=tmp_path)
+    assert made.regions.shape == (3, 5, 4) or policy == "fixed"
+    assert not (tmp_path / "proxy.safetensors").exists()
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(real, tmp_path):
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        distil_dataset(real, tiny(seed=seed), folder=tmp_path / folder)
+    a, b, c = ((tmp_path / f / RESULT).read_bytes() for f in "abc")
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize("method", MATCHING)
+@pytest.mark.parametrize("stop", [2, 3])
+def test_a_restored_state_goes_on_bit_for_bit(real, method, stop):
+    settings = tiny(method)
+    proxy = _proxy(real) if method.startswith("udd") else None
+    state = initial_state(real, settings)
+    for _ in advance(state, real, settings, proxy):
+        if state.step == stop:
+            saved = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    again = restored_state(stop, saved, real, settings, "cpu")
+    for _ in advance(again, real, settings, proxy):
+        pass
+    assert again.step == state.step == 6
+    assert torch.equal(again.canvases, state.canvases)
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(real, tmp_path):
+    settings = tiny("udd", validations=2, validation=0.25)
+    judged = []
+
+    def validate(made, held_out):
+        judged.append(len(held_out.labels))
+        return 50.0
+
+    whole = distil_dataset(real, settings, folder=tmp_path / "whole", validate=validate)
+    assert judged == [9, 9]
+
+    def interrupt(name, **fields):
+        if name == "step" and fields["step"] == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(Interrupted, match=r"stopped after step 4 of 6: go on with distil dataset --resume"):
+        distil_dataset(real, settings, folder=folder, events=interrupt)
+    assert not (folder / RESULT).exists()
+    log = Recorder()
+    again = distil_dataset(real, settings, folder=folder, resume=True, events=log)
+    assert log.of("start")[0]["step"] == 4
+    assert torch.equal(again.canvases, whole.canvases)
+    assert (folder / RESULT).read_bytes() == (tmp_path / "whole" / RESULT).read_bytes()
+
+
+KILLED = """
+import sys
+from dataclasses import replace
+from distil import open_source, preset, distil_dataset
+settings = replace(preset("udd", "custom", 1), network="convnet2", width=4, outer=12, inner=4, batch_real=8,
+                   network_samples=16, refresh=2, windows_start=0.2, proxy_steps=3, validation=0.1)
+distil_dataset(open_source("digits").train, settings, folder=sys.argv[1], resume=True, checkpoint_seconds=0.0)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_a_random_moment_the_result_has_the_same_bytes(tmp_path):
+    def start(folder):
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(folder)])
+
+    assert start(tmp_path / "whole").wait() == 0
+    want = (tmp_path / "whole" / RESULT).read_bytes()
+    generator, kills = torch.Generator().manual_seed(int(time.time())), 0
+    folder = tmp_path / "killed"
+    for _ in range(12):
+        process = start(folder)
+        deadline = time.monotonic() + 60
+        while not (folder / CHECKPOINT).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(float(torch.rand(1, generator=generator)) * 0.3 + (2.0 if kills else 0.0))
+        if process.poll() is None and kills < 2:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            continue
+        assert process.wait() == 0
+        break
+    assert kills >= 1
+    assert (folder / RESULT).read_bytes() == want
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(real, tmp_path):
+    settings = tiny("idc", inner=6, lr_image=1e38, momentum_image=0.9)
+    with pytest.raises(DistilError, match=r"the loss stopped being a finite number at step [1-6] of 12: lower --lr-"):
+        distil_dataset(real, settings, folder=tmp_path)
+    assert not (tmp_path / RESULT).exists()
+    folder = tmp_path / "late"
+    distil_dataset(real, tiny("idc"), folder=folder, checkpoint_seconds=0.0)
+    before = (folder / CHECKPOINT).read_bytes()
+    (folder / RESULT).unlink()
+    bad = tiny("idc", outer=4, lr_image=1e38, momentum_image=0.9)
+    with pytest.raises(DistilError, match=r"checkpoint.safetensors, is from before and is kept"):
+        distil_dataset(real, bad, folder=folder, resume=True, checkpoint_seconds=0.0)
+    assert (folder / CHECKPOINT).exists()
+    assert before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ipc": 0}, r"--ipc is 0: it must be above 0"),
+        ({"factor": 9}, r"--factor 9 is larger than the images' side, 8 pixels"),
+        ({"ipc": 13, "init": "real"}, r"--ipc 13 asks for more images than class 'a' has \(12"),
+        ({"ipc": 4, "init": "mix"}, r"class 'a' has 12 images and --init mix shrinks 16 \(--ipc 4 x 4 cells\)"),
+        ({"lr_image": float("nan")}, r"--lr-image is nan: give a finite number"),
+        ({"lr_image": -1.0}, r"--lr-image is -1.0: it must be above 0"),
+        ({"windows_start": 1.5}, r"--windows-start is 1.5: it is a share"),
+        ({"validation": 1.0}, r"--validation is 1.0: it is the share of images held out"),
+        ({"policy": "response", "factor": 1}, r"has no windows to mine: use --factor 2"),
+        ({"network": "convnte3"}, r"convnet3"),
+        ({"augment": "colour"}, r"unknown augmentation 'colour'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(real, changes, message):
+    with pytest.raises(DistilError, match=message):
+        distil_dataset(real, tiny(**changes))
+
+
+def test_noise_needs_no_real_image_for_each_canvas(real):
+    made = distil_dataset(real, tiny("dc", ipc=13))
+    assert len(made.canvases) == 39
+
+
+def test_float_storage_keeps_what_was_learned(real):
+    fine, coarse = (distil_dataset(real, tiny(storage=storage)) for storage in ("float32", "uint8"))
+    assert fine.canvases.dtype == torch.float32
+    assert (fine.canvases * 255).round().to(torch.uint8).equal(coarse.canvases)
+    assert fine.bytes["images"] == 4 * coarse.bytes["images"]
+
+
+def test_the_held_out_share_is_never_learned_from(real):
+    settings = tiny(validation=0.25)
+    kept, held_out = real.split(0.25, settings.seed)
+    changed = real.images.clone()
+    rows = [(real.images == image).flatten(1).all(1).nonzero()[0, 0] for image in held_out.images]
+    rows = torch.stack(rows)
+    changed[rows] = 255 - changed[rows]
+    other = replace(real, images=changed)
+    assert torch.equal(distil_dataset(real, settings).canvases, distil_dataset(other, settings).canvases)
+    assert len(kept.labels) + len(held_out.labels) == len(real.labels)
+
+
+def test_a_result_in_an_impossible_place_is_named(real, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DistilError, match="cannot write"):
+        distil_dataset(real, tiny(), folder=tmp_path / "file" / "run")
+
+
+def test_the_saved_set_says_how_it_was_made(real, tmp_path):
+    distil_dataset(real, tiny("udd"), folder=tmp_path)
+    loaded = DistilledSet.load(tmp_path / RESULT)
+    assert loaded.method == "udd"
+    assert loaded.settings["policy"] == "response"
+    assert loaded.source_fingerprint == real.fingerprint()
+    assert loaded.classes == real.classes

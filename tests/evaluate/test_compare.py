@@ -1,0 +1,79 @@
+import pytest
+from rich.console import Console
+
+from distil.errors import DistilError
+from distil.evaluate.compare import compare_table, to_markdown
+
+
+def row(name="digits", method="idc", count=1, accuracies=(50.0, 53.0), **changes):
+    mean = sum(accuracies) / len(accuracies)
+    std = abs(accuracies[0] - accuracies[-1]) / 2**0.5
+    return {
+        "name": name,
+        "method": method,
+        "images_per_class": count,
+        "bytes": 12345,
+        "protocol": "quick",
+        "protocol_settings": {"name": "quick", "cutmix": 0.5},
+        "width": 32,
+        "test": "digits test",
+        "test_images": 1000,
+        "runs": len(accuracies),
+        "networks": {"convnet3": {"accuracies": list(accuracies), "mean": mean, "std": std}},
+        **changes,
+    }
+
+
+def shown(table):
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_a_table_in_markdown():
+    other = row(method="whole set", count=None, accuracies=(90.0, 90.0))
+    other["networks"]["vit"] = {"accuracies": [70.0], "mean": 70.0, "std": 0.0}
+    assert to_markdown([row(), other]) == (
+        "| name | method | images per class | bytes | convnet3 (width 32) | vit (width 32) |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: |\n"
+        "| digits | idc | 1 | 12,345 | 51.5 ± 2.1 | - |\n"
+        "| digits | whole set | all | 12,345 | 90.0 ± 0.0 | 70.0 (1 run) |\n"
+        "\n"
+        "Protocol quick: accuracy in % after the last epoch, mean ± standard deviation over 2 networks, "
+        "on 1,000 images of digits test.\n"
+    )
+
+
+def test_the_terminal_shows_the_same():
+    text = shown(compare_table([row(), row(method="dsa", width=None)]))
+    for part in ("images per class", "convnet3 (width 32)", "51.5 ± 2.1", "12,345", "dsa", "Protocol quick"):
+        assert part in text
+
+
+def test_markup_in_a_name_is_shown_as_it_is():
+    assert "[red]a|b" in shown(compare_table([row(name="[red]a|b")]))
+    assert "| [red]a\\|b |" in to_markdown([row(name="[red]a|b")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": "idc"}, r"protocol is quick for the first and idc for the second"),
+        ({"test": "mnist test"}, "test is digits test for the first and mnist test for"),
+        ({"test_images": 10}, "test images is 1000 for the first and 10 for"),
+        (
+            {"protocol_settings": {"name": "quick", "cutmix": 0.0}},
+            r"digits \(idc\) and digits \(dsa\) .*: cutmix of the protocol is 0.5 for the first and 0.0 for",
+        ),
+    ],
+)
+@pytest.mark.parametrize("show", [compare_table, to_markdown])
+def test_what_was_judged_differently_shares_no_table(show, change, message):
+    with pytest.raises(DistilError, match=message):
+        show([row(), row(method="dsa", **change)])
+
+
+def test_nothing_to_compare():
+    with pytest.raises(DistilError, match="nothing to compare"):
+        compare_table([])

@@ -1,0 +1,95 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from distil.report import progress
+from distil.report.progress import both, clock, show_progress
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that the test sets."""
+    value = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: value[0])
+    return value
+
+
+def test_plain_lines_now_and_then(now):
+    text = io.StringIO()
+    with show_progress("idc on digits", console=Console(file=text), every_seconds=10) as events:
+        events("start", step=0, steps=100)
+        for step in range(1, 41):
+            now[0] = float(step)
+            events("step", step=step, steps=100, loss=1 / step, mined=0.5)
+        events("checkpoint", step=40)
+        events("validation", step=40, accuracy=51.26)
+        events("done", step=100)
+        events("done", step=100)
+    assert text.getvalue().splitlines() == [
+        "idc on digits: step 0 of 100",
+        "idc on digits: step 10 of 100, loss 0.1, 1:30 left",
+        "idc on digits: step 20 of 100, loss 0.05, 1:20 left",
+        "idc on digits: step 30 of 100, loss 0.03333, 1:10 left",
+        "idc on digits: step 40 of 100, loss 0.025, 1:00 left",
+        "idc on digits: step 40 of 100, loss 0.025, validation 51.3%, 1:00 left",
+        "idc on digits: step 100 of 100, loss 0.025, validation 51.3%",
+    ]
+
+
+def test_the_time_left_of_a_resumed_run_counts_its_own_steps(now):
+    text = io.StringIO()
+    with show_progress("idc", console=Console(file=text), every_seconds=10) as events:
+        events("start", step=900, steps=1000)
+        now[0] = 20
+        events("step", step=910, steps=1000)
+    assert text.getvalue().splitlines()[-1] == "idc: step 910 of 1000, 3:00 left"
+
+
+def test_each_network_of_the_judge_is_a_step(now):
+    text = io.StringIO()
+    with show_progress("idc on digits", unit="network", console=Console(file=text)) as events:
+        events("start", step=0, steps=2)
+        events("evaluate", network="vit", run=0, accuracy=12.34)
+        events("evaluate", network="vit", run=1, accuracy=56.78)
+    assert text.getvalue().splitlines()[1:] == [
+        "idc on digits: network 1 of 2, vit 12.3%, 0:00 left",
+        "idc on digits: network 2 of 2, vit 56.8%",
+    ]
+
+
+def test_a_run_without_steps():
+    text = io.StringIO()
+    with show_progress("random on digits", console=Console(file=text)) as events:
+        events("start", steps=0)
+        events("done", step=0)
+    assert text.getvalue() == "random on digits\n"
+
+
+def test_a_bar_on_a_terminal():
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100, color_system=None)
+    with show_progress("idc on digits", console=console) as events:
+        events("start", step=0, steps=4)
+        events("windows", step=1)
+        events("step", step=3, steps=4, loss=0.5)
+        events("validation", step=3, accuracy=50.0)
+    assert "idc on digits" in text.getvalue()
+    assert "3/4" in text.getvalue()
+    assert "loss 0.5, validation 50.0%" in text.getvalue()
+
+
+def test_both_passes_every_event_on_in_order():
+    seen = []
+
+    events = both(
+        lambda name, **fields: seen.append(("a", name, fields)), lambda name, **fields: seen.append(("b", name, fields))
+    )
+
+    events("step", step=1)
+    assert seen == [("a", "step", {"step": 1}), ("b", "step", {"step": 1})]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (36061, "10:01:01")])
+def test_clock(seconds, text):
+    assert clock(seconds) == text
