@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +301,17 @@ def test_resume_refuses_other_images(capsys, stop_after):
     assert "the training images of images.npz are not those that the run in run began with" in message
 
 
+def test_resume_from_another_working_folder(capsys, stop_after, monkeypatch, tmp_path):
+    write_npz("images.npz")
+    stop_after(1)
+    fails(capsys, ["dataset", "idc", "images.npz", *TINY, "--out", "run"], status=130)
+    stop_after(10**9)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["dataset", "--resume", "../run"]) == 0
+    assert "  distil evaluate ../run/distilled.safetensors ../images.npz\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", '{"command": "dataset"}'])
 def test_resume_refuses_another_manifest(capsys, text):
     Path("run.json").write_text(text)
@@ -495,11 +505,17 @@ def test_methods_gives_values_by_data_set_and_images_per_class(capsys):
     assert ["cifar10", "50.6", "67.5"] in [row[:3] for row in cells]
 
 
-@pytest.mark.skipif(find_spec("distil.demo") is None, reason="distil.demo is not there yet")
-def test_demo_is_called_with_its_folder_and_device(monkeypatch):
+def test_demo_prints_its_rows_and_where_the_report_is(capsys, monkeypatch):
     import distil.demo
 
-    calls = []
-    monkeypatch.setattr(distil.demo, "run_demo", lambda out, device, events: calls.append((out, device)))
+    def run_demo(out, *, device, stage):
+        with stage("IDC") as events:
+            events("start", steps=1)
+        row = {"name": f"IDC on {device}", "images_per_class": 1, "bytes": 2634, "mean": 95.53, "std": 0.31}
+        return [row, {**row, "name": "whole", "images_per_class": None}]
+
+    monkeypatch.setattr(distil.demo, "run_demo", run_demo)
     assert main(["demo", "--out", "here", "--device", "cpu"]) == 0
-    assert calls == [(Path("here"), "cpu")]
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert ["IDC on cpu", "1", "2,634", "95.5 ± 0.3"] in lines
+    assert ["whole", "all", "2,634", "95.5 ± 0.3"] in lines

@@ -45,7 +45,7 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path):
 
 def test_a_full_disk_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DistilError, match="cannot write .*file/x: "):
+    with pytest.raises(DistilError, match=r"cannot write .*file/x: "):
         write_atomic(tmp_path / "file" / "x", lambda path: path.write_text(""))
 
 
@@ -60,14 +60,14 @@ def test_tensors_round_trip_with_equal_bytes(tmp_path):
 
 
 def test_unreadable_tensor_files(tmp_path):
-    with pytest.raises(DistilError, match="no such file: .*missing"):
+    with pytest.raises(DistilError, match=r"no such file: .*missing"):
         load_tensors(tmp_path / "missing")
     save_tensors(tmp_path / "whole", {"a": torch.rand(100)}, {})
     (tmp_path / "short").write_bytes((tmp_path / "whole").read_bytes()[:-7])
     with pytest.raises(DistilError, match=r"short is not a whole safetensors file .*make it again"):
         load_tensors(tmp_path / "short")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(DistilError, match="text is not a whole safetensors file"):
+    with pytest.raises(DistilError, match=r"text is not a whole safetensors file"):
         load_tensors(tmp_path / "text")
 
 
@@ -75,7 +75,7 @@ def test_a_safetensors_file_of_somebody_else(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.rand(2)}, str(tmp_path / "other"))
-    with pytest.raises(DistilError, match="distil did not write it"):
+    with pytest.raises(DistilError, match=r"distil did not write it"):
         load_tensors(tmp_path / "other")
 
 
@@ -108,7 +108,7 @@ def test_a_resumed_log_forgets_what_will_be_written_again(tmp_path):
 
 def test_a_log_in_an_impossible_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DistilError, match="cannot write .*log.jsonl"):
+    with pytest.raises(DistilError, match=r"cannot write .*log.jsonl"):
         EventLog(tmp_path / "file" / "log.jsonl")("step", step=1)
 
 

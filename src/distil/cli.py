@@ -298,7 +298,7 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
     manifest = {
         "format_version": RUN_FORMAT,
         "command": "dataset",
-        "source": word,
+        "source": _lasting(word),
         "root": None if run.root is None else str(run.root.absolute()),
         "size": run.size,
         "device": run.device,
@@ -306,8 +306,8 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
         "source_fingerprint": source.train.fingerprint(),
         "versions": _versions(),
     }
-    start_run(folder, manifest)
 
+    start_run(folder, manifest)
     try:
         _distil(folder, source, settings, device, run.checkpoint_seconds, manifest, resume=False)
     except DistilError as error:
@@ -322,8 +322,10 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
     needed = ("format_version", "command", "source", "root", "size", "device", "settings", "source_fingerprint")
     if not isinstance(manifest, dict) or any(name not in manifest for name in needed):
         raise DistilError(f"{folder / MANIFEST} does not describe a run. Start the run again in another folder.")
-    if manifest["format_version"] > RUN_FORMAT:
+
+    if manifest["format_version"] != RUN_FORMAT:
         raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
+
     if (folder / RESULT).is_file():
         print(f"This run is finished: {folder / RESULT}")
         return
@@ -333,8 +335,8 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
     source = _open(manifest["source"], root, manifest["size"], download=False)
     if source.train.fingerprint() != manifest["source_fingerprint"]:
         raise DistilError(
-            f"the training images of {manifest['source']} are not those that the run in {folder} began with (their "
-            "hash differs): put the old images back, or start a new run."
+            f"the training images of {_shortest(manifest['source'])} are not those that the run in {folder} began with "
+            "(their hash differs): put the old images back, or start a new run."
         )
 
     _distil(folder, source, settings, device, resume.checkpoint_seconds, manifest, resume=True)
@@ -390,18 +392,22 @@ def _distil(
         print(f"Note: {source.note}")
     print(f"{folder / RESULT}")
     print(f"{count} images, {distilled.images_per_class} per class, {_bytes(distilled.bytes['total'])}")
-    print(f"Next:\n  distil evaluate {file} {shlex.quote(word)}{where}\n  distil show {file}")
+    print(f"Next:\n  distil evaluate {file} {shlex.quote(_shortest(word))}{where}\n  distil show {file}")
 
 
 def _forgotten_if_nothing_happened(folder: Path) -> bool:
     """Take back the folder of a run that failed before its first step, so that the mended command can use it."""
+    from distil.dataset.distilling import PROXY
+
     log = folder / LOG
     if (folder / CHECKPOINT).exists() or (folder / RESULT).exists():
         return False
     if log.is_file() and any(line.get("event") == "step" for line in read_log(log)):
         return False
-    for path in (folder / MANIFEST, log):
-        path.unlink(missing_ok=True)
+
+    for name in (MANIFEST, LOG, PROXY):
+        (folder / name).unlink(missing_ok=True)
+
     if not any(folder.iterdir()):
         folder.rmdir()
     return True
@@ -418,8 +424,15 @@ def _short_name(word: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip(".") or "images"
 
 
+def _lasting(word: str) -> str:
+    """A SOURCE word that means the same from any working folder."""
+    path = Path(word).expanduser()
+    return str(path.absolute()) if word not in DATASETS and path.exists() else word
+
+
 def _shortest(path: str) -> str:
-    relative = os.path.relpath(path)
+    """An absolute path as seen from the working folder, if that is shorter; other words as they are."""
+    relative = os.path.relpath(path) if os.path.isabs(path) else path
     return relative if len(relative) < len(path) else path
 
 
@@ -735,12 +748,22 @@ def demo(
     distil demo
     distil demo --out somewhere/
     """
+
+    from rich.table import Table
+
     from distil.demo import run_demo
     from distil.report.progress import show_progress
 
-    where = _device(device)
-    with show_progress("demo") as shown:
-        run_demo(out, where, shown)
+    rows = run_demo(out, device=_device(device), stage=show_progress)
+    table = Table(title="Test accuracy (%), mean ± standard deviation over networks")
+    for position, column in enumerate(("trained on", "images per class", "bytes", "accuracy")):
+        table.add_column(column, justify="right" if position else "left")
+    for row in rows:
+        count = row["images_per_class"]
+        accuracy = f"{row['mean']:.1f} ± {row['std']:.1f}"
+        table.add_row(row["name"], "all" if count is None else str(count), f"{row['bytes']:,}", accuracy)
+    _console().print(table)
+    print(f"Report: {out / 'report.html'}")
 
 
 def _console() -> "Console":

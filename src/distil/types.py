@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Regions = Float[Tensor, "n r 4"]
-"""Regions of n canvases, r on each: (x1, y1, x2, y2) in pixels of the canvas, x2 and y2 exclusive."""
+Regions = Float[Tensor, "m r 4"]
+"""Regions of canvases, r on each, one row a canvas or one row for all: (x1, y1, x2, y2) in pixels of the canvas, x2 and
+y2 exclusive."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ def test_published_numbers():
     for protocol in (IDC, DC):
         assert (protocol.epochs, protocol.lr, protocol.momentum, protocol.weight_decay) == (1000, 0.01, 0.9, 5e-4)
         assert protocol.max_updates is None
-    assert (IDC.batch, IDC.cutmix, IDC.cutmix_beta, IDC.one) == (64, 0.5, 1.0, False)
+    assert (IDC.batch, IDC.cutmix, IDC.one) == (64, 0.5, False)
     assert (DC.batch, DC.cutmix, DC.one) == (256, 0.0, True)
     assert set(DC.strategy.split("_")) - set(IDC.strategy.split("_")) == {"cutout"}
     assert all(name == protocol.name for name, protocol in PROTOCOLS.items())

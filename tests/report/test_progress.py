@@ -49,10 +49,11 @@ def test_the_time_left_of_a_resumed_run_counts_its_own_steps(now):
 def test_each_network_of_the_judge_is_a_step(now):
     text = io.StringIO()
     with show_progress("idc on digits", unit="network", console=Console(file=text)) as events:
-        events("start", step=0, steps=2)
+        events("start", steps=2)
         events("evaluate", network="vit", run=0, accuracy=12.34)
         events("evaluate", network="vit", run=1, accuracy=56.78)
-    assert text.getvalue().splitlines()[1:] == [
+    assert text.getvalue().splitlines() == [
+        "idc on digits: network 0 of 2",
         "idc on digits: network 1 of 2, vit 12.3%, 0:00 left",
         "idc on digits: network 2 of 2, vit 56.8%",
     ]

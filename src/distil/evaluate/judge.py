@@ -347,7 +347,7 @@ def _fit(
             batch = normalise(batch.float() / 255, mean, std)
         draws = stream(seed, "update", update)
         batch = augment(batch, protocol.strategy, draws, shared=False, one=protocol.one)
-        batch, goal = cutmix(batch, goal, draws, probability=protocol.cutmix, beta=protocol.cutmix_beta)
+        batch, goal = cutmix(batch, goal, draws, probability=protocol.cutmix)
         loss = -(goal * net(batch).log_softmax(1)).sum(1).mean()
         grads = torch.autograd.grad(loss, params)
         sgd_step(

@@ -21,7 +21,7 @@ class Protocol:
     strategy, one: operations of the augmentation and how they combine, see `distil.functional.augment.augment`;
     parameters
         are drawn for each image.
-    cutmix, cutmix_beta: probability that a batch is mixed, and shape of the Beta distribution of the mixture.
+    cutmix: probability that a batch is mixed (CutMix, with a uniform share).
     max_updates: at most so many updates on any set; None is no limit, as published.
     whole_updates: at most so many updates on a whole training set, where `epochs` would take days. Ours.
 
@@ -39,7 +39,6 @@ class Protocol:
     strategy: str
     one: bool
     cutmix: float
-    cutmix_beta: float = 1.0
     max_updates: int | None = None
     whole_updates: int = 20_000
 

@@ -154,26 +154,18 @@ _APPLY = {
 
 
 def cutmix(
-    images: Float[Tensor, "n c h w"],
-    targets: Float[Tensor, "n k"],
-    generator: torch.Generator,
-    *,
-    probability: float,
-    beta: float = 1.0,
+    images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n k"], generator: torch.Generator, *, probability: float
 ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n k"]]:
     """With `probability`, paste one box of a shuffled batch into every image and mix the targets by area.
 
-    targets: class probabilities. The box's area is 1 - lambda of the image before it is cut at the border, with
-    lambda ~ Beta(beta, beta); the targets are mixed by the area that is left.
+    targets: class probabilities. The box's area, before it is cut at the border, is a uniform share of the image; the
+    targets are mixed by the area that is left.
+    Source: CutMix with Beta(1, 1), as every protocol here uses it.
     """
     if probability == 0 or float(torch.rand(1, generator=generator)) >= probability:
         return images, targets
+    kept = float(torch.rand(1, generator=generator))
     n, _, height, width = images.shape
-    if beta == 1.0:
-        kept = float(torch.rand(1, generator=generator))
-    else:
-        gammas = torch._standard_gamma(torch.full((2,), beta), generator=generator)
-        kept = float(gammas[0] / gammas.sum())
     order = torch.randperm(n, generator=generator).to(images.device)
     tall, wide = int(height * math.sqrt(1 - kept)), int(width * math.sqrt(1 - kept))
     y, x = _pick(height, generator), _pick(width, generator)

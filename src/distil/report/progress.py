@@ -65,7 +65,9 @@ class Numbers:
     def read(self, name: str, fields: dict[str, Any]) -> None:
         """Keep what an event tells."""
         self.steps = fields.get("steps", self.steps) or None
-        self.step = fields.get("step", self.step)
+
+        self.step = fields.get("step", 0 if name == "start" else self.step)
+
         if name == "evaluate" and self.steps is not None:
             self.step = min((self.step or 0) + 1, self.steps)
         if "loss" in fields:

@@ -55,7 +55,7 @@ def _import_datasets() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import datasets
+            import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise DistilError(
             "hf: sources need the package `datasets`, which is not installed: pip install 'distil[huggingface]'"
@@ -94,7 +94,7 @@ def _load_from_hub(datasets: Any, name: str, download: bool) -> Any:
 @contextlib.contextmanager
 def _offline(datasets: Any) -> Iterator[None]:
     """What HF_HUB_OFFLINE=1 does, which the packages read at import only, for the time of the block."""
-    import huggingface_hub.constants
+    import huggingface_hub.constants  # pyright: ignore[reportMissingImports]
 
     places: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
     before = [place.HF_HUB_OFFLINE for place in places]
