@@ -729,7 +729,7 @@ def _describe_method(name: str) -> None:
     for table in (varying, shared):
         if table.row_count:
             console.print(table)
-    print("custom: any other source.")
+    print("digits: our own values, sized for two CPU cores. custom: any other source.")
 
 
 def _setting(value: object) -> str:
