@@ -207,7 +207,22 @@ _IDC_PAPER = "Kim et al.: Dataset Condensation via Efficient Synthetic-Data Para
 _UDD_PAPER = "UDD: dataset distillation via mining underutilized regions (abstract and summaries only)"
 
 
-_GRADIENT_SOURCES = {
+_OURS_ALONE = "ours"
+
+_COMMON_SOURCES = {
+    "network": "ConvNet-3 in all the papers",
+    "width": "128 channels in all the papers",
+    "validation": "ours; the papers learn from every training image, as --validation 0 does",
+    "validations": _OURS_ALONE,
+    "storage": "ours; the papers keep four bytes a value",
+    "seed": _OURS_ALONE,
+}
+
+_CORESET_SOURCES = _COMMON_SOURCES | {"network_epochs": _OURS_ALONE}
+
+_GRADIENT_SOURCES = _COMMON_SOURCES | {
+    "objective": "DC, equation 7",
+    "network_samples": "not used",
     "factor": "no multi-formation",
     "distance": "DC, equation 10",
     "layers": "DC's released code: every weight of two or more dimensions",
@@ -228,7 +243,9 @@ _GRADIENT_SOURCES = {
     "augment_one": "DSA's released code: one operation a call (aug_mode S)",
 }
 
-_IDC_SOURCES = {
+_IDC_SOURCES = _COMMON_SOURCES | {
+    "objective": "IDC, section 4: gradient matching",
+    "network_epochs": "not used",
     "factor": "IDC, section 5: factor 2 for 32 x 32 and 28 x 28 images",
     "init": "IDC's released code: mix whenever factor > 1",
     "distance": "IDC's released code, reproduce.py: mse for CIFAR and SVHN, l1 for MNIST and FashionMNIST",
@@ -262,6 +279,8 @@ _UDD_SOURCES = _IDC_SOURCES | {
     "windows_freeze": _OURS,
     "refresh": _OURS,
     "proxy_steps": _OURS,
+    "jitter": _OURS,
+    "jitter_draws": _OURS,
     "cfc_share": _OURS,
     "cfc_temperature": _OURS,
 }
@@ -275,6 +294,7 @@ _METHOD_LIST = (
         description="Draws real images of every class, uniformly.",
         cost="none",
         settings=_coreset("random"),
+        sources=_CORESET_SOURCES,
         published={"cifar10": (14.4, 26.0, 43.4), "cifar100": (4.2, 14.6, 30.0)},
     ),
     Method(
@@ -285,6 +305,7 @@ _METHOD_LIST = (
         description="Chooses real images whose running mean stays nearest to the class's mean embedding.",
         cost="one network trained on the whole set",
         settings=_coreset("herding"),
+        sources=_CORESET_SOURCES,
     ),
     Method(
         name="k-center",
@@ -294,6 +315,7 @@ _METHOD_LIST = (
         description="Chooses real images so that every other one is near a chosen one.",
         cost="one network trained on the whole set",
         settings=_coreset("k-center"),
+        sources=_CORESET_SOURCES,
     ),
     Method(
         name="k-means",
@@ -303,6 +325,7 @@ _METHOD_LIST = (
         description="Chooses the real image nearest to each k-means centre of its class.",
         cost="one network trained on the whole set",
         settings=_coreset("k-means"),
+        sources=_CORESET_SOURCES,
     ),
     Method(
         name="dc",
@@ -356,7 +379,17 @@ _METHOD_LIST = (
         description="Matches mean embeddings in fresh random networks; no second-order gradients, so it is cheap.",
         cost="2 (20,000 steps, each about a fifth of a gradient-matching step)",
         settings=_dm,
-        sources={
+        sources=_COMMON_SOURCES
+        | {
+            "factor": "no multi-formation",
+            "distance": "not used by this objective",
+            "network_samples": "not used",
+            "network_epochs": "not used",
+            "network_batch": "not used",
+            "network_lr": "not used",
+            "network_momentum": "not used",
+            "network_weight_decay": "not used",
+            "network_cutmix": "not used",
             "init": "DM's released code: --init real",
             "objective": "DM, equation 4",
             "layers": "not used by this objective",

@@ -1,0 +1,46 @@
+"""The same results on a GPU, where there is one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
+from distil.dataset.matching import advance, initial_state
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+TINY = {"width": 8, "outer": 2, "inner": 2, "batch_real": 16, "network_samples": 64, "storage": "float32"}
+
+
+@pytest.mark.parametrize("method", ["dc", "dsa", "dm", "idc", "udd", "udd-jitter"])
+def test_a_run_on_the_gpu_ends_near_the_one_on_the_cpu(method):
+    real = open_source("digits").train
+    settings = replace(preset(method, "digits", 1), **TINY)
+    if method.startswith("udd"):
+        settings = replace(settings, proxy_steps=5, refresh=1)
+    settings = replace(settings, lr_image=settings.lr_image / 100)
+    on = {device: distil_dataset(real, settings, device=device).canvases for device in ("cpu", "cuda")}
+    torch.testing.assert_close(on["cuda"], on["cpu"], rtol=0, atol=0.02)
+
+
+def test_the_judge_on_the_gpu_agrees_with_the_cpu():
+    source = open_source("digits")
+    made = distil_dataset(source.train, preset("random", "digits", 10))
+    protocol = protocol_for("quick", "digits")
+    means = [
+        evaluate_distilled(made, source.test, protocol, width=16, runs=3, device=device).mean["convnet3"]
+        for device in ("cpu", "cuda")
+    ]
+    assert means[0] == pytest.approx(means[1], abs=3)
+
+
+def test_memory_stays_flat():
+    real = open_source("digits").train.to("cuda")
+    settings = replace(preset("idc", "digits", 1), width=16, outer=4, inner=10, network_samples=64)
+    peaks = []
+    for state in advance(initial_state(real, settings), real, settings, None):
+        if state.step % 10 == 0:
+            peaks.append(torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
+    assert peaks[-1] <= 1.02 * peaks[1]
