@@ -245,6 +245,7 @@ _GRADIENT_SOURCES = _COMMON_SOURCES | {
 
 _IDC_SOURCES = _COMMON_SOURCES | {
     "objective": "IDC, section 4: gradient matching",
+    "lr_space": "IDC's code learns pixels in [0, 1]",
     "network_epochs": "not used",
     "factor": "IDC, section 5: factor 2 for 32 x 32 and 28 x 28 images",
     "init": "IDC's released code: mix whenever factor > 1",
