@@ -193,7 +193,7 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
 def _for_digits(settings: MatchingSettings) -> MatchingSettings:
     """Our own settings for the embedded digits, sized for two CPU cores: about a minute a run."""
     if settings.objective == "feature":
-        return replace(settings, width=32, outer=300, batch_real=64, lr_image=10.0)
+        return replace(settings, width=32, outer=300, batch_real=64, lr_image=1.0)
     if settings.distance == "cosine":
         outer = max(1, 200 // settings.inner)
         return replace(settings, width=32, outer=outer, batch_real=64, lr_image=1.0)

@@ -266,6 +266,15 @@ def test_killed_at_a_random_moment_the_result_has_the_same_bytes(tmp_path):
     assert (folder / RESULT).read_bytes() == want
 
 
+def test_the_proxy_of_an_earlier_run_in_the_folder_is_not_used(real, tmp_path):
+    distil_dataset(real, tiny("udd", proxy_steps=40), folder=tmp_path / "used")
+    again, fresh = (distil_dataset(real, tiny("udd"), folder=tmp_path / name) for name in ("used", "fresh"))
+    torch.testing.assert_close(again.utilisation, fresh.utilisation, rtol=0, atol=0)
+    assert (tmp_path / "used" / "proxy.safetensors").read_bytes() == (
+        tmp_path / "fresh" / "proxy.safetensors"
+    ).read_bytes()
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(real, tmp_path):
     settings = tiny("idc", inner=6, lr_image=1e38, momentum_image=0.9)
     with pytest.raises(DistilError, match=r"the loss stopped being a finite number at step [1-6] of 12: lower --lr-"):

@@ -161,7 +161,7 @@ def _match(
         tensors, header = load_tensors(checkpoint)
         state = restored_state(int(header["step"]), tensors, kept, settings, device)
     events("start", step=state.step, steps=steps)
-    proxy = _proxy(kept, settings, device, folder)
+    proxy = _proxy(kept, settings, device, folder, resume)
 
     log_every = max(1, steps // LOG_LINES)
     validate_at = set()
@@ -215,20 +215,23 @@ def _refuse_not_finite(bad_step: int, steps: int, checkpoint: Path | None) -> No
 
 
 def _proxy(
-    kept: ImageSet, settings: MatchingSettings, device: torch.device | str, folder: Path | None
+    kept: ImageSet, settings: MatchingSettings, device: torch.device | str, folder: Path | None, resume: bool
 ) -> nn.Module | None:
+    """The proxy network of a policy that needs one: read from the folder when a run is resumed, else trained."""
     if settings.policy not in ("response", "jitter"):
         return None
     path = None if folder is None else folder / PROXY
+    made_by = {name: getattr(settings, name) for name in ("network", "width", "proxy_steps", "seed")}
+    if resume and path is not None and path.is_file():
+        tensors, header = load_tensors(path)
+        if header == made_by:
+            net = trained_proxy(settings.network, settings.width, kept, 0, device=device, seed=settings.seed)
+            net.load_state_dict(tensors)
+            return net
     steps = settings.proxy_steps
-    if path is not None and path.is_file():
-        tensors, _ = load_tensors(path)
-        net = trained_proxy(settings.network, settings.width, kept, 0, device=device, seed=settings.seed)
-        net.load_state_dict(tensors)
-        return net
     net = trained_proxy(settings.network, settings.width, kept, steps, device=device, seed=settings.seed)
     if path is not None:
-        save_tensors(path, net.state_dict(), {"steps": steps})
+        save_tensors(path, net.state_dict(), made_by)
     return net
 
 
