@@ -11,7 +11,7 @@ from distil.settings import CoresetSettings, MatchingSettings, check_settings, s
 REGION_FIELDS = {f.name for f in fields(MatchingSettings)} & {
     "policy",
     "windows",
-    "windows_weight",
+    "windows_share",
     "windows_mask",
     "windows_start",
     "windows_freeze",

@@ -177,7 +177,7 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
             method=name,
             policy=policy,
             windows=1,
-            windows_weight=1.0,
+            windows_share=0.2,
             windows_mask=True,
             windows_start=0.2,
             windows_freeze=0.1,
@@ -274,7 +274,7 @@ _OURS = "our reconstruction, see docs/methods/udd.md"
 _UDD_SOURCES = _IDC_SOURCES | {
     "policy": "UDD names the response-based and the data-jittering-based policy",
     "windows": _OURS,
-    "windows_weight": _OURS,
+    "windows_share": _OURS,
     "windows_mask": _OURS,
     "windows_start": _OURS,
     "windows_freeze": _OURS,

@@ -96,8 +96,8 @@ class MatchingSettings:
     """How windows beyond the grid are chosen: fixed seams, at random, least response, least change under jitter."""
     windows: int = 1
     """Windows mined on each canvas."""
-    windows_weight: float = 1.0
-    """Weight of the mined windows' matching loss beside the grid's."""
+    windows_share: float = 0.2
+    """Size of the mined windows' gradient as a share of the grid's; 0 lets them be views without moving pixels."""
     windows_mask: bool = True
     """Let the mined windows move underutilized pixels only (their gradient is multiplied by 1 - utilisation)."""
     windows_start: float = 0.2

@@ -135,14 +135,20 @@ def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradien
 
 
 def test_mined_windows_move_idle_pixels_only(real):
-    settings = tiny("udd", augment="none", cfc_share=0.0, windows_weight=5.0)
+    settings = tiny("udd", augment="none", cfc_share=0.0, windows_share=0.5)
     state = next(iter(advance(initial_state(real, settings), real, settings, _proxy(real))))
     mined, net = state.mined, state.learner.net
-    used = replace(mined, utilisation=torch.ones_like(mined.utilisation))
     plain, _ = matching_gradient(state.canvases, None, net, real, settings, 0, 0)
+    used = replace(mined, utilisation=torch.ones_like(mined.utilisation))
     masked, losses = matching_gradient(state.canvases, used, net, real, settings, 0, 0)
     torch.testing.assert_close(masked, plain)
     assert losses["mined"] > 0
+    half = mined.utilisation.clone()
+    half[:, :, :4], half[:, :, 4:] = 1.0, 0.5
+    masked, _ = matching_gradient(state.canvases, replace(mined, utilisation=half), net, real, settings, 0, 0)
+    torch.testing.assert_close(masked[..., :4], plain[..., :4])
+    assert (masked - plain)[..., 4:].abs().max() > 0
+    assert ((masked - plain).norm() / plain.norm()).item() == pytest.approx(0.5, rel=1e-4)
     free, _ = matching_gradient(state.canvases, mined, net, real, replace(settings, windows_mask=False), 0, 0)
     x1, y1, x2, y2 = mined.windows[0, 0].int().tolist()
     moved = (free - plain)[0, 0].abs()

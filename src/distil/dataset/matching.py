@@ -194,14 +194,14 @@ def matching_gradient(
 
     The matching loss L_g of every class over the grid's views; with mined windows, their own matching loss, whose
     gradient is multiplied by 1 - utilisation so that it moves idle pixels; with cfc_share > 0, the contrastive loss L_c
-    across classes, its gradient scaled to that share of the matching gradient's norm.
+    across classes. The last two gradients are scaled to windows_share and cfc_share of the first one's norm.
     """
     seed, ipc = settings.seed, settings.ipc
     size = real.size
     cells = grid_regions(settings.factor, size, device=canvases.device)[None]
     parameters = dict(net.named_parameters())
     weights = [parameters[name] for name in matched_names(net, settings.layers)]
-    total = torch.zeros_like(canvases)
+    total, mined_total = torch.zeros_like(canvases), torch.zeros_like(canvases)
     zero = torch.zeros((), device=canvases.device)
     losses = {"loss": zero}
     centres = []
@@ -240,19 +240,24 @@ def matching_gradient(
         if mined is not None:
             leaf = canvases[rows].detach().requires_grad_()
             loss = match(prepare(crop_resize(leaf, mined.windows[rows], size)))
-            gradient = settings.windows_weight * torch.autograd.grad(loss, leaf)[0]
+            gradient = torch.autograd.grad(loss, leaf)[0]
             if settings.windows_mask:
                 gradient = gradient * (1 - mined.utilisation[rows])[:, None]
-            total[rows] += gradient
+            mined_total[rows] = gradient
             losses["mined"] = losses.get("mined", zero) + loss.detach()
 
+    extra = _share_of(total, mined_total, settings.windows_share)
     if settings.cfc_share > 0 and settings.objective == "gradient":
         gradient, losses["contrast"] = contrast_gradient(
             canvases, torch.stack(centres), net, real, settings, outer, inner
         )
-        ratio = total.norm() / gradient.norm().clamp_min(1e-12)
-        total = total + settings.cfc_share * ratio * gradient
-    return total, losses
+        extra = extra + _share_of(total, gradient, settings.cfc_share)
+    return total + extra, losses
+
+
+def _share_of(whole: Tensor, part: Tensor, share: float) -> Tensor:
+    """`part` scaled so that its norm is `share` of that of `whole`; zeros stay zeros."""
+    return part * (share * whole.norm() / part.norm().clamp_min(1e-12))
 
 
 def contrast_gradient(
