@@ -470,6 +470,15 @@ def test_show(capsys, artifact):
     assert "ends in .png" in fails(capsys, ["show", str(artifact), "--out", "x.bmp"])
 
 
+def test_show_tells_how_evenly_the_pixels_are_used(capsys):
+    assert main(["dataset", "udd", "digits", *TINY, "--proxy-steps", "2", "--out", "udd"]) == 0
+    capsys.readouterr()
+    assert main(["show", "udd/distilled.safetensors"]) == 0
+    used = re.search(r"mUE (\d\.\d+)", capsys.readouterr().out)
+    assert used is not None
+    assert 0.5 < float(used.group(1)) <= 1
+
+
 @pytest.mark.parametrize(("to", "out"), [("folder", "views"), ("npz", "views.npz"), ("parquet", "views.parquet")])
 def test_export(capsys, artifact, to, out):
     words = ["export", str(artifact), "--to", to, "--out", out]

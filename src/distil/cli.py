@@ -606,6 +606,7 @@ def show(
     distil show set.safetensors --out set.png
     """
     from distil.dataset.artifact import DistilledSet
+    from distil.functional.utilisation import utilisation_entropy
     from distil.report.pictures import draw_set, save_figure
 
     distilled = DistilledSet.load(file)
@@ -615,6 +616,9 @@ def show(
     save_figure(draw_set(distilled), out)
     size = _bytes(distilled.bytes["total"])
     print(f"{distilled.method} of {distilled.source}, {distilled.images_per_class} per class, {size}")
+    if distilled.utilisation is not None:
+        used = float(utilisation_entropy(distilled.utilisation))
+        print(f"mUE {used:.3f} (entropy of the utilisation; 1 when every pixel is used alike)")
     print(f"Picture: {out}")
 
 

@@ -16,6 +16,7 @@ from distil.dataset.policies import response_utilisation, seam_windows
 from distil.errors import DistilError
 from distil.functional.augment import operations_of
 from distil.functional.regions import whole_region
+from distil.functional.utilisation import utilisation_entropy
 from distil.models import check_network
 from distil.runs import (
     CHECKPOINT,
@@ -187,7 +188,8 @@ def _match(
                 events("step", step=state.step, steps=steps, **{name: float(x) for name, x in state.losses.items()})
             if state.mined is not None and state.mined is not windows_seen:
                 windows_seen = state.mined
-                events("windows", step=state.step, windows=state.mined.windows.int().tolist())
+                used = float(utilisation_entropy(state.mined.utilisation))
+                events("windows", step=state.step, windows=state.mined.windows.int().tolist(), mue=used)
             if follow is not None and state.step in validate_at:
                 accuracy = follow[0](_result(state, kept, real, settings, proxy), follow[1])
                 events("validation", step=state.step, accuracy=accuracy)
