@@ -37,7 +37,9 @@ def run_demo(out: Path, *, device: str, stage: Stage) -> list[dict[str, Any]]:
     if source.test is None:
         raise ValueError("digits has a test split")
     protocol = protocol_for("quick", source.key)
-    judged: dict[str, Any] = {"networks": (NETWORK,), "runs": RUNS, "device": device}
+    width = preset(METHODS_SHOWN[0], source.key, 1).width
+    judge_flags = f"digits --protocol quick --width {width} --runs {RUNS}"
+    judged: dict[str, Any] = {"width": width, "networks": (NETWORK,), "runs": RUNS, "device": device}
     sets: dict[str, DistilledSet] = {}
     logs: dict[str, list[dict[str, Any]]] = {}
     settings: dict[str, dict[str, Any]] = {}
@@ -48,7 +50,6 @@ def run_demo(out: Path, *, device: str, stage: Stage) -> list[dict[str, Any]]:
         chosen = preset(method, source.key, 1)
         if not isinstance(chosen, MatchingSettings):
             raise ValueError(f"{method} learns canvases")
-        judged["width"] = chosen.width
         with stage(f"{title}: distil {len(source.train.labels):,} images into {len(source.train.classes)}") as events:
             sets[title], logs[title] = _distil(source, chosen, out / method, device, events)
         settings[title] = asdict(chosen)
@@ -88,12 +89,9 @@ def run_demo(out: Path, *, device: str, stage: Stage) -> list[dict[str, Any]]:
         commands=[
             "distil demo",
             *(f"distil dataset {method} digits --out runs/{method}" for method in METHODS_SHOWN),
-            *(
-                f"distil evaluate runs/{method}/distilled.safetensors digits --protocol quick --runs {RUNS}"
-                for method in METHODS_SHOWN
-            ),
-            f"distil evaluate random:1 digits --protocol quick --runs {RUNS}",
-            f"distil evaluate whole digits --protocol quick --runs {RUNS}",
+            *(f"distil evaluate runs/{method}/distilled.safetensors {judge_flags}" for method in METHODS_SHOWN),
+            f"distil evaluate random:1 {judge_flags}",
+            f"distil evaluate whole {judge_flags}",
         ],
     )
     return rows
