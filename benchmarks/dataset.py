@@ -26,9 +26,9 @@ RESULTS = Path(__file__).parent / "results"
 
 CPU = {
     "idc": {"distance": "squared", "lr_image": 0.02, "outer": 30, "inner": 10, "network_samples": 256},
-    "dsa": {"lr_image": 1.0, "outer": 300, "batch_real": 64},
-    "dc": {"lr_image": 1.0, "outer": 300, "batch_real": 64},
-    "dm": {"lr_image": 1.0, "outer": 600, "batch_real": 64},
+    "dsa": {"lr_image": 0.3, "outer": 300, "batch_real": 64},
+    "dc": {"lr_image": 0.3, "outer": 300, "batch_real": 64},
+    "dm": {"lr_image": 0.3, "outer": 600, "batch_real": 64},
 }
 CPU["udd"] = CPU["udd-jitter"] = CPU["idc"] | {"refresh": 3, "proxy_steps": 500}
 
