@@ -193,10 +193,10 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
 def _for_digits(settings: MatchingSettings) -> MatchingSettings:
     """Our own settings for the embedded digits, sized for two CPU cores: about a minute a run."""
     if settings.objective == "feature":
-        return replace(settings, width=32, outer=300, batch_real=64, lr_image=1.0)
+        return replace(settings, width=32, outer=300, batch_real=64, lr_image=0.3)
     if settings.distance == "cosine":
         outer = max(1, 200 // settings.inner)
-        return replace(settings, width=32, outer=outer, batch_real=64, lr_image=1.0)
+        return replace(settings, width=32, outer=outer, batch_real=64, lr_image=0.3)
     return replace(settings, width=32, outer=10, inner=10, lr_image=0.02 * settings.ipc, network_samples=256)
 
 
