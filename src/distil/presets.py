@@ -378,7 +378,7 @@ _METHOD_LIST = (
         kind="matching",
         paper=_DM_PAPER,
         description="Matches mean embeddings in fresh random networks; no second-order gradients, so it is cheap.",
-        cost="2 (20,000 steps, each about a fifth of a gradient-matching step)",
+        cost="about 9 (20,000 steps, each about half of a gradient-matching step)",
         settings=_dm,
         sources=_COMMON_SOURCES
         | {
@@ -431,7 +431,7 @@ _METHOD_LIST = (
         kind="matching",
         paper=_UDD_PAPER,
         description="A reconstruction: IDC, windows where a proxy network responds least, and the contrastive loss.",
-        cost="about 250 (IDC, the mined views and the contrastive loss)",
+        cost="about 300 (IDC, the mined views and the contrastive loss)",
         settings=_udd("response", "udd"),
         sources=_UDD_SOURCES,
     ),
@@ -441,7 +441,7 @@ _METHOD_LIST = (
         kind="matching",
         paper=_UDD_PAPER,
         description="A reconstruction: as udd, with windows whose jitter changes the proxy's predictions least.",
-        cost="about 250 (IDC, the mined views and the contrastive loss)",
+        cost="about 300 (IDC, the mined views and the contrastive loss)",
         settings=_udd("jitter", "udd-jitter"),
         sources=_UDD_SOURCES,
     ),

@@ -318,6 +318,16 @@ def test_settings_that_cannot_work_are_refused(real, changes, message):
         distil_dataset(real, tiny(**changes))
 
 
+def test_a_class_of_one_image_needs_every_image(real):
+    rows = torch.cat([real.by_class[0], real.by_class[1], real.by_class[2][:1]])
+    lopsided = replace(real, images=real.images[rows], labels=real.labels[rows])
+    settings = preset("random", "custom", 1)
+    with pytest.raises(DistilError, match=r"class 'c' has 1 image, and --validation 0.1 holds .* use --validation 0"):
+        distil_dataset(lopsided, settings)
+    made = distil_dataset(lopsided, replace(settings, validation=0.0))
+    assert torch.equal(made.canvases[2], real.images[real.by_class[2][0]])
+
+
 def test_noise_needs_no_real_image_for_each_canvas(real):
     made = distil_dataset(real, tiny("dc", ipc=13))
     assert len(made.canvases) == 39

@@ -66,6 +66,7 @@ def distil_dataset(
     check_settings(settings)
     check_fit(real, settings)
     if settings.validation:
+        check_can_hold_out(real, settings)
         kept, held_out = real.split(settings.validation, settings.seed)
         check_count(kept, settings)
     else:
@@ -100,6 +101,16 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
         if settings.policy != "none":
             seam_windows(settings.factor, real.size)
     check_count(real, settings)
+
+
+def check_can_hold_out(real: ImageSet, settings: Settings) -> None:
+    """Refuse to hold out images of a class that has only one. Raises: DistilError that names the class."""
+    for name, count in zip(real.classes, real.counts, strict=True):
+        if count < 2:
+            raise DistilError(
+                f"class {name!r} has 1 image, and --validation {settings.validation} holds at least one out: use "
+                "--validation 0, or give that class more images."
+            )
 
 
 def check_count(real: ImageSet, settings: Settings) -> None:
