@@ -1,118 +1,137 @@
 """Speed of a matching step beside a plain reference loop and the machine's own rate, in one run.
 
-    python benchmarks/speed.py --threads 2
+    python benchmarks/speed.py steps --threads 2            reference, ours, floor, for shapes, sizes and settings
+    python benchmarks/speed.py levers --threads 2           what each lever brings, added one after another
+    python benchmarks/speed.py stages --threads 2           seconds and memory of every stage
+    python benchmarks/speed.py growth --threads 2           cost against classes, images per class and image side
+    python benchmarks/speed.py judge --threads 2            five networks, ours and one after another
+    python benchmarks/speed.py memory --threads 2           resident memory over a thousand steps
+    python benchmarks/speed.py table                        the Markdown tables of docs/speed.md, and its picture
 
-Reference: IDC's step written plainly from the published recipe, class by class, the canvases moved after each class, a
-loss read back each time, then the network trained on real images. Ours: the product's step. Floor: the arithmetic of
-the step (convolutions, counted layer by layer) at the rate that this machine reaches on large convolutions of these
-shapes in float32. The three are timed in turn, several times; medians of the ratios are quoted, since machines drift.
+Reference: benchmarks/reference.py, in a process of its own with the system's allocator untouched. Ours: the product's
+loop, in this process. Floor: the arithmetic of the step (convolutions, counted layer by layer) at the rate that this
+machine reaches on large convolutions of these shapes, in the precision that ours uses. They are timed in turn, several
+times; medians are quoted, since machines drift. Lines are added to benchmarks/results/speed-DEVICE.jsonl.
 """
 
 import argparse
 import json
+import multiprocessing
 import platform
+import resource
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import torch
-from torch.nn.functional import conv2d, cross_entropy, interpolate
+from torch.nn.functional import avg_pool2d, conv2d
 
-from distil import ImageSet, build_network, preset
-from distil.dataset.initial import initial_canvases
-from distil.dataset.matching import advance, initial_state
-from distil.functional.augment import augment, cutmix, normalise
+from distil import (
+    DistilledSet,
+    ImageSet,
+    MatchingSettings,
+    Protocol,
+    evaluate_distilled,
+    preset,
+    protocol_for,
+)
+from distil.dataset import step as step_module
+from distil.dataset.distilling import distil_dataset
+from distil.dataset.matching import advance, decode, initial_state
+from distil.dataset.networks import fresh_learner, train_on_real, training_of
+from distil.dataset.policies import mine
+from distil.dataset.step import contrast_gradient, prepare, real_targets
+from distil.evaluate.judge import accuracy
+from distil.functional import augment as augment_module
+from distil.functional.augment import normalise
+from distil.memory import freed_memory_kept
+from distil.models.pooling import AveragePool
 from distil.rng import stream
+from reference import gathered_crop, reference_judge, reference_loop
 
 SHAPES = {"cifar": (3, 32), "grey28": (1, 28)}
+RESULTS = Path(__file__).parent / "results"
+RUNS = 5
+EXACT: dict = {}
+BF16 = {"bfloat16": "real_network_synthetic"}
+FAST = BF16 | {"network_data": "matched", "network_lr": 0.1}
 
 
-def made_up_images(channels: int, side: int, classes: int) -> ImageSet:
+def made_up_images(channels: int, side: int, classes: int, device: str = "cpu") -> ImageSet:
     """Noise in the shape of a data set: speed does not depend on what the images show."""
     images = torch.randint(0, 256, (classes * 200, channels, side, side), dtype=torch.uint8)
     labels = torch.arange(classes).repeat_interleave(200)
     names = tuple(f"c{i:03d}" for i in range(classes))
-    return ImageSet(images, labels, names, (0.5,) * channels, (0.25,) * channels, "noise")
+    return ImageSet(images, labels, names, (0.5,) * channels, (0.25,) * channels, "noise").to(device)
 
 
-def reference_steps(real: ImageSet, settings, steps: int) -> None:
-    """The published loop as its peers write it, on torch alone but for our augmentation and network definition."""
-    classes, ipc, factor = len(real.classes), settings.ipc, settings.factor
-    net = build_network(
-        "convnet3", channels=real.channels, size=real.size, classes=classes, width=settings.width, seed=0
-    ).to(real.images.device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    canvases = initial_canvases(real, ipc, "mix", factor, 0).requires_grad_()
-    image_optimizer = torch.optim.SGD([canvases], lr=settings.lr_image, momentum=0.5)
-    side = real.size[0]
-    cell = side // factor
-
-    def prepare(images, generator, shared, strategy):
-        return augment(normalise(images, real.mean, real.std), strategy, generator, shared=shared, one=False)
-
-    total = 0.0
-    for step in range(steps):
-        for c in range(classes):
-            generator = stream(0, step, c)
-            images = real.sample_class(c, settings.batch_real, generator)
-            rows = canvases[c * ipc : (c + 1) * ipc]
-            cells = [
-                rows[:, :, i * cell : (i + 1) * cell, j * cell : (j + 1) * cell]
-                for i in range(factor)
-                for j in range(factor)
-            ]
-            views = interpolate(torch.cat(cells), size=(side, side), mode="bilinear")
-            both = prepare(torch.cat([images, views]), generator, True, settings.augment)
-            labels = torch.full((len(both),), c, device=both.device)
-            n = len(images)
-            target = torch.autograd.grad(cross_entropy(net(both[:n]), labels[:n]), list(net.parameters()))
-            loss = cross_entropy(net(both[n:]), labels[n:])
-            gradient = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
-            distance = sum(
-                (a.detach() - b).square().sum() for a, b in zip(target, gradient, strict=True) if a.dim() == 4
-            )
-            total += float(distance.detach())
-            image_optimizer.zero_grad()
-            distance.backward()
-            image_optimizer.step()
-        for update in range(-(-settings.network_samples // 64)):
-            generator = stream(0, step, "net", update)
-            batch = real.sample(64, generator)
-            images = prepare(batch.images, generator, False, settings.augment_network)
-            goal = torch.nn.functional.one_hot(batch.labels, classes).float()
-            images, goal = cutmix(images, goal, generator, probability=0.5)
-            optimizer.zero_grad()
-            cross_entropy(net(images), goal).backward()
-            optimizer.step()
-    if total != total:
-        raise ValueError("the reference loop diverged")
+def step_settings(args: argparse.Namespace, ipc: int, **changes) -> MatchingSettings:
+    """IDC's settings for CIFAR-10 with this run's width and number of network samples."""
+    settings = preset(args.method, "cifar10", ipc)
+    udd = {"windows_start": 0.0, "proxy_steps": 1} if args.method.startswith("udd") else {}
+    return replace(settings, **({"width": args.width, "network_samples": args.network_samples} | udd | changes))
 
 
-def our_steps(real: ImageSet, settings, steps: int) -> None:
-    """The product's loop: one step more, because the network is not trained after the last."""
-    settings = replace(settings, outer=1, inner=steps + 1)
-    for state in advance(initial_state(real, settings), real, settings, None):
-        if state.step == steps:
-            return
+def reference_seconds(
+    real: tuple[int, int, int], settings: MatchingSettings, steps: int, device: str, threads: int
+) -> float:
+    """Seconds of a step of the reference loop; runs in a process of its own."""
+    torch.set_num_threads(threads)
+    images = made_up_images(*real, device=device)
+    loop = reference_loop(images, replace(settings, outer=1, inner=steps + 2))
+    next(loop)
+    began = seconds(device)
+    for _ in range(steps):
+        next(loop)
+    return (seconds(device) - began) / steps
 
 
-def step_flops(real: ImageSet, settings) -> float:
-    """Operations of a step's convolutions: real images and the network's training count 3 forward passes, views 9."""
-    size = 32 if real.size == (28, 28) and real.channels == 1 else real.size[0]
-    forward, incoming = 0.0, real.channels
+def our_seconds(real: ImageSet, settings: MatchingSettings, steps: int, device: str) -> float:
+    """Seconds of a step of the product's loop, after one step that is not counted."""
+    settings = replace(settings, outer=1, inner=steps + 2)
+    proxy = None
+    if settings.policy in ("response", "jitter"):
+        proxy = fresh_learner(settings.network, settings.width, real, device=device, seed=0, address=("p",)).net
+    loop = advance(initial_state(real, settings), real, settings, proxy)
+    next(loop)
+    began = seconds(device)
+    for _ in range(steps):
+        next(loop)
+    return (seconds(device) - began) / steps
+
+
+def step_flops(real: ImageSet, settings: MatchingSettings) -> float:
+    """Operations of a step's convolutions.
+
+    A forward pass of the network counts 1, so do the gradients of its weights and of its inputs, without the inputs of
+    the first layer for real images; views take 9 in all (the double backward).
+    """
+    side = 32 if real.size == (28, 28) and real.channels == 1 else real.size[0]
+    layers, incoming = [], real.channels
     for depth in range(3):
-        forward += 2 * (size >> depth) ** 2 * 9 * incoming * settings.width
+        layers.append(2 * (side >> depth) ** 2 * 9 * incoming * settings.width)
         incoming = settings.width
+    forward = sum(layers)
     classes = len(real.classes)
-    views = classes * min(settings.batch_views, settings.ipc * settings.factor**2)
-    images = classes * settings.batch_real + 64 * -(-settings.network_samples // 64)
-    return forward * (3 * images + 9 * views)
+    cells = settings.ipc * settings.factor**2
+    views = classes * min(settings.batch_views, cells)
+    if settings.policy != "none":
+        views += classes * min(settings.batch_views, settings.ipc * settings.windows)
+    if settings.cfc_share > 0:
+        views += classes * min(cells, step_module.CONTRAST_VIEWS // classes) / 3
+    trained = -(-settings.network_samples // settings.network_batch) if settings.network_data == "real" else 0
+    images = classes * settings.batch_real + settings.network_batch * trained
+    return (3 * forward - layers[0]) * images + 9 * forward * views * settings.target_updates
 
 
-def machine_rate(width: int, device: str) -> float:
+def machine_rate(width: int, device: str, dtype: torch.dtype) -> float:
     """Best rate (operations a second) of a large 3x3 convolution at 16 x 16 and this width."""
-    x, w = torch.randn(256, width, 16, 16, device=device), torch.randn(width, width, 3, 3, device=device)
+    x = torch.randn(256, width, 16, 16, device=device, dtype=dtype)
+    w = torch.randn(width, width, 3, 3, device=device, dtype=dtype)
     best = 0.0
     for _ in range(8):
         began = seconds(device)
@@ -127,59 +146,329 @@ def seconds(device: str) -> float:
     return time.perf_counter()
 
 
-def timed(function, *arguments, device: str) -> float:
+def floor_seconds(real: ImageSet, settings: MatchingSettings, device: str) -> float:
+    dtype = torch.bfloat16 if settings.bfloat16 != "none" else torch.float32
+    return step_flops(real, settings) / machine_rate(settings.width, device, dtype)
+
+
+def steps(args: argparse.Namespace) -> Iterator[dict]:
+    """Reference, ours in float32, ours in bfloat16, ours with the fast recipe; and the floor of each precision."""
+    with reference_process() as worker:
+        for shape in args.shapes:
+            for classes in args.classes:
+                for ipc in args.ipc:
+                    yield one_size(args, worker, shape, classes, ipc)
+
+
+def one_size(args: argparse.Namespace, worker, shape: str, classes: int, ipc: int) -> dict:
+    channels, side = SHAPES[shape]
+    real = made_up_images(channels, side, classes, args.device)
+    plain = step_settings(args, ipc)
+    forms = {"exact": EXACT, "bf16": BF16, "fast": FAST}
+    rounds = []
+    for _ in range(args.repeats):
+        spent = {
+            "reference": worker(
+                reference_seconds, (channels, side, classes), plain, args.steps, args.device, args.threads
+            )
+        }
+        with freed_memory_kept():
+            for name, changes in forms.items():
+                spent[name] = our_seconds(real, replace(plain, **changes), args.steps, args.device)
+        for name, changes in forms.items():
+            spent["floor_" + name] = floor_seconds(real, replace(plain, **changes), args.device)
+        rounds.append(spent)
+    line = {"what": "steps", "shape": shape, "classes": classes, "ipc": ipc}
+    line |= {f"seconds_{name}": round(median(r[name] for r in rounds), 4) for name in rounds[0]}
+    for name in forms:
+        line[f"reference_over_{name}"] = round(median(r["reference"] / r[name] for r in rounds), 2)
+        line[f"{name}_over_floor"] = round(median(r[name] / r["floor_" + name] for r in rounds), 2)
+    return line
+
+
+@contextmanager
+def reference_process() -> Iterator[Callable]:
+    """A process that computes what it is sent, one call at a time, with nothing of ours switched on."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        yield lambda function, *arguments: pool.apply(function, arguments)
+
+
+def unpooled(self: AveragePool, maps: torch.Tensor) -> torch.Tensor:
+    return avg_pool2d(maps, 2)
+
+
+def levers(args: argparse.Namespace) -> Iterator[dict]:
+    """The chain from the reference to the fast recipe, one lever more in each row."""
+    channels, side = SHAPES[args.shapes[0]]
+    real = made_up_images(channels, side, args.classes[0], args.device)
+    plain = step_settings(args, args.ipc[0])
+    chain = [
+        ("our loop, no lever", {}),
+        ("crop kept contiguous", {}),
+        ("pool as a matrix product", {}),
+        ("freed memory kept", {}),
+        ("classes in one pass", {}),
+        ("real gradients in bfloat16", {"bfloat16": "real"}),
+        ("network training in bfloat16", {"bfloat16": "real_network"}),
+        ("second derivatives in bfloat16", BF16),
+        ("network trained by the real gradients", FAST),
+        ("one real gradient for two updates", FAST | {"target_updates": 2}),
+    ]
+    rounds = []
+    with reference_process() as worker:
+        for _ in range(args.repeats):
+            spent = [
+                worker(
+                    reference_seconds, (channels, side, args.classes[0]), plain, args.steps, args.device, args.threads
+                )
+            ]
+            for depth, (_, changes) in enumerate(chain):
+                with ExitStack() as without:
+                    if depth < 1:
+                        without.enter_context(patch.dict(augment_module._APPLY, {"crop": gathered_crop}))
+                    if depth < 2:
+                        without.enter_context(patch.object(AveragePool, "forward", unpooled))
+                    if depth >= 3:
+                        without.enter_context(freed_memory_kept())
+                    if depth < 4:
+                        without.enter_context(patch.dict(step_module.VIEWS_AT_ONCE, {"cpu": 1}))
+                    settings = replace(plain, **changes)
+                    spent.append(our_seconds(real, settings, args.steps, args.device) / settings.target_updates)
+            rounds.append(spent)
+    names = ["reference loop", *(name for name, _ in chain)]
+    for i, name in enumerate(names):
+        yield {
+            "what": "levers",
+            "lever": name,
+            "shape": args.shapes[0],
+            "classes": args.classes[0],
+            "ipc": args.ipc[0],
+            "seconds_per_update": round(median(r[i] for r in rounds), 4),
+            "over_previous": round(median(r[max(0, i - 1)] / r[i] for r in rounds), 2),
+            "over_reference": round(median(r[0] / r[i] for r in rounds), 2),
+        }
+
+
+def stages(args: argparse.Namespace) -> Iterator[dict]:
+    """Seconds of every stage of a step, and the memory that it adds, for ours in float32 and bfloat16."""
+    args.method = "udd"
+    for shape in args.shapes:
+        channels, side = SHAPES[shape]
+        for classes in args.classes:
+            real = made_up_images(channels, side, classes, args.device)
+            for ipc in args.ipc:
+                for precision, changes in (("float32", EXACT), ("bfloat16", BF16)):
+                    for name, call in stage_calls(real, step_settings(args, ipc, **changes), args.device).items():
+                        call()
+                        memory = peak_memory(call, args.device)
+                        with freed_memory_kept():
+                            call()
+                            spent = median(timed(call, args.device) for _ in range(args.repeats))
+                        yield {
+                            "what": "stages",
+                            "shape": shape,
+                            "classes": classes,
+                            "ipc": ipc,
+                            "precision": precision,
+                            "stage": name,
+                            "seconds": round(spent, 4),
+                            "peak_mb": round(memory / 2**20),
+                        }
+
+
+def stage_calls(real: ImageSet, settings: MatchingSettings, device: str) -> dict[str, Callable[[], object]]:
+    """Every stage of a UDD step by name."""
+    learner = fresh_learner(
+        settings.network, settings.width, real, device=device, seed=0, address=("x",), bfloat16=True
+    )
+    state = initial_state(real, settings)
+    targets = real_targets(learner, real, settings, 0, 0)
+    cells = step_module.grid_regions(settings.factor, real.size, device=device)[None]
+    training = training_of(settings)
+    images = [real.sample_class(c, settings.batch_real, stream(0, c)) for c in range(len(real.classes))]
+
+    def mining() -> None:
+        mine(
+            "response",
+            state.canvases,
+            learner.net,
+            factor=settings.factor,
+            count=1,
+            mean=real.mean,
+            std=real.std,
+            jitter=settings.jitter,
+            jitter_draws=settings.jitter_draws,
+            generator=stream(0),
+        )
+
+    return {
+        "real gradients": lambda: real_targets(learner, real, settings, 0, 0),
+        "synthetic double backward": lambda: step_module._views_gradient(
+            state.canvases, cells, learner, targets, real, settings, 0, 0
+        ),
+        "network training": lambda: train_on_real(learner, real, settings.network_samples, training, 0, "n"),
+        "contrastive loss": lambda: contrast_gradient(state.canvases, targets.centres, learner, real, settings, 0, 0),
+        "augmentation of real images": lambda: [prepare(x, real, settings, ("a", c)) for c, x in enumerate(images)],
+        "decode": lambda: decode(state.canvases, None, settings, len(real.classes)),
+        "mining": mining,
+        "evaluation of 1,000 images": lambda: accuracy(learner.net, thousand(real), mean=real.mean, std=real.std),
+    }
+
+
+def thousand(real: ImageSet) -> ImageSet:
+    rows = torch.arange(1000, device=real.images.device)
+    return replace(real, images=real.images[rows], labels=real.labels[rows])
+
+
+def timed(call: Callable[[], object], device: str) -> float:
     began = seconds(device)
-    function(*arguments)
+    call()
     return seconds(device) - began
+
+
+def peak_memory(call: Callable[[], object], device: str) -> int:
+    """Bytes that a call adds at its peak to what was held before it."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status_bytes("VmRSS")
+    call()
+    return max(0, status_bytes("VmHWM") - before)
+
+
+def status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
+
+
+def growth(args: argparse.Namespace) -> Iterator[dict]:
+    """Seconds of a step as one size doubles and the others stay."""
+    sizes = [("classes", {"classes": n}) for n in (5, 10, 20, 40)]
+    sizes += [("images per class", {"ipc": n}) for n in (1, 4, 8, 16, 32)]
+    sizes += [("real images of a class", {"batch": n}) for n in (32, 64, 128, 256)]
+    sizes += [("image side", {"side": n}) for n in (16, 32, 64, 128)]
+    for name, size in sizes:
+        real = made_up_images(3, size.get("side", 32), size.get("classes", 10), args.device)
+        settings = step_settings(args, size.get("ipc", 1), batch_real=size.get("batch", 64), **FAST)
+        with freed_memory_kept():
+            spent = median(our_seconds(real, settings, args.steps, args.device) for _ in range(args.repeats))
+        peak = peak_memory(lambda real=real, x=settings: our_seconds(real, x, 1, args.device), args.device)
+        value = next(iter(size.values()))
+        yield {
+            "what": "growth",
+            "of": name,
+            "value": value,
+            "seconds": round(spent, 4),
+            "peak_mb": round(peak / 2**20),
+        }
+
+
+def judge(args: argparse.Namespace) -> Iterator[dict]:
+    """Five networks trained on the views of ten classes and tested: a plain loop, ours one by one, ours at once."""
+    rules = replace(protocol_for("idc", "cifar10"), max_updates=args.updates)
+    with reference_process() as worker:
+        for shape in args.shapes:
+            for ipc in args.ipc:
+                rounds = []
+                for _ in range(args.repeats):
+                    spent = {"reference": worker(plain_judge_seconds, shape, ipc, rules, args)}
+                    for name, at_once in (("one_by_one", 1), ("at_once", RUNS)):
+                        spent[name] = our_judge_seconds(shape, ipc, rules, args, at_once)
+                    rounds.append(spent)
+                yield {
+                    "what": "judge",
+                    "shape": shape,
+                    "views": 40 * ipc,
+                    "runs": RUNS,
+                    "updates": args.updates,
+                    **{f"seconds_{name}": round(median(r[name] for r in rounds), 2) for name in rounds[0]},
+                    "reference_over_one_by_one": round(median(r["reference"] / r["one_by_one"] for r in rounds), 2),
+                    "reference_over_at_once": round(median(r["reference"] / r["at_once"] for r in rounds), 2),
+                }
+
+
+def judged_set(shape: str, ipc: int, device: str) -> tuple[DistilledSet, ImageSet]:
+    """A set of four views an image, and a thousand test images."""
+    real = made_up_images(*SHAPES[shape], 10)
+    made = distil_dataset(real, replace(preset("random", "cifar10", 4 * ipc), validation=0.0))
+    return made, thousand(real.to(device))
+
+
+def plain_judge_seconds(shape: str, ipc: int, rules: Protocol, args: argparse.Namespace) -> float:
+    torch.set_num_threads(args.threads)
+    made, test = judged_set(shape, ipc, args.device)
+    views = made.decoded().to(args.device)
+    images = normalise(views.images, made.mean, made.std)
+    return timed(lambda: reference_judge(images, views.labels, test, rules, args.width, RUNS), args.device)
+
+
+def our_judge_seconds(shape: str, ipc: int, rules: Protocol, args: argparse.Namespace, at_once: int) -> float:
+    made, test = judged_set(shape, ipc, args.device)
+
+    def score() -> None:
+        evaluate_distilled(made, test, rules, width=args.width, runs=RUNS, device=args.device, at_once=at_once)
+
+    return timed(score, args.device)
+
+
+def memory(args: argparse.Namespace) -> Iterator[dict]:
+    """Resident memory after 100 and after 1,000 steps, the allocator's kept memory included."""
+    channels, side = SHAPES[args.shapes[0]]
+    real = made_up_images(channels, side, args.classes[0], args.device)
+    settings = step_settings(args, args.ipc[0], **FAST, outer=100, inner=10)
+    with freed_memory_kept():
+        for state in advance(initial_state(real, settings), real, settings, None):
+            if state.step in (10, 100, 200, 400, 600, 800, 1000):
+                held = torch.cuda.memory_reserved() if args.device == "cuda" else status_bytes("VmRSS")
+                peak = (
+                    torch.cuda.max_memory_allocated()
+                    if args.device == "cuda"
+                    else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                )
+                yield {
+                    "what": "memory",
+                    "step": state.step,
+                    "held_mb": round(held / 2**20),
+                    "peak_mb": round(peak / 2**20),
+                }
+
+
+PARTS = {"steps": steps, "levers": levers, "stages": stages, "growth": growth, "judge": judge, "memory": memory}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--ipc", type=int, default=1)
+    parser.add_argument("part", choices=list(PARTS))
+    parser.add_argument("--method", default="idc", help="idc, udd or udd-jitter")
+    parser.add_argument("--shapes", nargs="+", default=["cifar"], choices=list(SHAPES))
+    parser.add_argument("--classes", nargs="+", type=int, default=[10])
+    parser.add_argument("--ipc", nargs="+", type=int, default=[1])
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--network-samples", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--network-samples", type=int, default=2000)
+    parser.add_argument("--updates", type=int, default=30, help="of each network of the judge")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    lines = []
-    for shape in args.shapes:
-        channels, side = SHAPES[shape]
-        real = made_up_images(channels, side, args.classes).to(args.device)
-        settings = replace(
-            preset("idc", "cifar10", args.ipc), width=args.width, network_samples=args.network_samples, batch_real=64
-        )
-        pairs = []
-        for _ in range(args.repeats):
-            plain = timed(reference_steps, real, settings, args.steps, device=args.device) / args.steps
-            ours = timed(our_steps, real, settings, args.steps, device=args.device) / args.steps
-            pairs.append((plain, ours, step_flops(real, settings) / machine_rate(args.width, args.device)))
-        line = {
-            "shape": shape,
-            "classes": args.classes,
-            "ipc": args.ipc,
-            "width": args.width,
-            "network_samples": args.network_samples,
-            "seconds_reference": round(median(p[0] for p in pairs), 3),
-            "seconds_ours": round(median(p[1] for p in pairs), 3),
-            "seconds_floor": round(median(p[2] for p in pairs), 3),
-            "reference_over_ours": round(median(p[0] / p[1] for p in pairs), 2),
-            "ours_over_floor": round(median(p[1] / p[2] for p in pairs), 2),
-            "threads": torch.get_num_threads(),
-            "device": args.device,
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-        }
+    torch.set_num_threads(args.threads)
+    common = {
+        "method": args.method,
+        "width": args.width,
+        "network_samples": args.network_samples,
+        "repeats": args.repeats,
+        "threads": args.threads,
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    for line in PARTS[args.part](args):
         print(json.dumps(line), flush=True)
-        lines.append(line)
-    path = Path(__file__).parent / "results" / f"speed-{args.device}.jsonl"
-    with open(path, "a") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        with open(RESULTS / f"speed-{args.device}.jsonl", "a") as file:
+            file.write(json.dumps(line | common) + "\n")
 
 
 if __name__ == "__main__":

@@ -179,6 +179,7 @@ def test_misspelt_flag(capsys):
         (["evaluate", "whole", "digits", "--networks", "resnet81"], "unknown network 'resnet81'. Did you mean"),
         (["evaluate", "whole", "digits", "--networks", ","], "no networks to train"),
         (["evaluate", "whole", "digits", "--runs", "0"], "runs is 0: at least 1"),
+        (["evaluate", "whole", "digits", "--at-once", "0"], "at_once is 0: at least 1"),
         (["evaluate", "whole", "digits", "--width", "0"], "--width is 0: it must be at least 1"),
         (["compare"], "give the files to compare"),
         (["compare", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
@@ -372,6 +373,19 @@ def test_evaluate_and_compare(capsys, artifact):
     assert all(re.fullmatch(r"\d+\.\d ± \d+\.\d \|", row[-1]) for row in rows[2:])
     assert main(["compare", str(artifact), "random.json"]) == 0
     assert "idc" in capsys.readouterr().out
+
+
+def test_evaluate_trains_as_many_networks_at_once_as_it_is_told(capsys, monkeypatch):
+    import distil.evaluate.judge
+
+    groups = []
+    monkeypatch.setattr(
+        distil.evaluate.judge, "train_together", lambda nets, *args, **options: groups.append(len(nets))
+    )
+    judge = ["digits", "--protocol", "quick", "--width", "8", "--runs", "3"]
+    assert main(["evaluate", "random:1", *judge, "--at-once", "2"]) == 0
+    assert main(["evaluate", "random:1", *judge, "--device", "cpu"]) == 0
+    assert groups == [2, 1, 1, 1, 1]
 
 
 def test_networks_judged_alike_share_a_row_and_protocols_get_a_table_each(capsys, artifact, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 
 from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.matching import advance, initial_state
+from distil.evaluate import judge
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -33,6 +34,25 @@ def test_the_judge_on_the_gpu_agrees_with_the_cpu():
         for device in ("cpu", "cuda")
     ]
     assert means[0] == pytest.approx(means[1], abs=3)
+
+
+def test_the_judge_on_the_gpu_trains_all_runs_at_once_as_it_would_one_after_another(monkeypatch):
+    groups = []
+    train = judge.train_together
+
+    def spy(nets, *args, **options):
+        train(nets, *args, **options)
+        groups.append([param.detach().cpu() for net in nets for param in net.parameters()])
+
+    monkeypatch.setattr(judge, "train_together", spy)
+    source = open_source("digits")
+    made = distil_dataset(source.train, preset("random", "digits", 10))
+    protocol = replace(protocol_for("quick", "digits"), epochs=2)
+    for at_once in (None, 1):
+        evaluate_distilled(made, source.test, protocol, width=16, runs=3, device="cuda", at_once=at_once)
+    together, *alone = groups
+    assert len(alone) == 3
+    torch.testing.assert_close(together, [param for params in alone for param in params], rtol=0, atol=1e-3)
 
 
 def test_memory_stays_flat():

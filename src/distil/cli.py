@@ -477,6 +477,9 @@ def evaluate(
     ] = "convnet3",
     width: Annotated[int | None, option("N", "Channels of the networks' layers, if not their own.")] = None,
     runs: Annotated[int, arg(metavar="N", help="Networks trained of each kind.")] = 5,
+    at_once: Annotated[
+        int | None, option("N", "Networks of a kind trained together; all of them on a GPU, else 1, unless given.")
+    ] = None,
     seed: Annotated[int, arg(metavar="N", help="Seed of every draw.")] = 0,
     device: Device = "auto",
     root: Root = None,
@@ -520,7 +523,7 @@ def evaluate(
     if real.test is None:
         raise DistilError(f"{real.name} has no test images to judge on: give a source that has a test split.")
     rules = protocol_for(protocol, real.key)
-    options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where}
+    options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
     with show_progress(f"{rules.name} on {_short_name(source)}", unit="network") as shown:
         shown("start", step=0, steps=max(1, runs * len(names)))
         if distilled is None:

@@ -215,6 +215,8 @@ _COMMON_SOURCES = {
     "validation": "ours; the papers learn from every training image, as --validation 0 does",
     "validations": _OURS_ALONE,
     "storage": "ours; the papers keep four bytes a value",
+    "target_updates": "one in all the papers",
+    "bfloat16": "none in all the papers",
     "seed": _OURS_ALONE,
 }
 

@@ -6,6 +6,9 @@ from typing import Any, Literal
 from distil.errors import DistilError
 
 CORESETS = ("random", "herding", "k-center", "k-means")
+STAGES = ("real", "network", "synthetic")
+"""Stages of a matching step that can be computed in bfloat16: gradients of real images, training of the network, second
+derivatives through the synthetic views."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,11 @@ class MatchingSettings:
     momentum_image: float = 0.5
     """Momentum of the canvases."""
 
-    network_data: Literal["none", "real", "synthetic"] = "real"
-    """Images that the network is trained on between matching steps."""
+    target_updates: int = 1
+    """Updates of the canvases that one computation of the real gradients serves."""
+
+    network_data: Literal["none", "real", "synthetic", "matched"] = "real"
+    """What the network is trained on between matching steps; matched: one update by the step's own real gradients."""
     network_samples: int = 2000
     """With real: images it sees after each matching step."""
     network_epochs: int = 1
@@ -118,6 +124,9 @@ class MatchingSettings:
     cfc_temperature: float = 0.1
     """Temperature of the contrastive loss."""
 
+    bfloat16: str = "none"
+    """Stages computed in bfloat16, joined by underscores (real, network, synthetic), or none."""
+
     storage: Literal["uint8", "float32"] = "uint8"
     """How the finished canvases are stored: one byte a value, like the real images they replace, or four."""
     validation: float = 0.1
@@ -137,7 +146,7 @@ def check_settings(settings: Settings) -> None:
     Raises: DistilError that names the flag, its value and what is accepted.
     """
     positive = {"ipc", "factor", "width", "outer", "inner", "batch_real", "batch_views", "network_batch", "windows"}
-    positive |= {"refresh", "jitter_draws", "lr_image", "cfc_temperature", "jitter"}
+    positive |= {"target_updates", "refresh", "jitter_draws", "lr_image", "cfc_temperature", "jitter"}
     shares = {"network_cutmix", "windows_start", "windows_freeze"}
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -153,6 +162,18 @@ def check_settings(settings: Settings) -> None:
                 raise DistilError(f"{flag} is {value}: it is a share, between 0 and 1.")
             if field.name == "validation" and value >= 1:
                 raise DistilError(f"{flag} is {value}: it is the share of images held out, at least 0 and below 1.")
+    if isinstance(settings, MatchingSettings):
+        words = settings.bfloat16.split("_")
+        if settings.bfloat16 != "none" and (unknown := [word for word in words if word not in STAGES]):
+            raise DistilError(
+                f"--bfloat16 {settings.bfloat16} names no stage {unknown[0]!r}: join some of {', '.join(STAGES)} by "
+                "underscores, or give none."
+            )
+        if settings.network_data == "matched" and settings.objective != "gradient":
+            raise DistilError(
+                f"--network-data matched trains by the real gradients, and --objective {settings.objective} computes "
+                "none: use --network-data real or none."
+            )
 
 
 def settings_from_dict(values: dict[str, Any]) -> Settings:

@@ -12,7 +12,8 @@ import torch
 
 from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
-from distil.dataset.matching import advance, initial_state, matching_gradient, restored_state
+from distil.dataset.matching import advance, initial_state, restored_state
+from distil.dataset.step import matching_gradient, real_targets
 from distil.errors import DistilError
 from distil.presets import METHODS, preset
 from distil.runs import CHECKPOINT, RESULT, Interrupted
@@ -37,6 +38,12 @@ def tiny(method="idc", **changes) -> MatchingSettings:
     assert isinstance(settings, MatchingSettings)
     udd = {"refresh": 1, "windows_start": 0.0, "proxy_steps": 2} if method.startswith("udd") else {}
     return replace(settings, **(TINY | udd | changes))
+
+
+def step_gradient(canvases, mined, learner, real, settings):
+    """The gradient and losses of the first step, targets included."""
+    targets = real_targets(learner, real, settings, 0, 0)
+    return matching_gradient(canvases, mined, learner, targets, real, settings, 0, 0)
 
 
 class Recorder:
@@ -94,7 +101,7 @@ def test_the_loss_is_zero_when_synthetic_equals_real():
     settings = tiny("idc", factor=1, init="real", ipc=4, batch_real=4, augment="none")
     state = initial_state(real, settings)
     learner = next(iter(advance(state, real, settings, None))).learner
-    _, losses = matching_gradient(initial_state(real, settings).canvases, None, learner.net, real, settings, 0, 0)
+    _, losses = step_gradient(initial_state(real, settings).canvases, None, learner, real, settings)
     assert losses["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
@@ -123,13 +130,13 @@ def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradien
         classes=tuple(real.classes[c] for c in order),
     )
     state = initial_state(real, settings)
-    net = next(iter(advance(initial_state(real, settings), real, settings, None))).learner.net
-    gradient, losses = matching_gradient(state.canvases, None, net, real, settings, 0, 0)
+    learner = next(iter(advance(initial_state(real, settings), real, settings, None))).learner
+    gradient, losses = step_gradient(state.canvases, None, learner, real, settings)
     with torch.no_grad():
         for name in ("weight", "bias"):
-            rows = getattr(net.classifier, name)
+            rows = getattr(learner.net.classifier, name)
             rows.copy_(rows[order].clone())
-    moved, moved_losses = matching_gradient(state.canvases[order], None, net, swapped, settings, 0, 0)
+    moved, moved_losses = step_gradient(state.canvases[order], None, learner, swapped, settings)
     torch.testing.assert_close(moved, gradient[order], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(moved_losses, losses)
 
@@ -137,19 +144,19 @@ def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradien
 def test_mined_windows_move_idle_pixels_only(real):
     settings = tiny("udd", augment="none", cfc_share=0.0, windows_share=0.5)
     state = next(iter(advance(initial_state(real, settings), real, settings, _proxy(real))))
-    mined, net = state.mined, state.learner.net
-    plain, _ = matching_gradient(state.canvases, None, net, real, settings, 0, 0)
+    mined, learner = state.mined, state.learner
+    plain, _ = step_gradient(state.canvases, None, learner, real, settings)
     used = replace(mined, utilisation=torch.ones_like(mined.utilisation))
-    masked, losses = matching_gradient(state.canvases, used, net, real, settings, 0, 0)
+    masked, losses = step_gradient(state.canvases, used, learner, real, settings)
     torch.testing.assert_close(masked, plain)
     assert losses["mined"] > 0
     half = mined.utilisation.clone()
     half[:, :, :4], half[:, :, 4:] = 1.0, 0.5
-    masked, _ = matching_gradient(state.canvases, replace(mined, utilisation=half), net, real, settings, 0, 0)
+    masked, _ = step_gradient(state.canvases, replace(mined, utilisation=half), learner, real, settings)
     torch.testing.assert_close(masked[..., :4], plain[..., :4])
     assert (masked - plain)[..., 4:].abs().max() > 0
     assert ((masked - plain).norm() / plain.norm()).item() == pytest.approx(0.5, rel=1e-4)
-    free, _ = matching_gradient(state.canvases, mined, net, real, replace(settings, windows_mask=False), 0, 0)
+    free, _ = step_gradient(state.canvases, mined, learner, real, replace(settings, windows_mask=False))
     x1, y1, x2, y2 = mined.windows[0, 0].int().tolist()
     moved = (free - plain)[0, 0].abs()
     assert moved[y1:y2, x1:x2].max() > 0
@@ -160,8 +167,8 @@ def test_mined_windows_move_idle_pixels_only(real):
 def test_the_contrastive_gradient_has_its_share(real):
     settings = tiny("udd", policy="none", cfc_share=0.25)
     state = next(iter(advance(initial_state(real, settings), real, settings, None)))
-    both, losses = matching_gradient(state.canvases, None, state.learner.net, real, settings, 0, 0)
-    plain, _ = matching_gradient(state.canvases, None, state.learner.net, real, replace(settings, cfc_share=0.0), 0, 0)
+    both, losses = step_gradient(state.canvases, None, state.learner, real, settings)
+    plain, _ = step_gradient(state.canvases, None, state.learner, real, replace(settings, cfc_share=0.0))
     assert ((both - plain).norm() / plain.norm()).item() == pytest.approx(0.25, rel=1e-4)
     assert losses["contrast"] > 0
 

@@ -5,70 +5,17 @@ import pytest
 import torch
 from torch import nn
 
-from distil.dataset.artifact import DistilledSet
 from distil.errors import DistilError
-from distil.evaluate import judge
-from distil.evaluate.judge import Scores, accuracy, evaluate_distilled, evaluate_real, train_network
+from distil.evaluate import judge, training
+from distil.evaluate.judge import Scores, accuracy, evaluate_distilled, evaluate_real
 from distil.evaluate.protocols import PROTOCOLS
-from distil.models import build_network
+from distil.functional.augment import normalise
 from distil.sources.images import ImageSet
 from distil.types import Batch
 
-PLAIN = replace(PROTOCOLS["quick"], name="plain", epochs=30, strategy="none", cutmix=0.0, lr=0.05, weight_decay=0.0)
-MEAN, STD = (0.4,), (0.3,)
+from .conftest import MEAN, PLAIN, STD, distilled_set, image_set, stripes, weights
 
-
-def stripes(count=20, size=8, seed=0):
-    """Three classes that anyone can tell apart: bright above, bright below, bright in the middle; a little noise."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % 3
-    images = torch.rand(count, 1, size, size, generator=generator) * 0.2
-    third = size // 3
-    for image, label in zip(images, labels, strict=True):
-        start = (0, size - third, third)[int(label)]
-        image[:, start : start + third] += 0.7
-    return (images * 255).to(torch.uint8), labels
-
-
-def image_set(count=20, size=8, seed=0, classes=("above", "below", "middle"), name="stripes test"):
-    images, labels = stripes(count, size, seed)
-    return ImageSet(images, labels, classes, MEAN, STD, name=name)
-
-
-def distilled_set(size=8, **changes):
-    images, labels = stripes(6, size, seed=5)
-    fields = {
-        "canvases": images,
-        "labels": labels,
-        "regions": torch.tensor([[[0.0, 0.0, size, size]]]),
-        "classes": ("above", "below", "middle"),
-        "mean": MEAN,
-        "std": STD,
-        "view_size": (size, size),
-        "method": "random",
-        "settings": {},
-        "seed": 0,
-        "source": "stripes",
-        "source_fingerprint": "0" * 64,
-    }
-    return DistilledSet(**{**fields, **changes})
-
-
-def convnet(seed=0, classes=3):
-    return build_network("convnet1", channels=1, size=(8, 8), classes=classes, width=8, seed=seed)
-
-
-def fit(net, views, protocol=PLAIN, *, seed=0, classes=3, **options):
-    return train_network(net, views, protocol, mean=MEAN, std=STD, seed=seed, device="cpu", classes=classes, **options)
-
-
-def real_batch(count=12):
-    images, labels = stripes(count)
-    return Batch(images.float() / 255, labels)
-
-
-def weights(net):
-    return torch.cat([param.detach().flatten() for param in net.parameters()])
+SOFT = torch.eye(3)[stripes(6)[1]] * 0.7 + 0.1
 
 
 def test_separable_images_are_learnt_to_the_last():
@@ -91,14 +38,14 @@ def test_equal_seeds_give_equal_scores_and_other_seeds_other_networks():
 
     def record(seed):
         nets = []
-        train = judge._fit
+        train = judge.train_together
 
-        def spy(net, *args, **options):
-            train(net, *args, **options)
-            nets.append(weights(net))
+        def spy(group, *args, **options):
+            train(group, *args, **options)
+            nets.extend(weights(net) for net in group)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(judge, "_fit", spy)
+            patch.setattr(judge, "train_together", spy)
             scores = evaluate_distilled(
                 distilled_set(),
                 image_set(30),
@@ -125,12 +72,6 @@ def test_equal_seeds_give_equal_scores_and_other_seeds_other_networks():
     assert tuple(fields["accuracy"] for _, fields in events[:2]) == first.accuracies["convnet1"]
 
 
-def test_the_global_generator_is_neither_read_nor_moved():
-    before = torch.random.get_rng_state()
-    fit(convnet(), real_batch(), replace(PROTOCOLS["idc"], epochs=2))
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 def test_one_network_is_tested_once_after_its_last_update(monkeypatch):
     calls = []
 
@@ -143,77 +84,61 @@ def test_one_network_is_tested_once_after_its_last_update(monkeypatch):
     assert scores.accuracies["convnet1"] == (49.0, 48.0, 47.0)
 
 
-def test_training_equals_torch_sgd_written_out():
-    protocol = replace(PLAIN, epochs=9, batch=12, weight_decay=5e-4, milestones=(1 / 3, 2 / 3), gamma=0.1)
-    views, net, reference = real_batch(), convnet(), convnet()
-    fit(net, views, protocol)
-    optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 6], gamma=0.1)
-    for _ in range(9):  # one batch holds the whole set, so that its order does not matter
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(reference((views.images - 0.4) / 0.3), views.labels).backward()
-        optimizer.step()
-        schedule.step()
-    assert torch.allclose(weights(net), weights(reference), atol=1e-5)
-    assert not torch.allclose(weights(net), weights(convnet()), atol=1e-3)
-
-
-def test_every_image_comes_once_an_epoch_in_a_new_order(monkeypatch):
-    seen = []
-
-    def spy(images, *args, **options):
-        seen.append(images[:, 0, 0, 0].clone())
-        return images
-
-    monkeypatch.setattr(judge, "augment", spy)
-    images = torch.arange(10).view(10, 1, 1, 1).expand(10, 1, 8, 8) / 10
-    fit(convnet(), Batch(images, torch.arange(10) % 3), replace(PLAIN, epochs=2, batch=4))
-    assert [len(batch) for batch in seen] == [4, 4, 2, 4, 4, 2]
-    first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
-    assert torch.equal(first.sort().values, second.sort().values)
-    assert len(first.unique()) == 10
-    assert not torch.equal(first, second)
-
-
-def test_augmentation_and_cutmix_change_training_and_none_does_not():
-    def trained(**changes):
-        return weights(fit(convnet(), real_batch(), replace(PLAIN, epochs=2, **changes)))
-
-    plain = trained()
-    assert torch.equal(plain, trained(one=True))  # without operations there is nothing to combine
-    assert not torch.equal(plain, trained(strategy="crop"))
-    assert not torch.equal(plain, trained(cutmix=1.0))
-
-
-def test_soft_labels_are_learnt_as_they_are():
-    views = real_batch()
-    hard = fit(convnet(), views)
-    rows = nn.functional.one_hot(views.labels, 3).float()
-    assert torch.equal(weights(fit(convnet(), Batch(views.images, rows))), weights(hard))
-    uniform = fit(convnet(), Batch(views.images, torch.full((12, 3), 1 / 3)), replace(PLAIN, epochs=60))
-    probabilities = uniform((views.images - 0.4) / 0.3).softmax(1)
-    assert torch.allclose(probabilities, torch.full((12, 3), 1 / 3), atol=0.02)
-    soft = distilled_set(labels=torch.eye(3)[stripes(6)[1]] * 0.7 + 0.1)
+def test_soft_labels_of_a_set_are_learnt():
+    soft = distilled_set(labels=SOFT)
     scores = evaluate_distilled(soft, image_set(30), PLAIN, networks=("convnet1",), width=8, runs=1)
     assert scores.mean["convnet1"] == 100
 
 
-def test_a_whole_set_trains_in_uint8_as_it_would_in_float(monkeypatch):
-    nets = []
-    fit_one = judge._fit
+@pytest.fixture
+def groups(monkeypatch):
+    """What was trained together: the images of each network before, its weights after."""
+    trained = []
+    train = judge.train_together
 
-    def spy(net, images, targets, protocol, **options):
-        twin = convnet()
-        twin.load_state_dict(net.state_dict())
-        assert images.dtype == torch.uint8
-        fit_one(net, images, targets, protocol, **options)
-        fit_one(twin, images.float() / 255, targets, protocol, **options)
-        nets.append((weights(net), weights(twin)))
+    def spy(nets, images, *args, **options):
+        train(nets, images, *args, **options)
+        trained.append((images, [weights(net) for net in nets]))
 
-    monkeypatch.setattr(judge, "_fit", spy)
-    protocol = replace(PLAIN, epochs=3)
-    evaluate_real(image_set(12), image_set(6), protocol, images_per_class=None, networks=("convnet1",), width=8, runs=1)
-    assert torch.allclose(*nets[0], atol=1e-6)
+    monkeypatch.setattr(judge, "train_together", spy)
+    return trained
+
+
+@pytest.mark.parametrize(("at_once", "sizes"), [(2, [2, 1]), (3, [3]), (9, [3])])
+@pytest.mark.parametrize("of", ["hard labels", "soft labels", "random", "whole"])
+def test_networks_trained_at_once_score_as_one_after_another(groups, of, at_once, sizes):
+    protocol = replace(PROTOCOLS["idc"], epochs=5, batch=5, lr=0.005)
+    options = {"networks": ("convnet1", "alexnet"), "width": 4, "runs": 3}
+
+    def judged(at_once):
+        events = []
+        options["events"] = lambda name, **fields: events.append((name, fields))
+        if of in ("random", "whole"):
+            options["images_per_class"] = 2 if of == "random" else None
+            train = image_set(12, seed=3, name="stripes train")
+            return evaluate_real(train, image_set(30), protocol, **options, at_once=at_once), events
+        distilled = distilled_set(**({"labels": SOFT} if of == "soft labels" else {}))
+        return evaluate_distilled(distilled, image_set(30), protocol, **options, at_once=at_once), events
+
+    one_by_one = judged(1)
+    assert [len(nets) for _, nets in groups] == [1] * 6
+    alone = [net for _, nets in groups for net in nets]
+    groups.clear()
+    assert judged(at_once) == one_by_one
+    assert [len(nets) for _, nets in groups] == sizes * 2
+    for one, other in zip((net for _, nets in groups for net in nets), alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    assert len(set(one_by_one[0].accuracies["convnet1"])) > 1  # so that an order can be seen
+    if of != "random":
+        assert all(own is images[0] for images, _ in groups for own in images)
+
+
+def test_a_whole_set_is_trained_on_in_uint8_and_one_network_at_a_time_on_the_cpu(groups):
+    train = image_set(12)
+    options = {"images_per_class": None, "networks": ("convnet1",), "width": 8, "runs": 2}
+    evaluate_real(train, image_set(6), replace(PLAIN, epochs=1), **options)
+    assert [len(nets) for _, nets in groups] == [1, 1]
+    assert all(own is train.images for images, _ in groups for own in images)
 
 
 class Constant(nn.Module):
@@ -294,20 +219,21 @@ def test_distilled_scores_describe_the_set():
     assert (scores.name, scores.method, scores.test) == ("stripes", "random", "stripes test")
 
 
-def test_random_real_images_are_drawn_afresh_each_run(monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_random_real_images_are_drawn_afresh_each_run(monkeypatch, at_once):
     drawn = []
 
-    def spy(net, images, targets, *args, **options):
-        drawn.append(Batch(images, targets.argmax(1)))
+    def spy(nets, images, targets, *args, **options):
+        drawn.extend(Batch(own, rows.argmax(1)) for own, rows in zip(images, targets, strict=True))
 
-    monkeypatch.setattr(judge, "_fit", spy)
+    monkeypatch.setattr(judge, "train_together", spy)
     train = image_set(60, name="stripes train")
     options = {"images_per_class": 4, "networks": ("convnet1", "alexnet"), "width": 4, "runs": 2}
-    scores = evaluate_real(train, image_set(30), PLAIN, **options)
+    scores = evaluate_real(train, image_set(30), PLAIN, **options, at_once=at_once)
     assert all(views.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4 for views in drawn)
     assert not torch.equal(drawn[0].images, drawn[1].images)
     assert torch.equal(drawn[0].images, drawn[2].images)  # both networks of a run see the same images
-    originals = train.images.float() / 255
+    originals = normalise(train.images.float() / 255, MEAN, STD)
     for views in drawn:
         for image, label in zip(views.images, views.labels, strict=True):
             matches = (originals == image).flatten(1).all(1).nonzero().flatten()
@@ -330,27 +256,26 @@ def test_the_whole_set_is_cut_at_its_own_number_of_updates():
     assert few.updates == 30 * 4
 
 
-def test_a_loss_that_is_not_finite_stops_with_network_run_and_update():
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_loss_that_is_not_finite_stops_with_network_run_and_update(at_once):
     protocol = replace(PLAIN, lr=1e30)
+    options = {"networks": ("alexnet",), "width": 4, "runs": 2, "at_once": at_once}
     with pytest.raises(DistilError, match=r"^alexnet, run 1 of 2: the loss is (nan|inf) at update [2-9] of 30\. .*lr="):
-        evaluate_distilled(distilled_set(), image_set(6), protocol, networks=("alexnet",), width=4, runs=2)
+        evaluate_distilled(distilled_set(), image_set(6), protocol, **options)
 
 
-def test_the_update_of_a_bad_loss_is_exact(monkeypatch):
+@pytest.mark.parametrize(("at_once", "call"), [(1, 3 * 30 + 3), (2, 2 * 30 + 3 * 2 + 1), (5, 3 * 5 + 3)])
+def test_a_bad_loss_names_its_run_however_many_are_trained_at_once(monkeypatch, at_once, call):
     calls = []
 
     def poison(images, targets, *args, **options):
         calls.append(1)
-        return (images * float("nan") if len(calls) == 73 else images), targets
+        return (images * float("nan") if len(calls) == call + 1 else images), targets
 
-    monkeypatch.setattr(judge, "cutmix", poison)
-    with pytest.raises(DistilError, match="the network: the loss is nan at update 73 of 120"):
-        fit(convnet(), real_batch(), replace(PLAIN, epochs=120))
-
-
-def test_weights_that_are_lost_in_the_last_update_are_noticed():
-    with pytest.raises(DistilError, match="weights are not finite after update 1 of 1"):
-        fit(convnet(), real_batch(), replace(PLAIN, epochs=1, lr=float("inf")))
+    monkeypatch.setattr(training, "cutmix", poison)
+    options = {"networks": ("convnet1",), "width": 4, "runs": 5, "at_once": at_once}
+    with pytest.raises(DistilError, match=r"^convnet1, run 4 of 5: the loss is nan at update 4 of 30"):
+        evaluate_distilled(distilled_set(), image_set(6), PLAIN, **options)
 
 
 @pytest.mark.parametrize(
@@ -378,6 +303,7 @@ def test_a_test_set_of_another_kind_is_refused(test, message):
     ("options", "message"),
     [
         ({"runs": 0}, "runs is 0: at least 1"),
+        ({"at_once": 0}, "at_once is 0: at least 1"),
         ({"networks": ()}, "no networks"),
         ({"networks": ("convnet3", "resnet19")}, r"unknown network 'resnet19'. Did you mean resnet1[08]\?"),
         ({"networks": ("convnet3", "convnet3")}, "convnet3 is named twice"),

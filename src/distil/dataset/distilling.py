@@ -17,6 +17,7 @@ from distil.errors import DistilError
 from distil.functional.augment import operations_of
 from distil.functional.regions import whole_region
 from distil.functional.utilisation import utilisation_entropy
+from distil.memory import freed_memory_kept
 from distil.models import check_network
 from distil.runs import (
     CHECKPOINT,
@@ -77,7 +78,8 @@ def distil_dataset(
         result = _coreset(kept, real, settings, device, events)
     else:
         follow = None if validate is None or held_out is None else (validate, held_out)
-        result = _match(kept, real, settings, device, folder, resume, events, follow, checkpoint_seconds)
+        with freed_memory_kept():
+            result = _match(kept, real, settings, device, folder, resume, events, follow, checkpoint_seconds)
     if folder is not None:
         result.save(folder / RESULT)
     events("done", step=total_steps(settings) if isinstance(settings, MatchingSettings) else 0)

@@ -15,23 +15,18 @@ from distil.dataset.initial import initial_canvases
 from distil.dataset.networks import (
     Learner,
     fresh_learner,
+    train_by_gradient,
     train_on_real,
     train_on_views,
     training_of,
 )
-from distil.dataset.objectives import feature_matching, gradient_matching, real_gradient
 from distil.dataset.policies import Mined, mine
-from distil.functional.augment import augment, normalise
-from distil.functional.contrast import contrastive_loss
-from distil.functional.gradients import matched_names
+from distil.dataset.step import matching_gradient, real_targets
 from distil.functional.regions import crop_resize, grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
 from distil.types import Batch
-
-CONTRAST_VIEWS = 1024
-"""At most so many synthetic views take part in one evaluation of the contrastive loss."""
 
 
 @dataclass
@@ -78,6 +73,7 @@ def restored_state(
             for i, weight in enumerate(state.learner.weights):
                 weight.copy_(tensors[f"weight.{i}"])
                 state.learner.momenta[i] = tensors[f"weight_momentum.{i}"]
+        state.learner.refresh_low()
     return state
 
 
@@ -93,8 +89,8 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
     policies that need one.
 
     Each of `outer` fresh networks serves `inner` matching steps. In a step every class's real batch and synthetic
-    views, augmented alike, are matched and all canvases move once; then the network is trained. The canvases are
-    clamped to [0, 1] with each fresh network and at the end.
+    views, augmented alike, are matched and all canvases move `target_updates` times; then the network is trained. The
+    canvases are clamped to [0, 1] with each fresh network and at the end.
     Differs: IDC moves the canvases after every class; with the network fixed within the step only the moment at which
     the momentum acts differs. DC, DSA and DM work on normalised pixels without a clamp; here the learning rate carries
     the normalisation.
@@ -114,14 +110,18 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
         learner = state.learner
         if learner is None:
             raise ValueError("a state in the middle of an outer iteration has no network")
-        gradient, state.losses = matching_gradient(
-            state.canvases, state.mined, learner.net, real, settings, outer, inner
-        )
-        state.momentum.mul_(settings.momentum_image).add_(gradient)
-        state.canvases.sub_(settings.lr_image * scale * state.momentum)
+        targets = real_targets(learner, real, settings, outer, inner)
+        for _ in range(settings.target_updates):
+            gradient, state.losses = matching_gradient(
+                state.canvases, state.mined, learner, targets, real, settings, outer, inner
+            )
+            state.momentum.mul_(settings.momentum_image).add_(gradient)
+            state.canvases.sub_(settings.lr_image * scale * state.momentum)
         if inner < settings.inner - 1:
             if settings.network_data == "real":
                 train_on_real(learner, real, settings.network_samples, training, settings.seed, "network", outer, inner)
+            elif settings.network_data == "matched":
+                train_by_gradient(learner, targets.descent, training)
             elif settings.network_data == "synthetic":
                 views = decode(state.canvases, state.mined, settings, len(real.classes))
                 train_on_views(
@@ -135,7 +135,13 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
 
 def _fresh(real: ImageSet, settings: MatchingSettings, outer: int, device: torch.device | str) -> Learner:
     return fresh_learner(
-        settings.network, settings.width, real, device=device, seed=settings.seed, address=("network", outer)
+        settings.network,
+        settings.width,
+        real,
+        device=device,
+        seed=settings.seed,
+        address=("network", outer),
+        bfloat16=settings.bfloat16 != "none",
     )
 
 
@@ -179,115 +185,3 @@ def all_regions(
     if mined is None:
         return cells
     return torch.cat([cells.expand(len(mined.windows), -1, -1), mined.windows], dim=1)
-
-
-def matching_gradient(
-    canvases: Float[Tensor, "n c h w"],
-    mined: Mined | None,
-    net: nn.Module,
-    real: ImageSet,
-    settings: MatchingSettings,
-    outer: int,
-    inner: int,
-) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
-    """Gradient of one matching step with respect to all canvases, and the losses that make it up (sums over classes).
-
-    The matching loss L_g of every class over the grid's views; with mined windows, their own matching loss, whose
-    gradient is multiplied by 1 - utilisation so that it moves idle pixels; with cfc_share > 0, the contrastive loss L_c
-    across classes. The last two gradients are scaled to windows_share and cfc_share of the first one's norm.
-    """
-    seed, ipc = settings.seed, settings.ipc
-    size = real.size
-    cells = grid_regions(settings.factor, size, device=canvases.device)[None]
-    parameters = dict(net.named_parameters())
-    weights = [parameters[name] for name in matched_names(net, settings.layers)]
-    total, mined_total = torch.zeros_like(canvases), torch.zeros_like(canvases)
-    zero = torch.zeros((), device=canvases.device)
-    losses = {"loss": zero}
-    centres = []
-
-    for label, name in enumerate(real.classes):
-        address = ("step", outer, inner, name)
-        rows = slice(label * ipc, (label + 1) * ipc)
-
-        def prepare(images: Tensor, address: tuple[str | int, ...] = address) -> Tensor:
-            generator = stream(seed, *address, "augment")
-            images = normalise(images, real.mean, real.std)
-            return augment(images, settings.augment, generator, shared=True, one=settings.augment_one)
-
-        images = prepare(real.sample_class(label, settings.batch_real, stream(seed, *address, "real")))
-        batch = Batch(images, torch.full((len(images),), label, device=images.device))
-        target = None
-        if settings.objective == "gradient":
-            target, centre = real_gradient(net, weights, batch)
-            centres.append(centre)
-
-        def match(views: Tensor, batch: Batch = batch, target=target, label: int = label) -> Tensor:
-            synthetic = Batch(views, torch.full((len(views),), label, device=views.device))
-            if target is None:
-                return feature_matching(net, batch, synthetic)
-            return gradient_matching(net, weights, target, synthetic, settings.distance)
-
-        leaf = canvases[rows].detach().requires_grad_()
-        views = crop_resize(leaf, cells, size)
-        if len(views) > settings.batch_views:
-            kept = torch.randperm(len(views), generator=stream(seed, *address, "views"))[: settings.batch_views]
-            views = views[kept.to(views.device)]
-        loss = match(prepare(views))
-        total[rows] = torch.autograd.grad(loss, leaf)[0]
-        losses["loss"] = losses["loss"] + loss.detach()
-
-        if mined is not None:
-            leaf = canvases[rows].detach().requires_grad_()
-            loss = match(prepare(crop_resize(leaf, mined.windows[rows], size)))
-            gradient = torch.autograd.grad(loss, leaf)[0]
-            if settings.windows_mask:
-                gradient = gradient * (1 - mined.utilisation[rows])[:, None]
-            mined_total[rows] = gradient
-            losses["mined"] = losses.get("mined", zero) + loss.detach()
-
-    extra = _share_of(total, mined_total, settings.windows_share)
-    if settings.cfc_share > 0 and settings.objective == "gradient":
-        gradient, losses["contrast"] = contrast_gradient(
-            canvases, torch.stack(centres), net, real, settings, outer, inner
-        )
-        extra = extra + _share_of(total, gradient, settings.cfc_share)
-    return total + extra, losses
-
-
-def _share_of(whole: Tensor, part: Tensor, share: float) -> Tensor:
-    """`part` scaled so that its norm is `share` of that of `whole`; zeros stay zeros."""
-    return part * (share * whole.norm() / part.norm().clamp_min(1e-12))
-
-
-def contrast_gradient(
-    canvases: Float[Tensor, "n c h w"],
-    centres: Float[Tensor, "k d"],
-    net: nn.Module,
-    real: ImageSet,
-    settings: MatchingSettings,
-    outer: int,
-    inner: int,
-) -> tuple[Float[Tensor, "n c h w"], Tensor]:
-    """Gradient of the contrastive loss with respect to all canvases, and the loss.
-
-    centres: mean embedding of each class's real batch under that class's augmentation; the views are augmented alike.
-    With very many views a random part of each class's stands for it (CONTRAST_VIEWS in all).
-    """
-    seed, ipc, size = settings.seed, settings.ipc, real.size
-    cells = grid_regions(settings.factor, size, device=canvases.device)[None]
-    most = max(1, CONTRAST_VIEWS // len(real.classes))
-    leaf = canvases.detach().requires_grad_()
-    means = []
-    for label, name in enumerate(real.classes):
-        address = ("step", outer, inner, name)
-        views = crop_resize(leaf[label * ipc : (label + 1) * ipc], cells, size)
-        if len(views) > most:
-            kept = torch.randperm(len(views), generator=stream(seed, *address, "contrast"))[:most]
-            views = views[kept.to(views.device)]
-        views = normalise(views, real.mean, real.std)
-        generator = stream(seed, *address, "augment")
-        views = augment(views, settings.augment, generator, shared=True, one=settings.augment_one)
-        means.append(net.embed(views).mean(0))  # pyright: ignore[reportCallIssue]
-    loss = contrastive_loss(torch.stack(means), centres, settings.cfc_temperature)
-    return torch.autograd.grad(loss, leaf)[0], loss.detach()

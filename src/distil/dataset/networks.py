@@ -1,5 +1,7 @@
 """The networks in which real and synthetic images are matched: fresh, then trained a little."""
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,14 +20,26 @@ from distil.types import Batch
 
 @dataclass
 class Learner:
-    """A network and the momenta of its training."""
+    """A network and the momenta of its training; with `low`, a bfloat16 copy that follows it."""
 
     net: nn.Module
     momenta: list[Tensor]
+    low: nn.Module | None = None
 
     @property
     def weights(self) -> list[nn.Parameter]:
         return list(self.net.parameters())
+
+    def computing(self, bfloat16: bool) -> nn.Module:
+        """The network to compute with: the bfloat16 copy where that is asked for."""
+        return self.low if bfloat16 and self.low is not None else self.net
+
+    @torch.no_grad()
+    def refresh_low(self) -> None:
+        """Bring the copy up to date after the weights have changed."""
+        if self.low is not None:
+            for copied, weight in zip(self.low.parameters(), self.weights, strict=True):
+                copied.copy_(weight)
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class Training:
     augment: str
     augment_one: bool
     cutmix: float
+    bfloat16: bool = False
 
 
 def training_of(settings: MatchingSettings) -> Training:
@@ -50,13 +65,21 @@ def training_of(settings: MatchingSettings) -> Training:
         augment=settings.augment_network,
         augment_one=settings.augment_one,
         cutmix=settings.network_cutmix,
+        bfloat16="network" in settings.bfloat16,
     )
 
 
 def fresh_learner(
-    network: str, width: int, real: ImageSet, *, device: torch.device | str, seed: int, address: tuple[str | int, ...]
+    network: str,
+    width: int,
+    real: ImageSet,
+    *,
+    device: torch.device | str,
+    seed: int,
+    address: tuple[str | int, ...],
+    bfloat16: bool = False,
 ) -> Learner:
-    """A network with weights drawn at `address`, for the shape and classes of `real`."""
+    """A network with weights drawn at `address`, for the shape and classes of `real`; bfloat16: with such a copy."""
     net = build_network(
         network,
         channels=real.channels,
@@ -65,7 +88,8 @@ def fresh_learner(
         width=width,
         seed=seed_at(seed, *address),
     ).to(device)
-    return Learner(net, [torch.zeros_like(weight) for weight in net.parameters()])
+    low = copy.deepcopy(net).to(torch.bfloat16) if bfloat16 else None
+    return Learner(net, [torch.zeros_like(weight) for weight in net.parameters()], low)
 
 
 def train_batch(learner: Learner, batch: Batch, training: Training, real: ImageSet, generator: torch.Generator) -> None:
@@ -76,16 +100,22 @@ def train_batch(learner: Learner, batch: Batch, training: Training, real: ImageS
     if not targets.is_floating_point():
         targets = one_hot(targets.long(), len(real.classes)).to(images.dtype)
     images, targets = cutmix(images, targets, generator, probability=training.cutmix)
-    weights = learner.weights
-    grads = torch.autograd.grad(cross_entropy(learner.net(images), targets), weights)
+    net = learner.computing(training.bfloat16)
+    logits = net(images.to(next(net.parameters()).dtype)).float()
+    train_by_gradient(learner, torch.autograd.grad(cross_entropy(logits, targets), list(net.parameters())), training)
+
+
+def train_by_gradient(learner: Learner, gradient: Sequence[Tensor], training: Training) -> None:
+    """One update of the network by a gradient of all its weights, of any precision."""
     sgd_step(
-        weights,
-        grads,
+        learner.weights,
+        [part.float() for part in gradient],
         learner.momenta,
         lr=training.lr,
         momentum=training.momentum,
         weight_decay=training.weight_decay,
     )
+    learner.refresh_low()
 
 
 def train_on_real(

@@ -1,13 +1,12 @@
-"""What a matching step minimises: pure functions of a network and two batches of one class."""
+"""What a matching step minimises: pure functions of a network and images, all classes at once or one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from distil.functional.distances import gradient_distance, mean_embedding_distance
-from distil.functional.gradients import class_gradient
+from distil.functional.gradients import class_gradient, class_gradients_batched
 from distil.types import Batch
 
 
@@ -19,22 +18,32 @@ def real_gradient(net: nn.Module, weights: Sequence[Tensor], real: Batch) -> tup
 
 
 def gradient_matching(
-    net: nn.Module, weights: Sequence[Tensor], target: Sequence[Tensor], synthetic: Batch, distance: str
+    net: nn.Module, target: Mapping[str, Tensor], views: Float[Tensor, "classes n c h w"], labels: Tensor, distance: str
 ) -> Float[Tensor, ""]:
-    """Distance between the real gradient and that of the synthetic views, differentiable in the views.
+    """Distance between real gradients and those of synthetic views, summed over classes; differentiable in the views.
 
-    weights: the matched weights of `net`. target: from real_gradient. distance: "cosine", "squared" or "l1".
+    target: gradients of the matched weights by name, one a class stacked. labels: [classes], the class of each row.
+    distance: "cosine", "squared" or "l1", computed in float32 whatever the network's precision.
     Source: DC (Zhao, Mopuri and Bilen 2021), equations 7 and 10; IDC (Kim et al. 2022), section 4.
     """
-    gradient = class_gradient(net(synthetic.images), synthetic.labels, weights, differentiable=True)
-    return gradient_distance(target, gradient, distance)
+    parameters = dict(net.named_parameters())
+    matched = {name: parameters[name] for name in target}
+    if len(views) == 1:
+        synthetic = labels.expand(views.shape[1])
+        gradients = class_gradient(net(views[0]), synthetic, list(matched.values()), differentiable=True)
+        rows = [gradient[None] for gradient in gradients]
+    else:
+        constant = {name: weight.detach() for name, weight in parameters.items()}
+        matched = {name: constant.pop(name) for name in target}
+        every = labels[:, None].expand(-1, views.shape[1])
+        rows = list(class_gradients_batched(net, matched, views, every, others=constant).values())
+    pairs = [(a.flatten(0, 1), b.flatten(0, 1).to(a.dtype)) for a, b in zip(target.values(), rows, strict=True)]
+    return gradient_distance([a for a, _ in pairs], [b for _, b in pairs], distance)
 
 
-def feature_matching(net: nn.Module, real: Batch, synthetic: Batch) -> Float[Tensor, ""]:
-    """Squared distance between mean embeddings, differentiable in the synthetic views.
+def feature_matching(net: nn.Module, target: Float[Tensor, " d"], views: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+    """Squared distance between the real mean embedding and that of one class's views, differentiable in the views.
 
     Source: DM (Zhao and Bilen 2023), equation 4.
     """
-    with torch.no_grad():
-        target = net.embed(real.images)  # pyright: ignore[reportCallIssue]
-    return mean_embedding_distance(target, net.embed(synthetic.images))  # pyright: ignore[reportCallIssue]
+    return mean_embedding_distance(target[None], net.embed(views).to(target.dtype))  # pyright: ignore[reportCallIssue]

@@ -5,29 +5,24 @@ Nothing is selected: a network is tested once, after its last update.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from distil.dataset.artifact import DistilledSet
 from distil.errors import DistilError
-from distil.evaluate.protocols import Protocol, lr_at, updates_of
-from distil.functional.augment import augment, cutmix, normalise
-from distil.functional.optimise import sgd_step
+from distil.evaluate.protocols import Protocol, updates_of
+from distil.evaluate.training import probabilities, train_together
+from distil.functional.augment import normalise
+from distil.memory import freed_memory_kept
 from distil.models import build_network, check_network
 from distil.rng import seed_at, stream
 from distil.runs import Events
 from distil.sources.images import ImageSet
-from distil.types import Batch
 
 TEST_BATCH = 500
-FINITE_CHECK = 50
-"""Updates between two looks at the losses: a look waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -103,24 +98,31 @@ def evaluate_distilled(
     runs: int = 5,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    at_once: int | None = None,
     events: Events | None = None,
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
     networks: names, see `distil.models.NETWORKS`. width: of every network, None for each one's own. runs: networks of
-    each name. Equal arguments give equal scores on the CPU. events: called as events("evaluate", network=, run=,
-    accuracy=) after each run.
+    each name. Equal arguments give equal scores on the CPU.
+    at_once: networks of one name that are trained together, in batched operations; every update is the same up to
+    rounding whatever it is, which deep networks amplify as they train. None is all runs on a GPU, which small networks
+    leave idle, and 1 elsewhere: on a CPU only small images in small batches gain from more. Memory grows with it.
+    events: called as events("evaluate", network=, run=, accuracy=) for each run, once those that were trained with it
+    are trained.
 
     Raises: DistilError when the set is for other classes, channels or sizes than the test images, on an unknown
-    network, on runs below 1, and when a loss is not finite.
+    network, on runs or at_once below 1, and when a loss is not finite, which names the network and the run.
     """
     channels = distilled.canvases.shape[1]
     test.check_matches(
         distilled.classes, channels, distilled.view_size, what=f"the distilled set of {distilled.source}"
     )
     views = distilled.decoded().to(device)
+    images = normalise(views.images, distilled.mean, distilled.std)
+    targets = probabilities(views.labels, len(distilled.classes))
     accuracies, updates = _judge(
-        lambda _run: (views.images, views.labels),
+        lambda _run: (images, targets),
         test,
         protocol,
         mean=distilled.mean,
@@ -130,6 +132,7 @@ def evaluate_distilled(
         runs=runs,
         seed=seed,
         device=device,
+        at_once=at_once,
         events=events,
     )
     return Scores(
@@ -159,6 +162,7 @@ def evaluate_real(
     runs: int = 5,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    at_once: int | None = None,
     events: Events | None = None,
 ) -> Scores:
     """The same judge on real images: the controls of every distilled set.
@@ -172,16 +176,21 @@ def evaluate_real(
     _check_count(train, images_per_class)
     whole = images_per_class is None
     on_device = train.to(device) if whole else train
+    labels = (
+        train.labels
+        if images_per_class is None
+        else torch.arange(len(train.classes)).repeat_interleave(images_per_class)
+    )
+    targets = probabilities(labels.to(device), len(train.classes))
 
     def draw(run: int) -> tuple[Tensor, Tensor]:
         if images_per_class is None:
-            return on_device.images, on_device.labels
+            return on_device.images, targets
         drawn = [
             train.sample_class(label, images_per_class, stream(seed, "judge", "real images", run, label))
             for label in range(len(train.classes))
         ]
-        labels = torch.arange(len(train.classes)).repeat_interleave(images_per_class)
-        return torch.cat(drawn).to(device), labels.to(device)
+        return normalise(torch.cat(drawn).to(device), train.mean, train.std), targets
 
     accuracies, updates = _judge(
         draw,
@@ -194,6 +203,7 @@ def evaluate_real(
         runs=runs,
         seed=seed,
         device=device,
+        at_once=at_once,
         events=events,
         whole=whole,
     )
@@ -214,6 +224,7 @@ def evaluate_real(
     )
 
 
+@freed_memory_kept()
 def _judge(
     draw: Callable[[int], tuple[Tensor, Tensor]],
     test: ImageSet,
@@ -226,160 +237,61 @@ def _judge(
     runs: int,
     seed: int,
     device: torch.device | str,
+    at_once: int | None,
     events: Events | None,
     whole: bool = False,
 ) -> tuple[dict[str, tuple[float, ...]], int]:
-    """Accuracies by network, and updates of each; draw(run) gives the images and labels of a run."""
+    """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalised floats, and
+    their class probabilities, both on the device."""
     if runs < 1:
         raise DistilError(f"runs is {runs}: at least 1 network has to be trained.")
+    if at_once is not None and at_once < 1:
+        raise DistilError(f"at_once is {at_once}: at least 1 network is trained at a time.")
     if not networks:
         raise DistilError("no networks to train: name at least one, such as convnet3.")
     for network in networks:
         check_network(network)
     if repeated := sorted({network for network in networks if list(networks).count(network) > 1}):
         raise DistilError(f"network {repeated[0]} is named twice: raise runs to train more of one kind.")
+    if at_once is None:
+        at_once = runs if torch.device(device).type == "cuda" else 1
     test = test.to(device)
     accuracies: dict[str, tuple[float, ...]] = {}
     updates = 0
     for network in networks:
         values: list[float] = []
-        for run in range(runs):
-            images, labels = draw(run)
-            net = build_network(
-                network,
-                channels=test.channels,
-                size=test.size,
-                classes=len(test.classes),
-                width=width,
-                seed=seed_at(seed, "judge", "network", run),
-            )
-            updates = updates_of(protocol, len(images), whole=whole)
-            _fit(
-                net.to(device),
+        for first in range(0, runs, at_once):
+            group = range(first, min(first + at_once, runs))
+            images, targets = zip(*(draw(run) for run in group), strict=True)
+            nets = [
+                build_network(
+                    network,
+                    channels=test.channels,
+                    size=test.size,
+                    classes=len(test.classes),
+                    width=width,
+                    seed=seed_at(seed, "judge", "network", run),
+                ).to(device)
+                for run in group
+            ]
+            updates = updates_of(protocol, len(images[0]), whole=whole)
+            train_together(
+                nets,
                 images,
-                _probabilities(labels, len(test.classes)),
+                targets,
                 protocol,
                 mean=mean,
                 std=std,
-                seed=seed_at(seed, "judge", "training", network, run),
+                seeds=[seed_at(seed, "judge", "training", network, run) for run in group],
                 updates=updates,
-                what=f"{network}, run {run + 1} of {runs}",
+                names=[f"{network}, run {run + 1} of {runs}" for run in group],
             )
-            values.append(accuracy(net, test, mean=mean, std=std))
-            if events is not None:
-                events("evaluate", network=network, run=run, accuracy=values[-1])
+            for run, net in zip(group, nets, strict=True):
+                values.append(accuracy(net, test, mean=mean, std=std))
+                if events is not None:
+                    events("evaluate", network=network, run=run, accuracy=values[-1])
         accuracies[network] = tuple(values)
     return accuracies, updates
-
-
-def train_network(
-    net: nn.Module,
-    views: Batch,
-    protocol: Protocol,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int,
-    device: torch.device | str,
-    classes: int,
-    updates: int | None = None,
-    what: str = "the network",
-) -> nn.Module:
-    """Train `net` in place, on `device`, as the protocol says, and return it.
-
-    views: their labels as class indices, or as probabilities, which are learnt as they are. mean, std: what images
-    are normalised by. classes: number of classes.
-    updates: None for the protocol's own number. what: how an error calls the network.
-
-    Each epoch is a fresh permutation; a batch is normalised, augmented image by image, mixed, and learnt by SGD on the
-    cross-entropy -sum_k p_k log softmax(net(x))_k. All draws depend on `seed` and the update alone.
-
-    Raises: DistilError when a loss or, at the end, a weight is not finite; it names the update.
-    """
-    views = views.to(device)
-    _fit(
-        net.to(device),
-        views.images,
-        _probabilities(views.labels, classes),
-        protocol,
-        mean=mean,
-        std=std,
-        seed=seed,
-        updates=updates_of(protocol, len(views)) if updates is None else updates,
-        what=what,
-    )
-    return net
-
-
-def _probabilities(labels: Int[Tensor, " n"] | Float[Tensor, "n k"], classes: int) -> Float[Tensor, "n k"]:
-    """One row of class probabilities an image."""
-    return labels.float() if labels.is_floating_point() else one_hot(labels, classes).float()
-
-
-def _fit(
-    net: nn.Module,
-    images: UInt8[Tensor, "n c h w"] | Float[Tensor, "n c h w"],
-    targets: Float[Tensor, "n k"],
-    protocol: Protocol,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int,
-    updates: int,
-    what: str,
-) -> None:
-    """The loop of `train_network`, all on one device; uint8 images become float batch by batch, to save memory."""
-    if images.dtype != torch.uint8:
-        images = normalise(images, mean, std)
-    count = len(images)
-    params = list(net.parameters())
-    momenta = [torch.zeros_like(param) for param in params]
-    steps = ceil(count / protocol.batch)
-    order = torch.arange(count)
-    losses: list[Tensor] = []
-    for update in range(updates):
-        epoch, step = divmod(update, steps)
-        if step == 0:
-            order = torch.randperm(count, generator=stream(seed, "order", epoch)).to(images.device)
-        chosen = order[step * protocol.batch : (step + 1) * protocol.batch]
-        batch, goal = images[chosen], targets[chosen]
-        if batch.dtype == torch.uint8:
-            batch = normalise(batch.float() / 255, mean, std)
-        draws = stream(seed, "update", update)
-        batch = augment(batch, protocol.strategy, draws, shared=False, one=protocol.one)
-        batch, goal = cutmix(batch, goal, draws, probability=protocol.cutmix)
-        loss = -(goal * net(batch).log_softmax(1)).sum(1).mean()
-        grads = torch.autograd.grad(loss, params)
-        sgd_step(
-            params,
-            grads,
-            momenta,
-            lr=lr_at(protocol, update, updates),
-            momentum=protocol.momentum,
-            weight_decay=protocol.weight_decay,
-        )
-        losses.append(loss.detach())
-        if len(losses) == FINITE_CHECK or update == updates - 1:
-            _check_finite(losses, update + 1, updates, what)
-            losses.clear()
-    if not all(bool(param.isfinite().all()) for param in params):
-        raise DistilError(f"{what}: weights are not finite after update {updates} of {updates}. {REMEDY}")
-
-
-REMEDY = (
-    "Look for damaged images with `distil show`; if they are sound, the learning rate of the protocol is too high for "
-    "this network: use another protocol, or from Python dataclasses.replace(protocol, lr=...)."
-)
-
-
-def _check_finite(losses: list[Tensor], done: int, total: int, what: str) -> None:
-    """Refuse losses, the last ones of `done` updates, that are NaN or infinite."""
-    values = torch.stack(losses)
-    bad = (~values.isfinite()).nonzero().flatten()
-    if len(bad):
-        first = int(bad[0])
-        update = done - len(losses) + first + 1
-        raise DistilError(f"{what}: the loss is {float(values[first])} at update {update} of {total}. {REMEDY}")
 
 
 @torch.no_grad()

@@ -38,13 +38,17 @@ def class_gradients_batched(
     weights: Mapping[str, Tensor],
     images: Float[Tensor, "classes n c h w"],
     labels: Int[Tensor, "classes n"],
+    *,
+    others: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Float[Tensor, "classes ..."]]:
     """class_gradient of every class in one vectorised pass: name -> one gradient a class, stacked.
 
-    weights: all parameters of `net` by name. Equal to the class-by-class gradients up to rounding; differentiable.
+    weights: the parameters of `net` to differentiate, by name. others: the rest of its parameters, where the module's
+    own are not meant. Equal to the class-by-class gradients up to rounding; differentiable.
     """
+    fixed = dict(others or {})
 
     def loss(current: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(functional_call(net, dict(current), (x,)), y)
+        return cross_entropy(functional_call(net, fixed | dict(current), (x,)), y)
 
     return vmap(grad(loss), in_dims=(None, 0, 0))(dict(weights), images, labels)

@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distil.models.pooling import AveragePool
+
 
 class ConvNet(nn.Module):
     """depth x [3x3 convolution, instance norm, ReLU, 2x2 average pool], then a linear classifier.
@@ -29,10 +31,10 @@ class ConvNet(nn.Module):
             ]
             height, wide = height + 2 * padding - 2, wide + 2 * padding - 2
             if block < depth - 1 and min(height, wide) >= 4:
-                layers.append(nn.AvgPool2d(2))
+                layers.append(AveragePool())
                 height, wide = height // 2, wide // 2
         self.features = nn.Sequential(*layers)
-        self.pool = nn.AvgPool2d(2)
+        self.pool = AveragePool()
         self.classifier = nn.Linear(width * (height // 2) * (wide // 2), classes)
 
     def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n width rows columns"]:

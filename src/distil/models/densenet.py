@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distil.models.pooling import AveragePool
+
 LAYERS = (6, 12, 24, 16)
 
 
@@ -34,7 +36,7 @@ class DenseNet(nn.Module):
                 ]
                 before //= 2
                 if side >= 4:
-                    layers.append(nn.AvgPool2d(2))
+                    layers.append(AveragePool())
                     side //= 2
         self.features = nn.Sequential(*layers, nn.GroupNorm(before, before), nn.ReLU())
         self.classifier = nn.Linear(before, classes)

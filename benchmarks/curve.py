@@ -1,0 +1,148 @@
+"""Accuracy against minutes: the reference loop and ours, from the same images, as one picture.
+
+    python benchmarks/curve.py run CIFAR10.npz reference FOLDER --minutes 40 --set width=32 lr_image=0.02 inner=10
+    python benchmarks/curve.py run CIFAR10.npz ours FOLDER --minutes 10 --set width=32 network_data=matched
+    python benchmarks/curve.py judge CIFAR10.npz FOLDER --protocol quick --width 32 --runs 3
+    python benchmarks/curve.py picture FOLDER FOLDER ... --to docs/images/curve.png
+
+`run` saves the canvases at minutes that grow by a third; saving does not count as time. Reference: benchmarks/
+reference.py. Ours: the product's loop from the method's preset, with what --set changes, freed memory kept. A tenth of
+the training images is held out, as always; `judge` tests every saved set on the test images, or with --held-out on
+those, selects nothing, and adds its lines to FOLDER/curve.jsonl (copy it to benchmarks/results to keep it).
+"""
+
+import argparse
+import json
+import time
+from ast import literal_eval
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
+from distil.dataset.distilling import _result
+from distil.dataset.matching import State, advance, initial_state
+from distil.memory import freed_memory_kept
+from reference import reference_loop
+
+
+def value_of(text: str):
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def settings_of(args: argparse.Namespace, key: str) -> MatchingSettings:
+    changes = {name: value_of(text) for name, text in (item.split("=", 1) for item in args.set)}
+    return replace(preset(args.method, key, args.ipc), seed=args.seed, validation=0.1, outer=10**6, **changes)
+
+
+def run(args: argparse.Namespace) -> None:
+    source = open_source(args.source)
+    settings = settings_of(args, source.key)
+    kept = source.train.split(0.1, args.seed)[0]
+    args.folder.mkdir(parents=True, exist_ok=True)
+    head = {"arm": args.arm, "source": Path(args.source).name, "seed": args.seed, "threads": torch.get_num_threads()}
+    (args.folder / "run.json").write_text(json.dumps(head | {"settings": asdict(settings)}, indent=1))
+    due, spent, step = args.first, 0.0, 0
+    if args.arm == "reference":
+        memory = nullcontext()
+        loop = (canvases for canvases in reference_loop(kept, settings))
+    else:
+        memory = freed_memory_kept()
+        loop = (state.canvases for state in advance(initial_state(kept, settings), kept, settings, None))
+    with memory:
+        while spent < 60 * args.minutes:
+            began = time.perf_counter()
+            canvases = next(loop)
+            spent += time.perf_counter() - began
+            step += 1
+            if spent >= 60 * due or spent >= 60 * args.minutes:
+                state = State(step, canvases.clone(), torch.zeros_like(canvases))
+                _result(state, kept, source.train, settings, None).save(args.folder / f"{step:07d}.safetensors")
+                with open(args.folder / "times.jsonl", "a") as file:
+                    file.write(json.dumps({"step": step, "minutes": round(spent / 60, 3)}) + "\n")
+                due = max(due * 4 / 3, spent / 60 * 1.05)
+
+
+def judge(args: argparse.Namespace) -> None:
+    source = open_source(args.source)
+    head = json.loads((args.folder / "run.json").read_text())
+    test = source.test
+    if args.held_out:
+        test = source.train.split(0.1, head["seed"])[1]
+    rules = protocol_for(args.protocol, source.key)
+    path = args.folder / "curve.jsonl"
+    done = {json.loads(line)["step"] for line in path.read_text().splitlines()} if path.exists() else set()
+    for line in (args.folder / "times.jsonl").read_text().splitlines():
+        point = json.loads(line)
+        if point["step"] in done:
+            continue
+        made = DistilledSet.load(args.folder / f"{point['step']:07d}.safetensors")
+        with freed_memory_kept():
+            scores = evaluate_distilled(made, test, rules, width=args.width, runs=args.runs, seed=head["seed"])
+        accuracies = next(iter(scores.accuracies.values()))
+        point |= {"arm": head["arm"], "seed": head["seed"], "protocol": args.protocol, "width": args.width}
+        point |= {"on": "held-out images" if args.held_out else "test images", "accuracies": accuracies}
+        with open(path, "a") as file:
+            file.write(json.dumps(point) + "\n")
+        print(point, flush=True)
+
+
+def picture(args: argparse.Namespace) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    colours = {"reference": "#8a8a8a", "ours": "#c0392b"}
+    for path in args.curves:
+        points = [json.loads(line) for line in path.read_text().splitlines()]
+        arm = points[0]["arm"]
+        minutes = [p["minutes"] for p in points]
+        means = [sum(p["accuracies"]) / len(p["accuracies"]) for p in points]
+        label = arm if arm not in {text.get_text() for text in axes.texts} else None
+        axes.plot(minutes, means, "o-", color=colours[arm], label=label, markersize=3)
+    axes.set(xscale="log", xlabel="minutes", ylabel="test accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(args.to, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(required=True)
+    making = parts.add_parser("run")
+    making.add_argument("source")
+    making.add_argument("arm", choices=["reference", "ours"])
+    making.add_argument("folder", type=Path)
+    making.add_argument("--method", default="idc")
+    making.add_argument("--ipc", type=int, default=1)
+    making.add_argument("--seed", type=int, default=0)
+    making.add_argument("--minutes", type=float, default=30)
+    making.add_argument("--first", type=float, default=0.25, help="minutes until the first set is saved")
+    making.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE")
+    making.set_defaults(part=run)
+    judging = parts.add_parser("judge")
+    judging.add_argument("source")
+    judging.add_argument("folder", type=Path)
+    judging.add_argument("--protocol", default="quick")
+    judging.add_argument("--width", type=int, default=32)
+    judging.add_argument("--runs", type=int, default=3)
+    judging.add_argument("--held-out", action="store_true")
+    judging.set_defaults(part=judge)
+    drawing = parts.add_parser("picture")
+    drawing.add_argument("curves", nargs="+", type=Path)
+    drawing.add_argument("--to", type=Path, required=True)
+    drawing.set_defaults(part=picture)
+    for part in (making, judging):
+        part.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(getattr(args, "threads", 1))
+    args.part(args)
+
+
+if __name__ == "__main__":
+    main()

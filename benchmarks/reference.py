@@ -1,0 +1,146 @@
+"""IDC's loop as its peers write it, on torch alone but for our network, colour and cutout: what speed is measured from.
+
+Class by class, the canvases moved after each class, a loss read back each time, the network then trained on real
+images; the random crop gathers pixels from a permuted view, as the published code does.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
+
+from distil import ImageSet, MatchingSettings, Protocol, build_network
+from distil.dataset.initial import initial_canvases
+from distil.evaluate.protocols import lr_at, updates_of
+from distil.functional.augment import augment, cutmix, normalise
+from distil.rng import seed_at, stream
+
+
+def gathered_crop(images: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+    """Shift each image (draws = 1: all alike) by up to an eighth of its side; the result's memory is channels last."""
+    n, _, height, width = images.shape
+    y, x = round(height / 8), round(width / 8)
+    down = torch.randint(-y, y + 1, (draws, 1, 1), generator=generator).to(images.device)
+    right = torch.randint(-x, x + 1, (draws, 1, 1), generator=generator).to(images.device)
+    rows = torch.arange(height, device=images.device).view(1, -1, 1)
+    columns = torch.arange(width, device=images.device).view(1, 1, -1)
+    which = torch.arange(n, device=images.device).view(-1, 1, 1)
+    bordered = pad(images, (x, x, y, y)).permute(0, 2, 3, 1).contiguous()
+    return bordered[which, rows + down + y, columns + right + x].permute(0, 3, 1, 2)
+
+
+def augmented(images: Tensor, strategy: str, generator: torch.Generator, *, shared: bool) -> Tensor:
+    """Flip, colour, crop, cutout, of those that the strategy names."""
+    words = strategy.split("_")
+    if "flip" in words:
+        images = augment(images, "flip", generator, shared=shared, one=False)
+    if "color" in words:
+        images = augment(images, "color", generator, shared=shared, one=False)
+    if "crop" in words:
+        images = gathered_crop(images, 1 if shared else len(images), generator)
+    if "cutout" in words:
+        images = augment(images, "cutout", generator, shared=shared, one=False)
+    return images
+
+
+def reference_loop(real: ImageSet, settings: MatchingSettings) -> Iterator[Tensor]:
+    """Run the whole loop; yields the canvases after every matching step and the network's training that follows it."""
+    classes, ipc, factor = len(real.classes), settings.ipc, settings.factor
+    canvases = initial_canvases(real, ipc, settings.init, factor, settings.seed).requires_grad_()
+    image_optimizer = torch.optim.SGD([canvases], lr=settings.lr_image, momentum=settings.momentum_image)
+    for outer in range(settings.outer):
+        net = build_network(
+            settings.network,
+            channels=real.channels,
+            size=real.size,
+            classes=classes,
+            width=settings.width,
+            seed=seed_at(settings.seed, "reference", outer),
+        ).to(real.images.device)
+        optimizer = torch.optim.SGD(
+            net.parameters(),
+            lr=settings.network_lr,
+            momentum=settings.network_momentum,
+            weight_decay=settings.network_weight_decay,
+        )
+        canvases.data.clamp_(0, 1)
+        for inner in range(settings.inner):
+            total = 0.0
+            for c in range(classes):
+                generator = stream(settings.seed, "reference", outer, inner, c)
+                images = real.sample_class(c, settings.batch_real, generator)
+                views = cut(canvases[c * ipc : (c + 1) * ipc], factor, real.size)
+                if len(views) > settings.batch_views:
+                    views = views[torch.randperm(len(views), generator=generator)[: settings.batch_views]]
+                both = normalise(torch.cat([images, views]), real.mean, real.std)
+                both = augmented(both, settings.augment, generator, shared=True)
+                labels = torch.full((len(both),), c, device=both.device)
+                n = len(images)
+                target = torch.autograd.grad(cross_entropy(net(both[:n].detach()), labels[:n]), list(net.parameters()))
+                loss = cross_entropy(net(both[n:]), labels[n:])
+                gradient = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
+                pairs = [(a.detach(), b) for a, b in zip(target, gradient, strict=True) if a.dim() == 4]
+                distance = torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
+                total += float(distance.detach())
+                image_optimizer.zero_grad()
+                distance.backward()
+                image_optimizer.step()
+            if total != total:
+                raise ValueError("the reference loop diverged")
+            if inner < settings.inner - 1:
+                for update in range(-(-settings.network_samples // settings.network_batch)):
+                    generator = stream(settings.seed, "reference", outer, inner, "network", update)
+                    batch = real.sample(settings.network_batch, generator)
+                    images = normalise(batch.images, real.mean, real.std)
+                    images = augmented(images, settings.augment_network, generator, shared=False)
+                    goal = one_hot(batch.labels, classes).float()
+                    images, goal = cutmix(images, goal, generator, probability=settings.network_cutmix)
+                    optimizer.zero_grad()
+                    cross_entropy(net(images), goal).backward()
+                    optimizer.step()
+            yield canvases.detach()
+
+
+def cut(canvases: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
+    """The factor x factor cells of the canvases, each enlarged to the whole size."""
+    tall, wide = size[0] // factor, size[1] // factor
+    cells = [
+        canvases[:, :, i * tall : (i + 1) * tall, j * wide : (j + 1) * wide]
+        for i in range(factor)
+        for j in range(factor)
+    ]
+    return interpolate(torch.cat(cells), size=size, mode="bilinear")
+
+
+def reference_judge(images: Tensor, labels: Tensor, test: ImageSet, protocol: Protocol, width: int, runs: int) -> None:
+    """Train and test networks one after another, as the published evaluations do; normalised images, class indices."""
+    classes = len(test.classes)
+    updates = updates_of(protocol, len(images))
+    for run in range(runs):
+        net = build_network(
+            "convnet3", channels=test.channels, size=test.size, classes=classes, width=width, seed=run
+        ).to(images.device)
+        optimizer = torch.optim.SGD(
+            net.parameters(), lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
+        )
+        order: list[Tensor] = []
+        for update in range(updates):
+            generator = stream(run, "judge", update)
+            order = order or list(torch.randperm(len(images), generator=generator).split(protocol.batch))
+            rows = order.pop().to(images.device)
+            batch = augmented(images[rows], protocol.strategy, generator, shared=False)
+            goal = one_hot(labels[rows], classes).float()
+            batch, goal = cutmix(batch, goal, generator, probability=protocol.cutmix)
+            optimizer.zero_grad()
+            loss = cross_entropy(net(batch), goal)
+            loss.backward()
+            optimizer.step()
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at(protocol, update + 1, updates)
+            loss.item()
+        correct = 0
+        with torch.no_grad():
+            for pictures, wanted in zip(test.images.split(256), test.labels.split(256), strict=True):
+                logits = net(normalise(pictures.float() / 255, test.mean, test.std))
+                correct += int((logits.argmax(1) == wanted).sum())

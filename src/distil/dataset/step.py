@@ -1,0 +1,226 @@
+"""One matching step: the real targets in the present network, and the gradient that they give every canvas."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distil.dataset.networks import Learner
+from distil.dataset.objectives import feature_matching, gradient_matching, real_gradient
+from distil.dataset.policies import Mined
+from distil.functional.augment import augment, normalise
+from distil.functional.contrast import contrastive_loss
+from distil.functional.gradients import matched_names
+from distil.functional.regions import crop_resize, grid_regions
+from distil.rng import stream
+from distil.settings import MatchingSettings
+from distil.sources.images import ImageSet
+from distil.types import Batch, Regions
+
+CONTRAST_VIEWS = 1024
+"""At most so many synthetic views take part in one evaluation of the contrastive loss."""
+
+VIEWS_AT_ONCE = {"cpu": 128}
+VIEWS_AT_ONCE_ELSEWHERE = 4096
+"""Classes share a pass as long as their views number no more than this: beyond it nothing is gained but memory used."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the real images of every class ask for, in one network under one augmentation."""
+
+    gradients: dict[str, Float[Tensor, "k ..."]]
+    """Gradient of each matched weight, one a class; empty when embeddings are matched."""
+    centres: Float[Tensor, "k d"]
+    """Mean embedding of each class."""
+    descent: tuple[Tensor, ...]
+    """Mean over classes of the gradient of every weight; empty unless the network is trained by it."""
+
+
+def real_targets(learner: Learner, real: ImageSet, settings: MatchingSettings, outer: int, inner: int) -> Targets:
+    """Targets of the step (outer, inner): each class's real batch, drawn and augmented at the class's address."""
+    net = learner.computing("real" in settings.bfloat16)
+    parameters = dict(net.named_parameters())
+    matched = matched_names(net, settings.layers)
+    trained = settings.network_data == "matched"
+    names = list(parameters) if trained else matched
+    weights = [parameters[name] for name in names]
+    gradients: list[tuple[Tensor, ...]] = []
+    centres = []
+    descent: list[Tensor] = []
+    for label, name in enumerate(real.classes):
+        address = ("step", outer, inner, name)
+        batch = real.sample_class(label, settings.batch_real, stream(settings.seed, *address, "real"))
+        images = prepare(batch, real, settings, address).to(weights[0].dtype)
+        if settings.objective == "feature":
+            with torch.no_grad():
+                centres.append(net.embed(images).float().mean(0))  # pyright: ignore[reportCallIssue]
+            continue
+        labels = torch.full((len(images),), label, device=images.device)
+        gradient, centre = real_gradient(net, weights, Batch(images, labels))
+        gradient = [part.float() for part in gradient]
+        if trained:
+            share = 1 / len(real.classes)
+            descent = [share * part for part in gradient] if label == 0 else _plus(descent, gradient, share)
+        gradients.append(tuple(part for name, part in zip(names, gradient, strict=True) if name in matched))
+        centres.append(centre.float())
+    stacked = {name: torch.stack(rows) for name, rows in zip(matched, zip(*gradients, strict=True), strict=False)}
+    return Targets(stacked, torch.stack(centres), tuple(descent))
+
+
+def _plus(total: list[Tensor], parts: list[Tensor], share: float) -> list[Tensor]:
+    return list(torch._foreach_add(total, parts, alpha=share))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def prepare(
+    images: Float[Tensor, "n c h w"], real: ImageSet, settings: MatchingSettings, address: tuple[str | int, ...]
+) -> Float[Tensor, "n c h w"]:
+    """Normalise and augment images of one class; equal addresses give equal draws (siamese augmentation)."""
+    images = normalise(images, real.mean, real.std)
+    generator = stream(settings.seed, *address, "augment")
+    return augment(images, settings.augment, generator, shared=True, one=settings.augment_one)
+
+
+def matching_gradient(
+    canvases: Float[Tensor, "n c h w"],
+    mined: Mined | None,
+    learner: Learner,
+    targets: Targets,
+    real: ImageSet,
+    settings: MatchingSettings,
+    outer: int,
+    inner: int,
+) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
+    """Gradient of one matching step with respect to all canvases, and the losses that make it up (sums over classes).
+
+    The matching loss L_g of every class over the grid's views; with mined windows, their own matching loss, whose
+    gradient is multiplied by 1 - utilisation so that it moves idle pixels; with cfc_share > 0, the contrastive loss L_c
+    across classes. The last two gradients are scaled to windows_share and cfc_share of the first one's norm.
+    """
+    cells = grid_regions(settings.factor, real.size, device=canvases.device)[None]
+    total, loss = _views_gradient(canvases, cells, learner, targets, real, settings, outer, inner)
+    losses = {"loss": loss}
+    extra = torch.zeros_like(total)
+    if mined is not None:
+        gradient, losses["mined"] = _views_gradient(
+            canvases, mined.windows, learner, targets, real, settings, outer, inner
+        )
+        if settings.windows_mask:
+            gradient = gradient * (1 - mined.utilisation)[:, None]
+        extra = extra + _share_of(total, gradient, settings.windows_share)
+    if settings.cfc_share > 0 and settings.objective == "gradient":
+        gradient, losses["contrast"] = contrast_gradient(
+            canvases, targets.centres, learner, real, settings, outer, inner
+        )
+        extra = extra + _share_of(total, gradient, settings.cfc_share)
+    return total + extra, losses
+
+
+def _views_gradient(
+    canvases: Tensor,
+    regions: Regions,
+    learner: Learner,
+    targets: Targets,
+    real: ImageSet,
+    settings: MatchingSettings,
+    outer: int,
+    inner: int,
+) -> tuple[Tensor, Tensor]:
+    """Gradient of the matching loss of the views of `regions` with respect to the canvases, and the loss."""
+    net = learner.computing("synthetic" in settings.bfloat16)
+    dtype = next(net.parameters()).dtype
+    total = torch.zeros_like(canvases)
+    losses = []
+    for classes in _together(len(real.classes), settings, regions.shape[1], canvases.device):
+        first, last = classes[0] * settings.ipc, (classes[-1] + 1) * settings.ipc
+        leaf = canvases[first:last].detach().requires_grad_()
+        views = [
+            _some_views(leaf[i * settings.ipc : (i + 1) * settings.ipc], rows, real, settings, outer, inner, label)
+            for i, (label, rows) in enumerate(zip(classes, _rows(regions, classes, settings.ipc), strict=True))
+        ]
+        if settings.objective == "gradient":
+            labels = torch.tensor(classes, device=canvases.device)
+            wanted = {name: rows[classes[0] : classes[-1] + 1] for name, rows in targets.gradients.items()}
+            loss = gradient_matching(net, wanted, torch.stack(views).to(dtype), labels, settings.distance)
+        else:
+            pairs = zip(classes, views, strict=True)
+            loss = torch.stack([feature_matching(net, targets.centres[c], x.to(dtype)) for c, x in pairs]).sum()
+        total[first:last] = torch.autograd.grad(loss, leaf)[0]
+        losses.append(loss.detach())
+    return total, torch.stack(losses).sum()
+
+
+def _together(
+    classes: int, settings: MatchingSettings, regions: int, device: torch.device | str
+) -> Iterator[list[int]]:
+    """Runs of classes that share a pass."""
+    views = min(settings.ipc * regions, settings.batch_views)
+    most = VIEWS_AT_ONCE.get(torch.device(device).type, VIEWS_AT_ONCE_ELSEWHERE)
+    size = max(1, most // views)
+    for first in range(0, classes, size):
+        yield list(range(first, min(classes, first + size)))
+
+
+def _rows(regions: Regions, classes: list[int], ipc: int) -> list[Regions]:
+    """The regions of each class's canvases."""
+    if len(regions) == 1:
+        return [regions] * len(classes)
+    return [regions[label * ipc : (label + 1) * ipc] for label in classes]
+
+
+def _some_views(
+    canvases: Tensor,
+    regions: Regions,
+    real: ImageSet,
+    settings: MatchingSettings,
+    outer: int,
+    inner: int,
+    label: int,
+) -> Tensor:
+    """The augmented views of one class, at most batch_views of them, drawn at the class's address."""
+    address = ("step", outer, inner, real.classes[label])
+    views = crop_resize(canvases, regions, real.size)
+    if len(views) > settings.batch_views:
+        order = torch.randperm(len(views), generator=stream(settings.seed, *address, "views"))
+        views = views[order[: settings.batch_views].to(views.device)]
+    return prepare(views, real, settings, address)
+
+
+def _share_of(whole: Tensor, part: Tensor, share: float) -> Tensor:
+    """`part` scaled so that its norm is `share` of that of `whole`; zeros stay zeros."""
+    return part * (share * whole.norm() / part.norm().clamp_min(1e-12))
+
+
+def contrast_gradient(
+    canvases: Float[Tensor, "n c h w"],
+    centres: Float[Tensor, "k d"],
+    learner: Learner,
+    real: ImageSet,
+    settings: MatchingSettings,
+    outer: int,
+    inner: int,
+) -> tuple[Float[Tensor, "n c h w"], Tensor]:
+    """Gradient of the contrastive loss with respect to all canvases, and the loss.
+
+    centres: mean embedding of each class's real batch under that class's augmentation; the views are augmented alike.
+    With very many views a random part of each class's stands for it (CONTRAST_VIEWS in all).
+    """
+    net = learner.computing("synthetic" in settings.bfloat16)
+    dtype = next(net.parameters()).dtype
+    ipc = settings.ipc
+    cells = grid_regions(settings.factor, real.size, device=canvases.device)[None]
+    most = max(1, CONTRAST_VIEWS // len(real.classes))
+    leaf = canvases.detach().requires_grad_()
+    means = []
+    for label, name in enumerate(real.classes):
+        address = ("step", outer, inner, name)
+        views = crop_resize(leaf[label * ipc : (label + 1) * ipc], cells, real.size)
+        if len(views) > most:
+            kept = torch.randperm(len(views), generator=stream(settings.seed, *address, "contrast"))[:most]
+            views = views[kept.to(views.device)]
+        views = prepare(views, real, settings, address).to(dtype)
+        means.append(net.embed(views).float().mean(0))  # pyright: ignore[reportCallIssue]
+    loss = contrastive_loss(torch.stack(means), centres, settings.cfc_temperature)
+    return torch.autograd.grad(loss, leaf)[0], loss.detach()

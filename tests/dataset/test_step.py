@@ -1,0 +1,172 @@
+"""A matching step against the definition written out, class by class, and its faster forms against the plain one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from distil.dataset import step
+from distil.dataset.matching import advance, initial_state
+from distil.dataset.networks import fresh_learner
+from distil.dataset.step import matching_gradient, prepare, real_targets
+from distil.errors import DistilError
+from distil.functional.distances import gradient_distance
+from distil.functional.gradients import matched_names
+from distil.functional.regions import crop_resize, grid_regions
+from distil.presets import preset
+from distil.rng import stream
+from distil.settings import check_settings
+
+from .conftest import make_images
+
+
+def settings_for(method="idc", ipc=2, **changes):
+    tiny = {"network": "convnet2", "width": 8, "outer": 1, "inner": 3, "batch_real": 6, "network_samples": 6}
+    return replace(preset(method, "custom", ipc), **(tiny | changes))
+
+
+def learner_for(real, settings, **more):
+    return fresh_learner(settings.network, settings.width, real, device="cpu", seed=0, address=("test",), **more)
+
+
+def by_definition(canvases, net, real, settings):
+    """The gradient of one step: every class alone, every batch alone, straight from the papers' equations."""
+    parameters = dict(net.named_parameters())
+    weights = [parameters[name] for name in matched_names(net, settings.layers)]
+    total = torch.zeros_like(canvases)
+    for label, name in enumerate(real.classes):
+        address = ("step", 0, 0, name)
+        images = real.sample_class(label, settings.batch_real, stream(settings.seed, *address, "real"))
+        images = prepare(images, real, settings, address)
+        rows = slice(label * settings.ipc, (label + 1) * settings.ipc)
+        leaf = canvases[rows].clone().requires_grad_()
+        views = crop_resize(leaf, grid_regions(settings.factor, real.size)[None], real.size)
+        views = prepare(views, real, settings, address)
+        wanted = torch.full((len(images),), label)
+        target = torch.autograd.grad(cross_entropy(net(images), wanted), weights)
+        labels = torch.full((len(views),), label)
+        gradient = torch.autograd.grad(cross_entropy(net(views), labels), weights, create_graph=True)
+        total[rows] = torch.autograd.grad(gradient_distance(target, gradient, settings.distance), leaf)[0]
+    return total
+
+
+@pytest.mark.parametrize("distance", ["cosine", "squared", "l1"])
+@pytest.mark.parametrize("together", [1, 8, 16, 1000])
+def test_a_step_is_its_definition_however_many_classes_share_a_pass(monkeypatch, distance, together):
+    real = make_images(classes=5, side=16)
+    settings = settings_for(distance=distance)
+    monkeypatch.setitem(step.VIEWS_AT_ONCE, "cpu", together)
+    learner = learner_for(real, settings)
+    canvases = initial_state(real, settings).canvases
+    targets = real_targets(learner, real, settings, 0, 0)
+    gradient, _ = matching_gradient(canvases, None, learner, targets, real, settings, 0, 0)
+    expected = by_definition(canvases, learner.net, real, settings)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("network", ["convnet3", "resnet10", "vgg11", "alexnet", "vit"])
+def test_every_network_can_take_all_classes_at_once(monkeypatch, network):
+    real = make_images(classes=3, side=16)
+    settings = settings_for(network=network, width=4 if network != "vit" else 12, ipc=1)
+    learner = learner_for(real, settings)
+    canvases = initial_state(real, settings).canvases
+    targets = real_targets(learner, real, settings, 0, 0)
+    gradients = []
+    for together in (1, 1000):
+        monkeypatch.setitem(step.VIEWS_AT_ONCE, "cpu", together)
+        gradients.append(matching_gradient(canvases, None, learner, targets, real, settings, 0, 0)[0])
+    scale = float(gradients[0].abs().max())
+    assert scale > 0
+    torch.testing.assert_close(gradients[1] / scale, gradients[0] / scale, rtol=1e-2, atol=1e-3)
+
+
+def test_the_targets_are_gradients_of_the_mean_loss_and_their_mean_trains_the_network():
+    real = make_images(side=16)
+    settings = settings_for(network_data="matched", augment="none", batch_real=12)
+    learner = learner_for(real, settings)
+    targets = real_targets(learner, real, settings, 0, 0)
+    assert list(targets.gradients) == matched_names(learner.net, "convolutions")
+    whole = (real.images.float() / 255 - 0.5) / 0.25
+    loss = cross_entropy(learner.net(whole), real.labels.long())
+    for mean, expected in zip(targets.descent, torch.autograd.grad(loss, learner.weights), strict=True):
+        torch.testing.assert_close(mean, expected, rtol=1e-3, atol=1e-6)
+    plain = real_targets(learner, real, replace(settings, network_data="real"), 0, 0)
+    assert plain.descent == ()
+    torch.testing.assert_close(plain.gradients, targets.gradients)
+
+
+def test_matched_training_moves_the_network_between_steps_and_not_after_the_last():
+    real = make_images(side=16)
+    settings = settings_for(network_data="matched", inner=2, outer=1, network_lr=0.1)
+    loop = advance(initial_state(real, settings), real, settings, None)
+    weights = [[w.detach().clone() for w in state.learner.weights] for state in loop]
+    fresh = fresh_learner("convnet2", 8, real, device="cpu", seed=settings.seed, address=("network", 0))
+    descent = real_targets(fresh, real, settings, 0, 0).descent
+    for moved, before, gradient in zip(weights[0], fresh.weights, descent, strict=True):
+        expected = before - 0.1 * (gradient + settings.network_weight_decay * before)
+        torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_one_target_serves_several_updates():
+    real = make_images(side=16)
+    settings = settings_for(target_updates=3, inner=1)
+    state = next(iter(advance(initial_state(real, settings), real, settings, None)))
+    learner = fresh_learner("convnet2", 8, real, device="cpu", seed=settings.seed, address=("network", 0))
+    targets = real_targets(learner, real, settings, 0, 0)
+    canvases = initial_state(real, settings).canvases
+    momentum = torch.zeros_like(canvases)
+    for _ in range(3):
+        gradient, _ = matching_gradient(canvases, None, learner, targets, real, settings, 0, 0)
+        momentum = settings.momentum_image * momentum + gradient
+        canvases = canvases - settings.lr_image * momentum
+    torch.testing.assert_close(state.canvases, canvases.clamp(0, 1))
+
+
+@pytest.mark.parametrize("stage", ["real", "synthetic", "real_network_synthetic"])
+def test_bfloat16_is_near_float32_and_is_used(stage):
+    real = make_images(side=16, each=30)
+    settings = settings_for(width=16, batch_real=30)
+    canvases = initial_state(real, settings).canvases
+    gradients = []
+    for bfloat16 in ("none", stage):
+        changed = replace(settings, bfloat16=bfloat16)
+        learner = learner_for(real, changed, bfloat16=True)
+        targets = real_targets(learner, real, changed, 0, 0)
+        gradient, _ = matching_gradient(canvases, None, learner, targets, real, changed, 0, 0)
+        assert gradient.dtype == torch.float32
+        gradients.append(gradient.flatten())
+    plain, low = gradients
+    assert not torch.equal(plain, low)
+    assert float(torch.cosine_similarity(plain, low, dim=0)) > 0.97
+
+
+def test_bfloat16_training_follows_float32():
+    real = make_images(side=16, each=30)
+    ends = []
+    for bfloat16 in ("none", "network"):
+        settings = settings_for(bfloat16=bfloat16, inner=10, network_samples=12, network_batch=12)
+        *_, state = advance(initial_state(real, settings), real, settings, None)
+        ends.append(state.learner)
+    start = fresh_learner("convnet2", 8, real, device="cpu", seed=0, address=("network", 0)).weights
+    moved = [torch.cat([(w - s).detach().flatten() for w, s in zip(e.weights, start, strict=True)]) for e in ends]
+    assert not torch.equal(*moved)
+    assert float(torch.cosine_similarity(*moved, dim=0)) > 0.95
+    for weight, low in zip(ends[1].weights, ends[1].low.parameters(), strict=True):
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight.to(torch.bfloat16), low)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bfloat16": "real_views"}, "--bfloat16 real_views names no stage 'views'"),
+        ({"bfloat16": ""}, "names no stage"),
+        ({"target_updates": 0}, "--target-updates is 0"),
+        ({"network_data": "matched", "objective": "feature"}, "--network-data matched"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused(changes, said):
+    with pytest.raises(DistilError, match=said):
+        check_settings(replace(preset("idc", "custom", 1), **changes))
