@@ -57,6 +57,7 @@ def test_a_step_is_its_definition_however_many_classes_share_a_pass(monkeypatch,
     real = make_images(classes=5, side=16)
     settings = settings_for(distance=distance)
     monkeypatch.setitem(step.VIEWS_AT_ONCE, "cpu", together)
+    monkeypatch.setitem(step.REAL_IMAGES_AT_ONCE, "cpu", together)
     learner = learner_for(real, settings)
     canvases = initial_state(real, settings).canvases
     targets = real_targets(learner, real, settings, 0, 0)
@@ -79,6 +80,21 @@ def test_every_network_can_take_all_classes_at_once(monkeypatch, network):
     scale = float(gradients[0].abs().max())
     assert scale > 0
     torch.testing.assert_close(gradients[1] / scale, gradients[0] / scale, rtol=1e-2, atol=1e-3)
+
+
+def test_targets_are_the_same_however_many_classes_share_a_pass(monkeypatch):
+    real = make_images(classes=5, side=16)
+    settings = settings_for(network_data="matched")
+    learner = learner_for(real, settings)
+    alone = real_targets(learner, real, settings, 0, 0)
+    for together in (12, 1000):
+        monkeypatch.setitem(step.REAL_IMAGES_AT_ONCE, "cpu", together)
+        shared = real_targets(learner, real, settings, 0, 0)
+        torch.testing.assert_close(shared.centres, alone.centres, rtol=1e-4, atol=1e-5)
+        for name, gradient in alone.gradients.items():
+            torch.testing.assert_close(shared.gradients[name], gradient, rtol=1e-3, atol=1e-5)
+        for one, other in zip(shared.descent, alone.descent, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_the_targets_are_gradients_of_the_mean_loss_and_their_mean_trains_the_network():

@@ -2,23 +2,43 @@
 
 from collections.abc import Mapping, Sequence
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distil.functional.distances import gradient_distance, mean_embedding_distance
 from distil.functional.gradients import class_gradient, class_gradients_batched
-from distil.types import Batch
 
 
-def real_gradient(net: nn.Module, weights: Sequence[Tensor], real: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The target of gradient matching: (gradient of the loss on real images, their mean embedding), both constant."""
-    embedding = net.embed(real.images)  # pyright: ignore[reportCallIssue]
-    logits = net.classifier(embedding)  # pyright: ignore[reportCallIssue]
-    return class_gradient(logits, real.labels, weights, differentiable=False), embedding.detach().mean(0)
+def real_gradients(
+    net: nn.Module, names: Sequence[str], images: Float[Tensor, "classes n c h w"], labels: Int[Tensor, " classes"]
+) -> tuple[list[Float[Tensor, "classes ..."]], Float[Tensor, "classes d"]]:
+    """The targets of gradient matching: (gradients of the loss on real images, mean embeddings), constant, float32.
+
+    names: of the weights whose gradients are wanted. labels: the class of each row of images. One gradient a class.
+    """
+    parameters = dict(net.named_parameters())
+    if len(images) == 1:
+        wanted = labels.expand(images.shape[1])
+        embedding = net.embed(images[0])  # pyright: ignore[reportCallIssue]
+        logits = net.classifier(embedding)  # pyright: ignore[reportCallIssue]
+        gradients = class_gradient(logits, wanted, [parameters[name] for name in names], differentiable=False)
+        return [gradient[None].float() for gradient in gradients], embedding.detach().mean(0, keepdim=True).float()
+    constant = {name: weight.detach() for name, weight in parameters.items()}
+    moving = {name: constant.pop(name) for name in names}
+    every = labels[:, None].expand(-1, images.shape[1])
+    gradients = class_gradients_batched(net, moving, images, every, others=constant)
+    with torch.no_grad():
+        embedding = net.embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])  # pyright: ignore[reportCallIssue]
+    return [gradients[name].float() for name in names], embedding.mean(1).float()
 
 
 def gradient_matching(
-    net: nn.Module, target: Mapping[str, Tensor], views: Float[Tensor, "classes n c h w"], labels: Tensor, distance: str
+    net: nn.Module,
+    target: Mapping[str, Tensor],
+    views: Float[Tensor, "classes n c h w"],
+    labels: Int[Tensor, " classes"],
+    distance: str,
 ) -> Float[Tensor, ""]:
     """Distance between real gradients and those of synthetic views, summed over classes; differentiable in the views.
 

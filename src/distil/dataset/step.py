@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distil.dataset.networks import Learner
-from distil.dataset.objectives import feature_matching, gradient_matching, real_gradient
+from distil.dataset.objectives import feature_matching, gradient_matching, real_gradients
 from distil.dataset.policies import Mined
 from distil.functional.augment import augment, normalise
 from distil.functional.contrast import contrastive_loss
@@ -17,14 +17,17 @@ from distil.functional.regions import crop_resize, grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
-from distil.types import Batch, Regions
+from distil.types import Regions
 
 CONTRAST_VIEWS = 1024
 """At most so many synthetic views take part in one evaluation of the contrastive loss."""
 
 VIEWS_AT_ONCE = {"cpu": 128}
 VIEWS_AT_ONCE_ELSEWHERE = 4096
-"""Classes share a pass as long as their views number no more than this: beyond it nothing is gained but memory used."""
+REAL_IMAGES_AT_ONCE = {"cpu": 1}
+REAL_IMAGES_AT_ONCE_ELSEWHERE = 4096
+"""Classes share a pass as long as their images number no more than this: beyond it only memory is used. On the CPU real
+batches are large enough alone."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +49,27 @@ def real_targets(learner: Learner, real: ImageSet, settings: MatchingSettings, o
     matched = matched_names(net, settings.layers)
     trained = settings.network_data == "matched"
     names = list(parameters) if trained else matched
-    weights = [parameters[name] for name in names]
-    gradients: list[tuple[Tensor, ...]] = []
+    dtype = next(iter(parameters.values())).dtype
+    most = REAL_IMAGES_AT_ONCE.get(real.images.device.type, REAL_IMAGES_AT_ONCE_ELSEWHERE)
+    gradients: list[list[Tensor]] = []
     centres = []
-    descent: list[Tensor] = []
-    for label, name in enumerate(real.classes):
-        address = ("step", outer, inner, name)
-        batch = real.sample_class(label, settings.batch_real, stream(settings.seed, *address, "real"))
-        images = prepare(batch, real, settings, address).to(weights[0].dtype)
+    for classes in _together(len(real.classes), settings.batch_real, most):
+        batches = []
+        for label in classes:
+            address = ("step", outer, inner, real.classes[label])
+            images = real.sample_class(label, settings.batch_real, stream(settings.seed, *address, "real"))
+            batches.append(prepare(images, real, settings, address).to(dtype))
+        labels = torch.tensor(classes, device=real.images.device)
         if settings.objective == "feature":
             with torch.no_grad():
-                centres.append(net.embed(images).float().mean(0))  # pyright: ignore[reportCallIssue]
-            continue
-        labels = torch.full((len(images),), label, device=images.device)
-        gradient, centre = real_gradient(net, weights, Batch(images, labels))
-        gradient = [part.float() for part in gradient]
-        if trained:
-            share = 1 / len(real.classes)
-            descent = [share * part for part in gradient] if label == 0 else _plus(descent, gradient, share)
-        gradients.append(tuple(part for name, part in zip(names, gradient, strict=True) if name in matched))
-        centres.append(centre.float())
-    stacked = {name: torch.stack(rows) for name, rows in zip(matched, zip(*gradients, strict=True), strict=False)}
-    return Targets(stacked, torch.stack(centres), tuple(descent))
-
-
-def _plus(total: list[Tensor], parts: list[Tensor], share: float) -> list[Tensor]:
-    return list(torch._foreach_add(total, parts, alpha=share))  # pyright: ignore[reportPrivateImportUsage]
+                centres += [net.embed(images).float().mean(0)[None] for images in batches]  # pyright: ignore[reportCallIssue]
+        else:
+            rows, centre = real_gradients(net, names, torch.stack(batches), labels)
+            gradients.append(rows)
+            centres.append(centre)
+    stacked = {name: torch.cat(rows) for name, rows in zip(names, zip(*gradients, strict=True), strict=False)}
+    descent = tuple(rows.mean(0) for rows in stacked.values()) if trained else ()
+    return Targets({name: stacked[name] for name in matched if name in stacked}, torch.cat(centres), descent)
 
 
 def prepare(
@@ -133,7 +131,9 @@ def _views_gradient(
     dtype = next(net.parameters()).dtype
     total = torch.zeros_like(canvases)
     losses = []
-    for classes in _together(len(real.classes), settings, regions.shape[1], canvases.device):
+    count = min(settings.ipc * regions.shape[1], settings.batch_views)
+    most = VIEWS_AT_ONCE.get(canvases.device.type, VIEWS_AT_ONCE_ELSEWHERE)
+    for classes in _together(len(real.classes), count, most):
         first, last = classes[0] * settings.ipc, (classes[-1] + 1) * settings.ipc
         leaf = canvases[first:last].detach().requires_grad_()
         views = [
@@ -152,13 +152,9 @@ def _views_gradient(
     return total, torch.stack(losses).sum()
 
 
-def _together(
-    classes: int, settings: MatchingSettings, regions: int, device: torch.device | str
-) -> Iterator[list[int]]:
-    """Runs of classes that share a pass."""
-    views = min(settings.ipc * regions, settings.batch_views)
-    most = VIEWS_AT_ONCE.get(torch.device(device).type, VIEWS_AT_ONCE_ELSEWHERE)
-    size = max(1, most // views)
+def _together(classes: int, images: int, most: int) -> Iterator[list[int]]:
+    """Runs of classes that share a pass: together `most` images at most, or one class."""
+    size = max(1, most // images)
     for first in range(0, classes, size):
         yield list(range(first, min(classes, first + size)))
 
