@@ -1,4 +1,6 @@
-"""IDC's loop as its peers write it, on torch alone but for our network, colour and cutout: what speed is measured from.
+"""The loops that speed is measured from: IDC and our first UDD as peers would write them, and a plain judge.
+
+On torch alone but for our network, colour and cutout.
 
 Class by class, the canvases moved after each class, a loss read back each time, the network then trained on real
 images; the random crop gathers pixels from a permuted view, as the published code does.
@@ -7,13 +9,15 @@ images; the random crop gathers pixels from a permuted view, as the published co
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
 
 from distil import ImageSet, MatchingSettings, Protocol, build_network
 from distil.dataset.initial import initial_canvases
+from distil.dataset.policies import mine
 from distil.evaluate.protocols import lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalise
+from distil.functional.contrast import contrastive_loss
 from distil.rng import seed_at, stream
 
 
@@ -67,6 +71,9 @@ def reference_loop(real: ImageSet, settings: MatchingSettings) -> Iterator[Tenso
         canvases.data.clamp_(0, 1)
         for inner in range(settings.inner):
             total = 0.0
+            if settings.policy != "none" and inner == 0 and outer % settings.refresh == 0:
+                windows = chosen_windows(canvases.detach(), net, real, settings)
+            centres: list[Tensor] = []
             for c in range(classes):
                 generator = stream(settings.seed, "reference", outer, inner, c)
                 images = real.sample_class(c, settings.batch_real, generator)
@@ -85,6 +92,26 @@ def reference_loop(real: ImageSet, settings: MatchingSettings) -> Iterator[Tenso
                 total += float(distance.detach())
                 image_optimizer.zero_grad()
                 distance.backward()
+                if settings.policy != "none":
+                    rows = canvases[c * ipc : (c + 1) * ipc]
+                    views = window_views(rows, windows[c * ipc : (c + 1) * ipc], real.size)
+                    views = augmented(normalise(views, real.mean, real.std), settings.augment, generator, shared=True)
+                    loss = cross_entropy(net(views), labels[: len(views)])
+                    gradient = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
+                    pairs = [(a.detach(), b) for a, b in zip(target, gradient, strict=True) if a.dim() == 4]
+                    (settings.windows_share * torch.stack([(a - b).square().sum() for a, b in pairs]).sum()).backward()
+                image_optimizer.step()
+                if settings.cfc_share > 0:
+                    centres.append(net.embed(both[:n].detach()).detach().mean(0))
+            if centres:
+                generator = stream(settings.seed, "reference", outer, inner, "contrast")
+                views = normalise(cut(canvases, factor, real.size), real.mean, real.std)
+                embedded = net.embed(augmented(views, settings.augment, generator, shared=True))
+                means = embedded.unflatten(0, (factor**2, classes, ipc)).mean((0, 2))
+                image_optimizer.zero_grad()
+                (
+                    settings.cfc_share * contrastive_loss(means, torch.stack(centres), settings.cfc_temperature)
+                ).backward()
                 image_optimizer.step()
             if total != total:
                 raise ValueError("the reference loop diverged")
@@ -111,6 +138,30 @@ def cut(canvases: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
         for j in range(factor)
     ]
     return interpolate(torch.cat(cells), size=size, mode="bilinear")
+
+
+def chosen_windows(canvases: Tensor, net: nn.Module, real: ImageSet, settings: MatchingSettings) -> Tensor:
+    """UDD's windows, with the network at hand for a proxy."""
+    return mine(
+        settings.policy,
+        canvases,
+        net,
+        factor=settings.factor,
+        count=settings.windows,
+        mean=real.mean,
+        std=real.std,
+        jitter=settings.jitter,
+        jitter_draws=settings.jitter_draws,
+        generator=stream(settings.seed, "reference", "windows"),
+    ).windows
+
+
+def window_views(canvases: Tensor, windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """Every window of every canvas, enlarged to the whole size."""
+    views = []
+    for canvas, own in zip(canvases, windows.int().tolist(), strict=True):
+        views += [interpolate(canvas[None, :, y1:y2, x1:x2], size=size, mode="bilinear") for x1, y1, x2, y2 in own]
+    return torch.cat(views)
 
 
 def reference_judge(images: Tensor, labels: Tensor, test: ImageSet, protocol: Protocol, width: int, runs: int) -> None:

@@ -436,12 +436,126 @@ def memory(args: argparse.Namespace) -> Iterator[dict]:
                 }
 
 
+def table(path: Path, picture: Path) -> None:
+    """Print the latest measurement of everything in a results file as Markdown, and draw the stages."""
+    latest: dict[tuple, dict] = {}
+    for text in path.read_text().splitlines():
+        line = json.loads(text)
+        kept = (
+            "what",
+            "method",
+            "shape",
+            "classes",
+            "ipc",
+            "lever",
+            "stage",
+            "precision",
+            "of",
+            "value",
+            "views",
+            "step",
+        )
+        latest[tuple(line.get(name) for name in kept)] = line
+    columns = {
+        "steps": {
+            "method": "method",
+            "shape": "shape",
+            "classes": "classes",
+            "images a class": "ipc",
+            "reference s": "seconds_reference",
+            "float32 s": "seconds_exact",
+            "bfloat16 s": "seconds_bf16",
+            "fast s": "seconds_fast",
+            "reference / float32": "reference_over_exact",
+            "reference / bfloat16": "reference_over_bf16",
+            "reference / fast": "reference_over_fast",
+            "float32 / floor": "exact_over_floor",
+            "bfloat16 / floor": "bf16_over_floor",
+            "fast / floor": "fast_over_floor",
+        },
+        "levers": {
+            "lever": "lever",
+            "seconds an update": "seconds_per_update",
+            "times the row before": "over_previous",
+            "times the reference": "over_reference",
+        },
+        "stages": {
+            "shape": "shape",
+            "classes": "classes",
+            "images a class": "ipc",
+            "precision": "precision",
+            "stage": "stage",
+            "seconds": "seconds",
+            "peak MB": "peak_mb",
+        },
+        "growth": {"of": "of", "value": "value", "seconds": "seconds", "peak MB": "peak_mb"},
+        "judge": {
+            "shape": "shape",
+            "views": "views",
+            "plain loop s": "seconds_reference",
+            "ours, one by one s": "seconds_one_by_one",
+            "ours, at once s": "seconds_at_once",
+            "plain / one by one": "reference_over_one_by_one",
+            "plain / at once": "reference_over_at_once",
+        },
+        "memory": {"step": "step", "held MB": "held_mb", "peak MB": "peak_mb"},
+    }
+    for what, names in columns.items():
+        lines = [line for line in latest.values() if line["what"] == what]
+        if not lines:
+            continue
+        print(f"\n### {what}\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+        for line in lines:
+            print(f"| {' | '.join(str(line[name]) for name in names.values())} |")
+    draw_stages([line for line in latest.values() if line["what"] == "stages"], picture)
+
+
+def draw_stages(lines: list[dict], path: Path) -> None:
+    """Stacked bars: where the time of a UDD step goes, for every size measured, in float32 and bfloat16."""
+    from matplotlib.figure import Figure
+
+    parts = ["real gradients", "network training", "synthetic double backward", "contrastive loss", "mining"]
+    sizes = list(dict.fromkeys((x["shape"], x["classes"], x["ipc"]) for x in lines))
+    figure = Figure(figsize=(8, 0.8 + 0.62 * len(sizes)), layout="constrained")
+    axes = figure.subplots()
+    colours = dict(zip(parts, ["#2c5f8a", "#7fb0d6", "#c0392b", "#e59866", "#7d8a5c"], strict=True))
+    names = []
+    for size in sizes:
+        for precision in ("float32", "bfloat16"):
+            own = {
+                x["stage"]: x["seconds"]
+                for x in lines
+                if (x["shape"], x["classes"], x["ipc"]) == size and x["precision"] == precision
+            }
+            whole = {
+                x["stage"]: x["seconds"]
+                for x in lines
+                if (x["shape"], x["classes"], x["ipc"]) == size and x["precision"] == "float32"
+            }
+            scale = sum(whole[part] for part in parts)
+            left = 0.0
+            for part in parts:
+                axes.barh(len(names), own[part] / scale, left=left, color=colours[part], height=0.8)
+                left += own[part] / scale
+            axes.text(left + 0.01, len(names), f"{sum(own[p] for p in parts):.2f} s", va="center", fontsize=8)
+            names.append(f"{size[0]}, {size[1]} classes, {size[2]} a class, {precision}")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("time of a UDD step, as a share of the same step in float32 (mining as if in every step)")
+    axes.set_xlim(0, 1.12)
+    figure.legend(
+        [axes.barh(0, 0, color=colours[part]) for part in parts], parts, loc="outside upper center", ncols=5, fontsize=8
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
 PARTS = {"steps": steps, "levers": levers, "stages": stages, "growth": growth, "judge": judge, "memory": memory}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=list(PARTS))
+    parser.add_argument("part", choices=[*PARTS, "table"])
     parser.add_argument("--method", default="idc", help="idc, udd or udd-jitter")
     parser.add_argument("--shapes", nargs="+", default=["cifar"], choices=list(SHAPES))
     parser.add_argument("--classes", nargs="+", type=int, default=[10])
@@ -454,6 +568,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    if args.part == "table":
+        name = "speed-profile.png" if args.device == "cpu" else f"speed-profile-{args.device}.png"
+        table(RESULTS / f"speed-{args.device}.jsonl", RESULTS.parents[1] / "docs" / "images" / name)
+        return
     torch.set_num_threads(args.threads)
     common = {
         "method": args.method,

@@ -131,6 +131,19 @@ def test_dataset_help_shows_the_published_values(capsys):
     assert flag(["idc", "mnist", "--ipc", "10"], "--distance {cosine,squared,l1}") == "l1"
     assert flag(["--augment-one", "dm", "--out", "here", "cifar10"], "--outer INT") == "20000"
     assert flag(["k-means", "cifar10", "--ipc", "7"], "--ipc INT") == "7"
+    assert flag(["idc", "cifar10", "--recipe", "fast"], "--lr-schedule {constant,cosine}") == "cosine"
+    assert flag(["udd", "--recipe=fast", "mnist"], "--bfloat16 STR") == "real_network_synthetic"
+
+
+def test_a_processor_without_bfloat16_is_told(monkeypatch, capsys, tmp_path):
+    words = ["dataset", "idc", "digits", "--outer", "1", "--inner", "1", "--width", "4", "--validations", "0"]
+    for supported in (True, False):
+        monkeypatch.setattr(cli, "_computes_bfloat16", lambda device, answer=supported: answer)
+        for bfloat16 in ("real", "none"):
+            out = str(tmp_path / f"{supported}-{bfloat16}")
+            assert main([*words, "--device", "cpu", "--bfloat16", bfloat16, "--out", out]) == 0
+            told = "no bfloat16 arithmetic" in capsys.readouterr().out
+            assert told == (bfloat16 == "real" and not supported)
 
 
 def test_the_method_is_no_flag(capsys):
@@ -159,6 +172,8 @@ def test_misspelt_flag(capsys):
         (["dataset", "digits", "idc"], "METHOD comes before SOURCE: distil dataset idc digits"),
         (["dataset"], "give a METHOD and a SOURCE: distil dataset idc digits."),
         (["dataset", "idc"], "give a SOURCE after idc: mnist,"),
+        (["dataset", "idc", "digits", "--recipe", "quick"], "unknown recipe 'quick'. Recipes: published, fast."),
+        (["dataset", "dm", "digits", "--recipe", "fast"], "dm has no recipe 'fast': idc, udd, udd-jitter have one."),
         (["dataset", "idc", "digits", "--ipc", "0"], "--ipc is 0: ask for at least 1"),
         (["dataset", "idc", "digits", "--ipc", "-3"], "--ipc is -3: ask for at least 1"),
         (["dataset", "idc", "digits", "--lr-image", "nan"], "--lr-image is nan: give a finite number"),

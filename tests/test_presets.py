@@ -49,6 +49,17 @@ def test_every_preset_is_sound_and_survives_json(name, key, ipc):
     assert settings_from_dict(asdict(settings)) == settings
 
 
+@pytest.mark.parametrize("name", ["idc", "udd", "udd-jitter"])
+@pytest.mark.parametrize("key", [*DATASETS, "custom"])
+def test_the_fast_recipe_costs_less_and_is_the_same_method(name, key):
+    fast, published = preset(name, key, 10, "fast"), preset(name, key, 10)
+    check_settings(fast)
+    same = {"method", "ipc", "factor", "init", "objective", "layers", "policy", "windows", "augment", "cfc_share"}
+    assert all(getattr(fast, field) == getattr(published, field) for field in same)
+    if key != "digits":
+        assert fast.outer * fast.inner <= published.outer * published.inner / 50
+
+
 @pytest.mark.parametrize(("ipc", "inner", "epochs"), [(1, 1, 1), (10, 10, 50), (50, 50, 10)])
 @pytest.mark.parametrize("method", ["dc", "dsa"])
 def test_dc_and_dsa_loops(method, ipc, inner, epochs):

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import os
+import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -149,6 +150,10 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 class RunFlags:
     """Where images come from and results go."""
 
+    recipe: Annotated[
+        Literal["published", "fast"],
+        arg(help="Whose values the settings start from: the paper's, or ours for little time (idc, udd, udd-jitter)."),
+    ] = "published"
     out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
     root: Root = None
     size: Size = None
@@ -204,9 +209,9 @@ def dataset() -> None:
 
 
 def _dataset(words: list[str]) -> None:
-    """The flags of a run are the fields of its settings, and their defaults the published preset: so METHOD, SOURCE
-    and --ipc are read first."""
-    positional, ipc = _peek(words)
+    """The flags of a run are the fields of its settings, and their defaults the preset: so METHOD, SOURCE, --ipc and
+    --recipe are read first."""
+    positional, ipc, recipe = _peek(words)
     wants_help = bool({"-h", "--help"} & set(words))
     if any(word == "--resume" or word.startswith("--resume=") for word in words):
         if positional:
@@ -223,7 +228,7 @@ def _dataset(words: list[str]) -> None:
     if method in DATASETS and source in METHODS:
         raise DistilError(f"METHOD comes before SOURCE: distil dataset {source} {method}")
     key = source_key(source or "custom")
-    default = preset(method, key, ipc)
+    default = preset(method, key, ipc, recipe)
     if not source and not wants_help:
         raise DistilError(f"give a SOURCE after {method}: {', '.join(DATASETS)}, a folder, FILE.npz or hf:NAME.")
     kind = CoresetFlags if isinstance(default, CoresetSettings) else MatchingFlags
@@ -231,6 +236,8 @@ def _dataset(words: list[str]) -> None:
     where = "a source of your own" if key == "custom" else key
     about = f"\nThe defaults of the settings are those of {method} on {where} at {ipc} per class;\n"
     about += f"distil methods {method} tells where each comes from."
+    if recipe != "published":
+        about = f"\nThe defaults of the settings are our own, of the recipe {recipe}: see docs/speed.md."
 
     def start_run_with(
         method: Positional[MethodWord],
@@ -251,13 +258,14 @@ def _start_run_without_method(
     """Only for its help text."""
 
 
-def _peek(words: Sequence[str]) -> tuple[list[str], int]:
-    """The positional words, and the value of --ipc (1 if it is absent or no number: the parser will complain)."""
+def _peek(words: Sequence[str]) -> tuple[list[str], int, str]:
+    """The positional words, and the values of --ipc (1 if it is absent or no number: the parser will complain) and of
+    --recipe."""
     switches = {"-h", "--help", "--download"}
     for kind in (CoresetSettings, MatchingSettings):
         names = [field.name.replace("_", "-") for field in fields(kind) if field.type is bool]
         switches |= {f"--{negation}{name}" for name in names for negation in ("", "no-")}
-    positional, ipc, left = [], "1", list(words)
+    positional, ipc, recipe, left = [], "1", "published", list(words)
     while left:
         word = left.pop(0)
         if not word.startswith("-"):
@@ -271,10 +279,9 @@ def _peek(words: Sequence[str]) -> tuple[list[str], int]:
             value = left.pop(0) if left else ""
         if flag == "--ipc":
             ipc = value
-    try:
-        return positional, int(ipc)
-    except ValueError:
-        return positional, 1
+        if flag == "--recipe":
+            recipe = value
+    return positional, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, recipe
 
 
 def _plain(flags: Settings) -> Settings:
@@ -294,6 +301,8 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
             "--out."
         )
     device = _device(run.device)
+    if isinstance(settings, MatchingSettings) and settings.bfloat16 != "none" and not _computes_bfloat16(device):
+        print("This processor has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
     source = _open(word, run.root, run.size, run.download)
     manifest = {
         "format_version": RUN_FORMAT,
@@ -314,6 +323,16 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
         if _forgotten_if_nothing_happened(folder) and isinstance(error, Interrupted):
             raise Interrupted("interrupted before the first step: nothing was kept") from error
         raise
+
+
+def _computes_bfloat16(device: str) -> bool:
+    """False where bfloat16 is known to be emulated: x86 processors without its instructions."""
+    import torch
+
+    if device != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is None or check() for check in checks)
 
 
 def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:

@@ -13,6 +13,9 @@ DATASETS = ("mnist", "fashionmnist", "svhn", "cifar10", "cifar100", "digits")
 
 CLASSES = {"cifar100": 100}
 
+RECIPES = ("published", "fast")
+"""Whose numbers a preset holds: the papers', or ours for little time."""
+
 DSA_OPERATIONS = "color_crop_cutout_flip_scale_rotate"
 UPRIGHT = ("mnist", "svhn", "digits")
 """Digits: a mirrored one is another sign, so nothing is flipped."""
@@ -50,10 +53,12 @@ def source_key(spec: str) -> str:
     return stem if word.endswith(".npz") and stem in DATASETS else "custom"
 
 
-def preset(method: str, key: str, ipc: int) -> Settings:
+def preset(method: str, key: str, ipc: int, recipe: str = "published") -> Settings:
     """The settings of a method for a data set and a number of images per class.
 
-    key: a name in DATASETS, or "custom". Raises: DistilError on an unknown method, with the nearest name.
+    key: a name in DATASETS, or "custom". recipe: "published", or "fast" for our own settings of IDC and UDD, which get
+    near it in minutes (docs/speed.md). Raises: DistilError on an unknown method, with the nearest name, and on a recipe
+    that the method does not have.
     """
     if method not in METHODS:
         near = difflib.get_close_matches(method, METHODS, n=1)
@@ -61,7 +66,15 @@ def preset(method: str, key: str, ipc: int) -> Settings:
         raise DistilError(f"unknown method {method!r}.{hint} Methods: {', '.join(METHODS)}.")
     if ipc < 1:
         raise DistilError(f"--ipc is {ipc}: ask for at least 1 image per class.")
-    return METHODS[method].settings(key, ipc)
+    settings = METHODS[method].settings(key, ipc)
+    if recipe == "published":
+        return settings
+    if recipe not in RECIPES:
+        raise DistilError(f"unknown recipe {recipe!r}. Recipes: {', '.join(RECIPES)}.")
+    if not isinstance(settings, MatchingSettings) or settings.network_data != "real":
+        having = [name for name in METHODS if name.startswith(("idc", "udd"))]
+        raise DistilError(f"{method} has no recipe {recipe!r}: {', '.join(having)} have one.")
+    return _fast(settings)
 
 
 def _coreset(rule: str) -> Callable[[str, int], CoresetSettings]:
@@ -190,6 +203,21 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
     return settings
 
 
+def _fast(settings: MatchingSettings) -> MatchingSettings:
+    """Our own settings for minutes instead of days, chosen on held-out training images: docs/speed.md."""
+    return replace(
+        settings,
+        distance="squared",
+        outer=min(settings.outer, 200),
+        inner=10,
+        lr_image=0.015 * settings.ipc * 128 / settings.width,
+        lr_schedule="cosine",
+        network_data="matched",
+        network_lr=0.1,
+        bfloat16="real_network_synthetic",
+    )
+
+
 def _for_digits(settings: MatchingSettings) -> MatchingSettings:
     """Our own settings for the embedded digits, sized for two CPU cores: about a minute a run."""
     if settings.objective == "feature":
@@ -216,6 +244,7 @@ _COMMON_SOURCES = {
     "validations": _OURS_ALONE,
     "storage": "ours; the papers keep four bytes a value",
     "target_updates": "one in all the papers",
+    "lr_schedule": "constant in all the papers",
     "bfloat16": "none in all the papers",
     "seed": _OURS_ALONE,
 }

@@ -66,6 +66,8 @@ class MatchingSettings:
     """At most so many synthetic views of a class in a matching step."""
     lr_image: float = 5e-3
     """Learning rate of the canvases."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate of the canvases over the run: constant, or falling to zero along half a cosine."""
     lr_space: Literal["pixel", "normalised"] = "pixel"
     """Units of the learning rate: pixels in [0, 1], or pixels after division by the standard deviation."""
     momentum_image: float = 0.5

@@ -201,10 +201,18 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(real, tmp_path):
     assert a != c
 
 
-@pytest.mark.parametrize("method", MATCHING)
+FAST = {
+    "network_data": "matched",
+    "bfloat16": "real_network_synthetic",
+    "lr_schedule": "cosine",
+    "target_updates": 2,
+}
+
+
+@pytest.mark.parametrize(("method", "changes"), [*((method, {}) for method in MATCHING), ("idc", FAST), ("udd", FAST)])
 @pytest.mark.parametrize("stop", [2, 3])
-def test_a_restored_state_goes_on_bit_for_bit(real, method, stop):
-    settings = tiny(method)
+def test_a_restored_state_goes_on_bit_for_bit(real, method, changes, stop):
+    settings = tiny(method, **changes)
     proxy = _proxy(real) if method.startswith("udd") else None
     state = initial_state(real, settings)
     for _ in advance(state, real, settings, proxy):

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from distil.dataset import step
-from distil.dataset.matching import advance, initial_state
+from distil.dataset.matching import advance, initial_state, lr_image_at
 from distil.dataset.networks import fresh_learner
 from distil.dataset.step import matching_gradient, prepare, real_targets
 from distil.errors import DistilError
@@ -186,3 +186,24 @@ def test_bfloat16_training_follows_float32():
 def test_what_cannot_be_computed_is_refused(changes, said):
     with pytest.raises(DistilError, match=said):
         check_settings(replace(preset("idc", "custom", 1), **changes))
+
+
+def test_the_cosine_schedule_starts_at_the_learning_rate_and_ends_near_zero():
+    settings = settings_for(lr_schedule="cosine", lr_image=0.4, outer=10, inner=10)
+    rates = [lr_image_at(step, settings) for step in range(100)]
+    assert rates[0] == 0.4
+    assert rates[50] == pytest.approx(0.2)
+    assert 0 < rates[-1] < 0.001
+    assert rates == sorted(rates, reverse=True)
+    assert lr_image_at(99, replace(settings, lr_schedule="constant")) == 0.4
+
+
+def test_the_schedule_moves_the_canvases():
+    real = make_images(side=16)
+    ends = []
+    for schedule in ("constant", "cosine"):
+        settings = settings_for(lr_schedule=schedule, inner=2, augment="none")
+        states = [s.canvases.clone() for s in advance(initial_state(real, settings), real, settings, None)]
+        ends.append(states)
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert not torch.equal(ends[0][1], ends[1][1])

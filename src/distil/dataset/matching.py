@@ -6,6 +6,7 @@ and going on gives the same canvases, bit for bit on the CPU.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import cos, pi
 
 import torch
 from jaxtyping import Float
@@ -116,7 +117,7 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
                 state.canvases, state.mined, learner, targets, real, settings, outer, inner
             )
             state.momentum.mul_(settings.momentum_image).add_(gradient)
-            state.canvases.sub_(settings.lr_image * scale * state.momentum)
+            state.canvases.sub_(lr_image_at(state.step, settings) * scale * state.momentum)
         if inner < settings.inner - 1:
             if settings.network_data == "real":
                 train_on_real(learner, real, settings.network_samples, training, settings.seed, "network", outer, inner)
@@ -131,6 +132,13 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
         if state.step == total_steps(settings):
             state.canvases.clamp_(0, 1)
         yield state
+
+
+def lr_image_at(step: int, settings: MatchingSettings) -> float:
+    """Learning rate of the canvases in the matching step that is number `step` (from 0)."""
+    if settings.lr_schedule == "constant":
+        return settings.lr_image
+    return settings.lr_image * (1 + cos(pi * step / total_steps(settings))) / 2
 
 
 def _fresh(real: ImageSet, settings: MatchingSettings, outer: int, device: torch.device | str) -> Learner:
