@@ -5,10 +5,11 @@
     python benchmarks/curve.py judge CIFAR10.npz FOLDER --protocol quick --width 32 --runs 3
     python benchmarks/curve.py picture FOLDER FOLDER ... --to docs/images/curve.png
 
-`run` saves the canvases at minutes that grow by 1.6; saving does not count as time. Reference: benchmarks/
-reference.py. Ours: the product's loop from the method's preset, with what --set changes, freed memory kept. A tenth of
-the training images is held out, as always; `judge` tests every saved set on the test images, or with --held-out on
-those, selects nothing, and adds its lines to FOLDER/curve.jsonl (copy it to benchmarks/results to keep it).
+`run` saves the canvases at minutes that grow by 1.6, until --minutes or, with outer among --set, to the end of its
+schedule; saving does not count as time. Reference: benchmarks/reference.py. Ours: the product's loop from the
+method's preset, with what --set changes, freed memory kept. A tenth of the training images is held out, as always; `judge` tests every saved
+set on the test images, or with --held-out on those, selects nothing, and adds its lines to FOLDER/curve.jsonl (copy it
+to benchmarks/results to keep it).
 """
 
 import argparse
@@ -23,7 +24,7 @@ import torch
 
 from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.distilling import _result
-from distil.dataset.matching import State, advance, initial_state
+from distil.dataset.matching import State, advance, initial_state, total_steps
 from distil.memory import freed_memory_kept
 from reference import reference_loop
 
@@ -37,7 +38,9 @@ def value_of(text: str):
 
 def settings_of(args: argparse.Namespace, key: str) -> MatchingSettings:
     changes = {name: value_of(text) for name, text in (item.split("=", 1) for item in args.set)}
-    return replace(preset(args.method, key, args.ipc), seed=args.seed, validation=0.1, outer=10**6, **changes)
+    return replace(
+        preset(args.method, key, args.ipc), **({"seed": args.seed, "validation": 0.1, "outer": 10**6} | changes)
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,17 +58,20 @@ def run(args: argparse.Namespace) -> None:
         memory = freed_memory_kept()
         loop = (state.canvases for state in advance(initial_state(kept, settings), kept, settings, None))
     with memory:
-        while spent < 60 * args.minutes:
+        while True:
             began = time.perf_counter()
             canvases = next(loop)
             spent += time.perf_counter() - began
             step += 1
-            if spent >= 60 * due or spent >= 60 * args.minutes:
+            last = spent >= 60 * args.minutes or step == total_steps(settings)
+            if spent >= 60 * due or last:
                 state = State(step, canvases.clone(), torch.zeros_like(canvases))
                 _result(state, kept, source.train, settings, None).save(args.folder / f"{step:07d}.safetensors")
                 with open(args.folder / "times.jsonl", "a") as file:
                     file.write(json.dumps({"step": step, "minutes": round(spent / 60, 3)}) + "\n")
                 due = max(due * 1.6, spent / 60 * 1.05)
+            if last:
+                return
 
 
 def judge(args: argparse.Namespace) -> None:
