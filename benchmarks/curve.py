@@ -7,9 +7,9 @@
 
 `run` saves the canvases at minutes that grow by 1.6, until --minutes or, with outer among --set, to the end of its
 schedule; saving does not count as time. Reference: benchmarks/reference.py. Ours: the product's loop from the
-method's preset, with what --set changes, freed memory kept. A tenth of the training images is held out, as always; `judge` tests every saved
-set on the test images, or with --held-out on those, selects nothing, and adds its lines to FOLDER/curve.jsonl (copy it
-to benchmarks/results to keep it).
+method's preset, with what --set changes, freed memory kept. A tenth of the training images is held out, as always;
+`judge` tests every saved set on the test images, or with --held-out on those, selects nothing, and adds its lines to
+FOLDER/curve.jsonl (copy it to benchmarks/results to keep it).
 """
 
 import argparse
