@@ -74,7 +74,7 @@ class MatchingSettings:
     """Momentum of the canvases."""
 
     target_updates: int = 1
-    """Updates of the canvases that one computation of the real gradients serves."""
+    """Matching steps that one computation of a network's real gradients serves, in random order over its ages."""
 
     network_data: Literal["none", "real", "synthetic", "matched"] = "real"
     """What the network is trained on between matching steps; matched: one update by the step's own real gradients."""
@@ -170,6 +170,11 @@ def check_settings(settings: Settings) -> None:
             raise DistilError(
                 f"--bfloat16 {settings.bfloat16} names no stage {unknown[0]!r}: join some of {', '.join(STAGES)} by "
                 "underscores, or give none."
+            )
+        if settings.target_updates > 1 and settings.network_data == "synthetic":
+            raise DistilError(
+                f"--target-updates {settings.target_updates} computes a network's real gradients beforehand, and "
+                "--network-data synthetic trains it on the canvases as they change: use --target-updates 1."
             )
         if settings.network_data == "matched" and settings.objective != "gradient":
             raise DistilError(

@@ -125,19 +125,29 @@ def test_matched_training_moves_the_network_between_steps_and_not_after_the_last
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
-def test_one_target_serves_several_updates():
+@pytest.mark.parametrize("network_data", ["real", "matched", "none"])
+def test_targets_of_all_ages_serve_several_steps_in_random_order(network_data):
     real = make_images(side=16)
-    settings = settings_for(target_updates=3, inner=1)
-    state = next(iter(advance(initial_state(real, settings), real, settings, None)))
+    settings = settings_for(target_updates=3, inner=4, network_data=network_data)
+    *_, state = advance(initial_state(real, settings), real, settings, None)
+    assert state.step == 12
     learner = fresh_learner("convnet2", 8, real, device="cpu", seed=settings.seed, address=("network", 0))
-    targets = real_targets(learner, real, settings, 0, 0)
-    canvases = initial_state(real, settings).canvases
+    ages = []
+    plain = replace(settings, target_updates=1)
+    for before in advance(initial_state(real, plain), real, plain, None):
+        ages.append((learner.frozen(), real_targets(learner, real, settings, 0, before.step - 1)))
+        learner = before.learner.frozen()
+    canvases, seen = initial_state(real, settings).canvases, []
     momentum = torch.zeros_like(canvases)
-    for _ in range(3):
-        gradient, _ = matching_gradient(canvases, None, learner, targets, real, settings, 0, 0)
-        momentum = settings.momentum_image * momentum + gradient
-        canvases = canvases - settings.lr_image * momentum
-    torch.testing.assert_close(state.canvases, canvases.clamp(0, 1))
+    for visit in range(3):
+        for inner in torch.randperm(4, generator=stream(settings.seed, "visit", 0, visit)).tolist():
+            old, targets = ages[inner]
+            gradient, _ = matching_gradient(canvases, None, old, targets, real, settings, 0, inner)
+            momentum = settings.momentum_image * momentum + gradient
+            canvases = canvases - settings.lr_image * momentum
+            seen.append(inner)
+    assert seen != sorted(seen)
+    torch.testing.assert_close(state.canvases, canvases.clamp(0, 1), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("stage", ["real", "synthetic", "real_network_synthetic"])
@@ -181,6 +191,7 @@ def test_bfloat16_training_follows_float32():
         ({"bfloat16": ""}, "names no stage"),
         ({"target_updates": 0}, "--target-updates is 0"),
         ({"network_data": "matched", "objective": "feature"}, "--network-data matched"),
+        ({"network_data": "synthetic", "target_updates": 2}, "--target-updates 2 computes"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(changes, said):

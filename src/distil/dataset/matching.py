@@ -5,7 +5,7 @@ and going on gives the same canvases, bit for bit on the CPU.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import cos, pi
 
 import torch
@@ -22,7 +22,7 @@ from distil.dataset.networks import (
     training_of,
 )
 from distil.dataset.policies import Mined, mine
-from distil.dataset.step import matching_gradient, real_targets
+from distil.dataset.step import Targets, matching_gradient, real_targets
 from distil.functional.regions import crop_resize, grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
@@ -80,7 +80,7 @@ def restored_state(
 
 def total_steps(settings: MatchingSettings) -> int:
     """Matching steps of a whole run."""
-    return settings.outer * settings.inner
+    return settings.outer * settings.inner * settings.target_updates
 
 
 def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None) -> Iterator[State]:
@@ -90,8 +90,12 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
     policies that need one.
 
     Each of `outer` fresh networks serves `inner` matching steps. In a step every class's real batch and synthetic
-    views, augmented alike, are matched and all canvases move `target_updates` times; then the network is trained. The
-    canvases are clamped to [0, 1] with each fresh network and at the end.
+    views, augmented alike, are matched and all canvases move once; then the network is trained. The canvases are
+    clamped to [0, 1] with each fresh network and at the end.
+
+    With target_updates above 1, a network's real targets at all its `inner` ages are computed first, since they do not
+    depend on the canvases, and then each serves so many steps, in random order.
+
     Differs: IDC moves the canvases after every class; with the network fixed within the step only the moment at which
     the momentum acts differs. DC, DSA and DM work on normalised pixels without a clamp; here the learning rate carries
     the normalisation.
@@ -100,38 +104,69 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
     scale = torch.ones(1, real.channels, 1, 1, device=device)
     if settings.lr_space == "normalised":
         scale = torch.tensor(real.std, device=device).view(1, -1, 1, 1).square()
-    training = training_of(settings)
+    ages: list[Age] = []
     while state.step < total_steps(settings):
-        outer, inner = divmod(state.step, settings.inner)
-        if inner == 0:
-            state.learner = _fresh(real, settings, outer, device)
+        outer, within = divmod(state.step, settings.inner * settings.target_updates)
+        if within == 0:
             state.canvases.clamp_(0, 1)
             if _windows_due(settings, outer, state.mined is None):
                 state.mined = _mine(state.canvases, real, settings, proxy, outer)
-        learner = state.learner
-        if learner is None:
-            raise ValueError("a state in the middle of an outer iteration has no network")
-        targets = real_targets(learner, real, settings, outer, inner)
-        for _ in range(settings.target_updates):
-            gradient, state.losses = matching_gradient(
-                state.canvases, state.mined, learner, targets, real, settings, outer, inner
-            )
-            state.momentum.mul_(settings.momentum_image).add_(gradient)
-            state.canvases.sub_(lr_image_at(state.step, settings) * scale * state.momentum)
-        if inner < settings.inner - 1:
-            if settings.network_data == "real":
-                train_on_real(learner, real, settings.network_samples, training, settings.seed, "network", outer, inner)
-            elif settings.network_data == "matched":
-                train_by_gradient(learner, targets.descent, training)
-            elif settings.network_data == "synthetic":
-                views = decode(state.canvases, state.mined, settings, len(real.classes))
-                train_on_views(
-                    learner, views, settings.network_epochs, training, real, settings.seed, "network", outer, inner
-                )
+        if settings.target_updates == 1:
+            if within == 0:
+                state.learner = _fresh(real, settings, outer, device)
+            if state.learner is None:
+                raise ValueError("a state in the middle of an outer iteration has no network")
+            age = Age(state.learner, real_targets(state.learner, real, settings, outer, within), within)
+        else:
+            if within == 0 or not ages:
+                ages = _all_ages(real, settings, outer, device)
+            visit, turn = divmod(within, settings.inner)
+            age = ages[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
+        gradient, state.losses = matching_gradient(
+            state.canvases, state.mined, age.learner, age.targets, real, settings, outer, age.inner
+        )
+        state.momentum.mul_(settings.momentum_image).add_(gradient)
+        state.canvases.sub_(lr_image_at(state.step, settings) * scale * state.momentum)
+        if settings.target_updates == 1 and within < settings.inner - 1:
+            _train(age, state, real, settings, outer)
         state.step += 1
         if state.step == total_steps(settings):
             state.canvases.clamp_(0, 1)
         yield state
+
+
+@dataclass(frozen=True)
+class Age:
+    """A network after `inner` rounds of training, and its real targets."""
+
+    learner: Learner
+    targets: Targets
+    inner: int
+
+
+def _all_ages(real: ImageSet, settings: MatchingSettings, outer: int, device: torch.device | str) -> list[Age]:
+    """A fresh network at every age that its matching steps see."""
+    learner = _fresh(real, settings, outer, device)
+    ages = []
+    for inner in range(settings.inner):
+        age = Age(learner, real_targets(learner, real, settings, outer, inner), inner)
+        ages.append(replace(age, learner=learner.frozen()))
+        if inner < settings.inner - 1:
+            _train(age, None, real, settings, outer)
+    return ages
+
+
+def _train(age: Age, state: State | None, real: ImageSet, settings: MatchingSettings, outer: int) -> None:
+    """Train the network from one age to the next; `state` is needed where it learns the synthetic views."""
+    training = training_of(settings)
+    address = ("network", outer, age.inner)
+    if settings.network_data == "real":
+        train_on_real(age.learner, real, settings.network_samples, training, settings.seed, *address)
+    elif settings.network_data == "matched":
+        train_by_gradient(age.learner, age.targets.descent, training)
+    elif settings.network_data == "synthetic" and state is not None:
+        views = decode(state.canvases, state.mined, settings, len(real.classes))
+        train_on_views(age.learner, views, settings.network_epochs, training, real, settings.seed, *address)
 
 
 def lr_image_at(step: int, settings: MatchingSettings) -> float:

@@ -34,6 +34,10 @@ class Learner:
         """The network to compute with: the bfloat16 copy where that is asked for."""
         return self.low if bfloat16 and self.low is not None else self.net
 
+    def frozen(self) -> "Learner":
+        """The network as it is now, to compute with; it is not trained on."""
+        return Learner(copy.deepcopy(self.net), [], copy.deepcopy(self.low))
+
     @torch.no_grad()
     def refresh_low(self) -> None:
         """Bring the copy up to date after the weights have changed."""

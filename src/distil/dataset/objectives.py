@@ -13,7 +13,7 @@ from distil.functional.gradients import class_gradient, class_gradients_batched
 def real_gradients(
     net: nn.Module, names: Sequence[str], images: Float[Tensor, "classes n c h w"], labels: Int[Tensor, " classes"]
 ) -> tuple[list[Float[Tensor, "classes ..."]], Float[Tensor, "classes d"]]:
-    """The targets of gradient matching: (gradients of the loss on real images, mean embeddings), constant, float32.
+    """The targets of gradient matching: (gradients of the loss on real images, mean embeddings), constant.
 
     names: of the weights whose gradients are wanted. labels: the class of each row of images. One gradient a class.
     """
@@ -23,14 +23,14 @@ def real_gradients(
         embedding = net.embed(images[0])  # pyright: ignore[reportCallIssue]
         logits = net.classifier(embedding)  # pyright: ignore[reportCallIssue]
         gradients = class_gradient(logits, wanted, [parameters[name] for name in names], differentiable=False)
-        return [gradient[None].float() for gradient in gradients], embedding.detach().mean(0, keepdim=True).float()
+        return [gradient[None] for gradient in gradients], embedding.detach().mean(0, keepdim=True).float()
     constant = {name: weight.detach() for name, weight in parameters.items()}
     moving = {name: constant.pop(name) for name in names}
     every = labels[:, None].expand(-1, images.shape[1])
     gradients = class_gradients_batched(net, moving, images, every, others=constant)
     with torch.no_grad():
         embedding = net.embed(images.flatten(0, 1)).unflatten(0, images.shape[:2])  # pyright: ignore[reportCallIssue]
-    return [gradients[name].float() for name in names], embedding.mean(1).float()
+    return [gradients[name] for name in names], embedding.mean(1).float()
 
 
 def gradient_matching(
@@ -57,8 +57,14 @@ def gradient_matching(
         matched = {name: constant.pop(name) for name in target}
         every = labels[:, None].expand(-1, views.shape[1])
         rows = list(class_gradients_batched(net, matched, views, every, others=constant).values())
-    pairs = [(a.flatten(0, 1), b.flatten(0, 1).to(a.dtype)) for a, b in zip(target.values(), rows, strict=True)]
+    pairs = [(_wide(a), _wide(b)) for a, b in zip(target.values(), rows, strict=True)]
     return gradient_distance([a for a, _ in pairs], [b for _, b in pairs], distance)
+
+
+def _wide(gradients: Float[Tensor, "classes rows ..."]) -> Float[Tensor, "all ..."]:
+    """The rows of all classes, in float32 at least."""
+    rows = gradients.flatten(0, 1)
+    return rows.float() if rows.dtype == torch.bfloat16 else rows
 
 
 def feature_matching(net: nn.Module, target: Float[Tensor, " d"], views: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:

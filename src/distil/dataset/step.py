@@ -35,7 +35,7 @@ class Targets:
     """What the real images of every class ask for, in one network under one augmentation."""
 
     gradients: dict[str, Float[Tensor, "k ..."]]
-    """Gradient of each matched weight, one a class; empty when embeddings are matched."""
+    """Gradient of each matched weight, one a class, in its own precision; empty when embeddings are matched."""
     centres: Float[Tensor, "k d"]
     """Mean embedding of each class."""
     descent: tuple[Tensor, ...]
@@ -68,7 +68,7 @@ def real_targets(learner: Learner, real: ImageSet, settings: MatchingSettings, o
             gradients.append(rows)
             centres.append(centre)
     stacked = {name: torch.cat(rows) for name, rows in zip(names, zip(*gradients, strict=True), strict=False)}
-    descent = tuple(rows.mean(0) for rows in stacked.values()) if trained else ()
+    descent = tuple(rows.float().mean(0) for rows in stacked.values()) if trained else ()
     return Targets({name: stacked[name] for name in matched if name in stacked}, torch.cat(centres), descent)
 
 
