@@ -3,7 +3,7 @@
     python benchmarks/curve.py run CIFAR10.npz reference FOLDER --minutes 40 --set width=32 lr_image=0.02 inner=10
     python benchmarks/curve.py run CIFAR10.npz ours FOLDER --minutes 10 --set width=32 network_data=matched
     python benchmarks/curve.py judge CIFAR10.npz FOLDER --protocol quick --width 32 --runs 3
-    python benchmarks/curve.py picture FOLDER FOLDER ... --to docs/images/curve.png
+    python benchmarks/curve.py picture FOLDER/curve.jsonl ... --to docs/images/curve.png
 
 `run` saves the canvases at minutes that grow by 1.6, until --minutes or, with outer among --set, to the end of its
 schedule; saving does not count as time. Reference: benchmarks/reference.py. Ours: the product's loop from the
@@ -18,7 +18,9 @@ import time
 from ast import literal_eval
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from math import log2
 from pathlib import Path
+from statistics import fmean, stdev
 
 import torch
 
@@ -98,20 +100,43 @@ def judge(args: argparse.Namespace) -> None:
         print(point, flush=True)
 
 
+def summary(paths: list[Path]) -> dict[str, list[tuple[float, float, float, int]]]:
+    """By arm: (minutes, mean accuracy, standard deviation, seeds) of every point that the seeds share.
+
+    The reference is read along its runs, point by point in time; of ours each run counts at its end, since its learning
+    rate falls to zero there, and runs of equally many steps belong together.
+    """
+    grouped: dict[tuple[str, int], list[dict]] = {}
+    for path in paths:
+        points = [json.loads(line) for line in path.read_text().splitlines()]
+        for point in points if points[0]["arm"] == "reference" else points[-1:]:
+            place = round(6 * log2(point["minutes"])) if point["arm"] == "reference" else point["step"]
+            grouped.setdefault((point["arm"], place), []).append(point)
+    rows: dict[str, list[tuple[float, float, float, int]]] = {}
+    for (arm, _), points in sorted(grouped.items()):
+        means = [fmean(point["accuracies"]) for point in points]
+        spread = stdev(means) if len(means) > 1 else 0.0
+        rows.setdefault(arm, []).append((fmean(p["minutes"] for p in points), fmean(means), spread, len(means)))
+    return rows
+
+
 def picture(args: argparse.Namespace) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    colours = {"reference": "#8a8a8a", "ours": "#c0392b"}
-    for path in args.curves:
-        points = [json.loads(line) for line in path.read_text().splitlines()]
-        arm = points[0]["arm"]
-        minutes = [p["minutes"] for p in points]
-        means = [sum(p["accuracies"]) / len(p["accuracies"]) for p in points]
-        label = arm if arm not in {text.get_text() for text in axes.texts} else None
-        axes.plot(minutes, means, "o-", color=colours[arm], label=label, markersize=3)
-    axes.set(xscale="log", xlabel="minutes", ylabel="test accuracy (%)")
+    for arm, points in summary(args.curves).items():
+        colour = {"reference": "#8a8a8a", "ours": "#c0392b"}[arm]
+        label = {"reference": "reference loop", "ours": "fast recipe"}[arm]
+        minutes, means, spreads, seeds = zip(*points, strict=True)
+        axes.errorbar(minutes, means, spreads, fmt="o-", color=colour, label=label, markersize=4, capsize=3)
+        print(f"\n| {label}, minutes | accuracy (%) | seeds |\n|---|---|---|")
+        for row in zip(minutes, means, spreads, seeds, strict=True):
+            print("| {:.2f} | {:.1f} ± {:.1f} | {} |".format(*row))
+    axes.set(xscale="log", xlabel="minutes", ylabel="accuracy (%)")
+    ticks = [0.5, 1, 2, 4, 8, 16, 32, 64]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(args.to, dpi=110)
