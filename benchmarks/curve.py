@@ -94,7 +94,11 @@ def judge(args: argparse.Namespace) -> None:
             scores = evaluate_distilled(made, test, rules, width=args.width, runs=args.runs, seed=head["seed"])
         accuracies = next(iter(scores.accuracies.values()))
         point |= {"arm": head["arm"], "seed": head["seed"], "protocol": args.protocol, "width": args.width}
-        point |= {"on": "held-out images" if args.held_out else "test images", "accuracies": accuracies}
+        point |= {
+            "run": args.folder.name,
+            "on": "held-out images" if args.held_out else "test images",
+            "accuracies": accuracies,
+        }
         with open(path, "a") as file:
             file.write(json.dumps(point) + "\n")
         print(point, flush=True)
@@ -106,11 +110,13 @@ def summary(paths: list[Path]) -> dict[str, list[tuple[float, float, float, int]
     The reference is read along its runs, point by point in time; of ours each run counts at its end, since its learning
     rate falls to zero there, and runs of equally many steps belong together.
     """
+    runs: dict[str, list[dict]] = {}
+    for point in (json.loads(line) for path in paths for line in path.read_text().splitlines()):
+        runs.setdefault(point["run"], []).append(point)
     grouped: dict[tuple[str, int], list[dict]] = {}
-    for path in paths:
-        points = [json.loads(line) for line in path.read_text().splitlines()]
+    for points in runs.values():
         for point in points if points[0]["arm"] == "reference" else points[-1:]:
-            place = round(6 * log2(point["minutes"])) if point["arm"] == "reference" else point["step"]
+            place = round(3 * log2(point["minutes"])) if point["arm"] == "reference" else point["step"]
             grouped.setdefault((point["arm"], place), []).append(point)
     rows: dict[str, list[tuple[float, float, float, int]]] = {}
     for (arm, _), points in sorted(grouped.items()):

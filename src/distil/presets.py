@@ -208,13 +208,11 @@ def _fast(settings: MatchingSettings) -> MatchingSettings:
     return replace(
         settings,
         distance="squared",
-        outer=min(settings.outer, 200),
-        inner=10,
-        target_updates=2,
+        outer=min(settings.outer, 20),
+        inner=20,
+        target_updates=5,
         lr_image=0.025 * settings.ipc * 128 / settings.width,
         lr_schedule="cosine",
-        network_data="matched",
-        network_lr=0.1,
         bfloat16="real_network_synthetic",
     )
 

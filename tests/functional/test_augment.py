@@ -155,3 +155,13 @@ def test_cutmix_happens_with_its_probability():
     assert cutmix(x, targets, stream(0), probability=0.0)[0] is x
     untouched = sum(cutmix(x, targets, stream(2, a), probability=0.5)[0] is x for a in range(200))
     assert 70 < untouched < 130
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shared", [True, False])
+def test_augmented_images_are_plainly_contiguous(channels, shared):
+    images = torch.rand(4, channels, 8, 8)
+    strategy = "color_crop_cutout_flip_scale_rotate"
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        assert augment(images, strategy, generator, shared=shared, one=False).stride() == images.stride()
