@@ -9,12 +9,12 @@ images; the random crop gathers pixels from a permuted view, as the published co
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
 
 from distil import ImageSet, MatchingSettings, Protocol, build_network
 from distil.dataset.initial import initial_canvases
-from distil.dataset.policies import mine
+from distil.dataset.matching import chosen_windows
 from distil.evaluate.protocols import lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalise
 from distil.functional.contrast import contrastive_loss
@@ -72,7 +72,7 @@ def reference_loop(real: ImageSet, settings: MatchingSettings) -> Iterator[Tenso
         for inner in range(settings.inner):
             total = 0.0
             if settings.policy != "none" and inner == 0 and outer % settings.refresh == 0:
-                windows = chosen_windows(canvases.detach(), net, real, settings)
+                windows = chosen_windows(canvases.detach(), real, settings, net, outer).windows
             centres: list[Tensor] = []
             for c in range(classes):
                 generator = stream(settings.seed, "reference", outer, inner, c)
@@ -138,22 +138,6 @@ def cut(canvases: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
         for j in range(factor)
     ]
     return interpolate(torch.cat(cells), size=size, mode="bilinear")
-
-
-def chosen_windows(canvases: Tensor, net: nn.Module, real: ImageSet, settings: MatchingSettings) -> Tensor:
-    """UDD's windows, with the network at hand for a proxy."""
-    return mine(
-        settings.policy,
-        canvases,
-        net,
-        factor=settings.factor,
-        count=settings.windows,
-        mean=real.mean,
-        std=real.std,
-        jitter=settings.jitter,
-        jitter_draws=settings.jitter_draws,
-        generator=stream(settings.seed, "reference", "windows"),
-    ).windows
 
 
 def window_views(canvases: Tensor, windows: Tensor, size: tuple[int, int]) -> Tensor:

@@ -41,10 +41,9 @@ from distil import (
 )
 from distil.dataset import step as step_module
 from distil.dataset.distilling import distil_dataset
-from distil.dataset.matching import advance, decode, initial_state
+from distil.dataset.matching import advance, chosen_windows, decode, initial_state
 from distil.dataset.networks import fresh_learner, train_on_real, training_of
-from distil.dataset.policies import mine
-from distil.dataset.step import contrast_gradient, prepare, real_targets
+from distil.dataset.step import Age, contrast_gradient, prepare, real_targets
 from distil.evaluate.judge import accuracy
 from distil.functional import augment as augment_module
 from distil.functional.augment import normalise
@@ -289,35 +288,19 @@ def stage_calls(real: ImageSet, settings: MatchingSettings, device: str) -> dict
         settings.network, settings.width, real, device=device, seed=0, address=("x",), bfloat16=True
     )
     state = initial_state(real, settings)
-    targets = real_targets(learner, real, settings, 0, 0)
+    age = Age(learner, real_targets(learner, real, settings, 0, 0), 0, 0)
     cells = step_module.grid_regions(settings.factor, real.size, device=device)[None]
     training = training_of(settings)
     images = [real.sample_class(c, settings.batch_real, stream(0, c)) for c in range(len(real.classes))]
 
-    def mining() -> None:
-        mine(
-            "response",
-            state.canvases,
-            learner.net,
-            factor=settings.factor,
-            count=1,
-            mean=real.mean,
-            std=real.std,
-            jitter=settings.jitter,
-            jitter_draws=settings.jitter_draws,
-            generator=stream(0),
-        )
-
     return {
         "real gradients": lambda: real_targets(learner, real, settings, 0, 0),
-        "synthetic double backward": lambda: step_module._views_gradient(
-            state.canvases, cells, learner, targets, real, settings, 0, 0
-        ),
+        "synthetic double backward": lambda: step_module._views_gradient(state.canvases, cells, age, real, settings),
         "network training": lambda: train_on_real(learner, real, settings.network_samples, training, 0, "n"),
-        "contrastive loss": lambda: contrast_gradient(state.canvases, targets.centres, learner, real, settings, 0, 0),
+        "contrastive loss": lambda: contrast_gradient(state.canvases, age, real, settings),
         "augmentation of real images": lambda: [prepare(x, real, settings, ("a", c)) for c, x in enumerate(images)],
         "decode": lambda: decode(state.canvases, None, settings, len(real.classes)),
-        "mining": mining,
+        "mining": lambda: chosen_windows(state.canvases, real, settings, learner.net, 0),
         "evaluation of 1,000 images": lambda: accuracy(learner.net, thousand(real), mean=real.mean, std=real.std),
     }
 

@@ -13,7 +13,7 @@ import torch
 from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
 from distil.dataset.matching import advance, initial_state, restored_state
-from distil.dataset.step import matching_gradient, real_targets
+from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.errors import DistilError
 from distil.presets import METHODS, preset
 from distil.runs import CHECKPOINT, RESULT, Interrupted
@@ -43,7 +43,7 @@ def tiny(method="idc", **changes) -> MatchingSettings:
 def step_gradient(canvases, mined, learner, real, settings):
     """The gradient and losses of the first step, targets included."""
     targets = real_targets(learner, real, settings, 0, 0)
-    return matching_gradient(canvases, mined, learner, targets, real, settings, 0, 0)
+    return matching_gradient(canvases, mined, Age(learner, targets, 0, 0), real, settings)
 
 
 class Recorder:

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from distil.dataset import step
 from distil.dataset.matching import advance, initial_state, lr_image_at
 from distil.dataset.networks import fresh_learner
-from distil.dataset.step import matching_gradient, prepare, real_targets
+from distil.dataset.step import Age, matching_gradient, prepare, real_targets
 from distil.errors import DistilError
 from distil.functional.distances import gradient_distance
 from distil.functional.gradients import matched_names
@@ -61,7 +61,7 @@ def test_a_step_is_its_definition_however_many_classes_share_a_pass(monkeypatch,
     learner = learner_for(real, settings)
     canvases = initial_state(real, settings).canvases
     targets = real_targets(learner, real, settings, 0, 0)
-    gradient, _ = matching_gradient(canvases, None, learner, targets, real, settings, 0, 0)
+    gradient, _ = matching_gradient(canvases, None, Age(learner, targets, 0, 0), real, settings)
     expected = by_definition(canvases, learner.net, real, settings)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
@@ -76,7 +76,7 @@ def test_every_network_can_take_all_classes_at_once(monkeypatch, network):
     gradients = []
     for together in (1, 1000):
         monkeypatch.setitem(step.VIEWS_AT_ONCE, "cpu", together)
-        gradients.append(matching_gradient(canvases, None, learner, targets, real, settings, 0, 0)[0])
+        gradients.append(matching_gradient(canvases, None, Age(learner, targets, 0, 0), real, settings)[0])
     scale = float(gradients[0].abs().max())
     assert scale > 0
     torch.testing.assert_close(gradients[1] / scale, gradients[0] / scale, rtol=1e-2, atol=1e-3)
@@ -142,7 +142,7 @@ def test_targets_of_all_ages_serve_several_steps_in_random_order(network_data):
     for visit in range(3):
         for inner in torch.randperm(4, generator=stream(settings.seed, "visit", 0, visit)).tolist():
             old, targets = ages[inner]
-            gradient, _ = matching_gradient(canvases, None, old, targets, real, settings, 0, inner)
+            gradient, _ = matching_gradient(canvases, None, Age(old, targets, 0, inner), real, settings)
             momentum = settings.momentum_image * momentum + gradient
             canvases = canvases - settings.lr_image * momentum
             seen.append(inner)
@@ -160,7 +160,7 @@ def test_bfloat16_is_near_float32_and_is_used(stage):
         changed = replace(settings, bfloat16=bfloat16)
         learner = learner_for(real, changed, bfloat16=True)
         targets = real_targets(learner, real, changed, 0, 0)
-        gradient, _ = matching_gradient(canvases, None, learner, targets, real, changed, 0, 0)
+        gradient, _ = matching_gradient(canvases, None, Age(learner, targets, 0, 0), real, changed)
         assert gradient.dtype == torch.float32
         gradients.append(gradient.flatten())
     plain, low = gradients

@@ -22,7 +22,7 @@ from distil.dataset.networks import (
     training_of,
 )
 from distil.dataset.policies import Mined, mine
-from distil.dataset.step import Targets, matching_gradient, real_targets
+from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.functional.regions import crop_resize, grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
@@ -110,38 +110,27 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
         if within == 0:
             state.canvases.clamp_(0, 1)
             if _windows_due(settings, outer, state.mined is None):
-                state.mined = _mine(state.canvases, real, settings, proxy, outer)
+                state.mined = chosen_windows(state.canvases, real, settings, proxy, outer)
         if settings.target_updates == 1:
             if within == 0:
                 state.learner = _fresh(real, settings, outer, device)
             if state.learner is None:
                 raise ValueError("a state in the middle of an outer iteration has no network")
-            age = Age(state.learner, real_targets(state.learner, real, settings, outer, within), within)
+            age = Age(state.learner, real_targets(state.learner, real, settings, outer, within), outer, within)
         else:
             if within == 0 or not ages:
                 ages = _all_ages(real, settings, outer, device)
             visit, turn = divmod(within, settings.inner)
             age = ages[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
-        gradient, state.losses = matching_gradient(
-            state.canvases, state.mined, age.learner, age.targets, real, settings, outer, age.inner
-        )
+        gradient, state.losses = matching_gradient(state.canvases, state.mined, age, real, settings)
         state.momentum.mul_(settings.momentum_image).add_(gradient)
         state.canvases.sub_(lr_image_at(state.step, settings) * scale * state.momentum)
         if settings.target_updates == 1 and within < settings.inner - 1:
-            _train(age, state, real, settings, outer)
+            _train(age, state, real, settings)
         state.step += 1
         if state.step == total_steps(settings):
             state.canvases.clamp_(0, 1)
         yield state
-
-
-@dataclass(frozen=True)
-class Age:
-    """A network after `inner` rounds of training, and its real targets."""
-
-    learner: Learner
-    targets: Targets
-    inner: int
 
 
 def _all_ages(real: ImageSet, settings: MatchingSettings, outer: int, device: torch.device | str) -> list[Age]:
@@ -149,17 +138,17 @@ def _all_ages(real: ImageSet, settings: MatchingSettings, outer: int, device: to
     learner = _fresh(real, settings, outer, device)
     ages = []
     for inner in range(settings.inner):
-        age = Age(learner, real_targets(learner, real, settings, outer, inner), inner)
+        age = Age(learner, real_targets(learner, real, settings, outer, inner), outer, inner)
         ages.append(replace(age, learner=learner.frozen()))
         if inner < settings.inner - 1:
-            _train(age, None, real, settings, outer)
+            _train(age, None, real, settings)
     return ages
 
 
-def _train(age: Age, state: State | None, real: ImageSet, settings: MatchingSettings, outer: int) -> None:
+def _train(age: Age, state: State | None, real: ImageSet, settings: MatchingSettings) -> None:
     """Train the network from one age to the next; `state` is needed where it learns the synthetic views."""
     training = training_of(settings)
-    address = ("network", outer, age.inner)
+    address = ("network", age.outer, age.inner)
     if settings.network_data == "real":
         train_on_real(age.learner, real, settings.network_samples, training, settings.seed, *address)
     elif settings.network_data == "matched":
@@ -196,7 +185,10 @@ def _windows_due(settings: MatchingSettings, outer: int, none_yet: bool) -> bool
     return none_yet or (outer % settings.refresh == 0 and not frozen and settings.policy != "fixed")
 
 
-def _mine(canvases: Tensor, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, outer: int) -> Mined:
+def chosen_windows(
+    canvases: Tensor, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, outer: int
+) -> Mined:
+    """The windows that the policy chooses on the canvases as they are, for network number `outer`."""
     return mine(
         settings.policy,
         canvases,

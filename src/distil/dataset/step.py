@@ -42,6 +42,20 @@ class Targets:
     """Mean over classes of the gradient of every weight; empty unless the network is trained by it."""
 
 
+@dataclass(frozen=True)
+class Age:
+    """A network after `inner` rounds of training, number `outer` of the run, and its real targets."""
+
+    learner: Learner
+    targets: Targets
+    outer: int
+    inner: int
+
+    def address(self, name: str) -> tuple[str | int, ...]:
+        """Where the draws of a class are made."""
+        return ("step", self.outer, self.inner, name)
+
+
 def real_targets(learner: Learner, real: ImageSet, settings: MatchingSettings, outer: int, inner: int) -> Targets:
     """Targets of the step (outer, inner): each class's real batch, drawn and augmented at the class's address."""
     net = learner.computing("real" in settings.bfloat16)
@@ -84,12 +98,9 @@ def prepare(
 def matching_gradient(
     canvases: Float[Tensor, "n c h w"],
     mined: Mined | None,
-    learner: Learner,
-    targets: Targets,
+    age: Age,
     real: ImageSet,
     settings: MatchingSettings,
-    outer: int,
-    inner: int,
 ) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
     """Gradient of one matching step with respect to all canvases, and the losses that make it up (sums over classes).
 
@@ -98,20 +109,16 @@ def matching_gradient(
     across classes. The last two gradients are scaled to windows_share and cfc_share of the first one's norm.
     """
     cells = grid_regions(settings.factor, real.size, device=canvases.device)[None]
-    total, loss = _views_gradient(canvases, cells, learner, targets, real, settings, outer, inner)
+    total, loss = _views_gradient(canvases, cells, age, real, settings)
     losses = {"loss": loss}
     extra = torch.zeros_like(total)
     if mined is not None:
-        gradient, losses["mined"] = _views_gradient(
-            canvases, mined.windows, learner, targets, real, settings, outer, inner
-        )
+        gradient, losses["mined"] = _views_gradient(canvases, mined.windows, age, real, settings)
         if settings.windows_mask:
             gradient = gradient * (1 - mined.utilisation)[:, None]
         extra = extra + _share_of(total, gradient, settings.windows_share)
     if settings.cfc_share > 0 and settings.objective == "gradient":
-        gradient, losses["contrast"] = contrast_gradient(
-            canvases, targets.centres, learner, real, settings, outer, inner
-        )
+        gradient, losses["contrast"] = contrast_gradient(canvases, age, real, settings)
         extra = extra + _share_of(total, gradient, settings.cfc_share)
     return total + extra, losses
 
@@ -119,15 +126,12 @@ def matching_gradient(
 def _views_gradient(
     canvases: Tensor,
     regions: Regions,
-    learner: Learner,
-    targets: Targets,
+    age: Age,
     real: ImageSet,
     settings: MatchingSettings,
-    outer: int,
-    inner: int,
 ) -> tuple[Tensor, Tensor]:
     """Gradient of the matching loss of the views of `regions` with respect to the canvases, and the loss."""
-    net = learner.computing("synthetic" in settings.bfloat16)
+    net = age.learner.computing("synthetic" in settings.bfloat16)
     dtype = next(net.parameters()).dtype
     total = torch.zeros_like(canvases)
     losses = []
@@ -137,16 +141,18 @@ def _views_gradient(
         first, last = classes[0] * settings.ipc, (classes[-1] + 1) * settings.ipc
         leaf = canvases[first:last].detach().requires_grad_()
         views = [
-            _some_views(leaf[i * settings.ipc : (i + 1) * settings.ipc], rows, real, settings, outer, inner, label)
+            _some_views(
+                leaf[i * settings.ipc : (i + 1) * settings.ipc], rows, real, settings, age.address(real.classes[label])
+            )
             for i, (label, rows) in enumerate(zip(classes, _rows(regions, classes, settings.ipc), strict=True))
         ]
         if settings.objective == "gradient":
             labels = torch.tensor(classes, device=canvases.device)
-            wanted = {name: rows[classes[0] : classes[-1] + 1] for name, rows in targets.gradients.items()}
+            wanted = {name: rows[classes[0] : classes[-1] + 1] for name, rows in age.targets.gradients.items()}
             loss = gradient_matching(net, wanted, torch.stack(views).to(dtype), labels, settings.distance)
         else:
             pairs = zip(classes, views, strict=True)
-            loss = torch.stack([feature_matching(net, targets.centres[c], x.to(dtype)) for c, x in pairs]).sum()
+            loss = torch.stack([feature_matching(net, age.targets.centres[c], x.to(dtype)) for c, x in pairs]).sum()
         total[first:last] = torch.autograd.grad(loss, leaf)[0]
         losses.append(loss.detach())
     return total, torch.stack(losses).sum()
@@ -171,12 +177,9 @@ def _some_views(
     regions: Regions,
     real: ImageSet,
     settings: MatchingSettings,
-    outer: int,
-    inner: int,
-    label: int,
+    address: tuple[str | int, ...],
 ) -> Tensor:
     """The augmented views of one class, at most batch_views of them, drawn at the class's address."""
-    address = ("step", outer, inner, real.classes[label])
     views = crop_resize(canvases, regions, real.size)
     if len(views) > settings.batch_views:
         order = torch.randperm(len(views), generator=stream(settings.seed, *address, "views"))
@@ -190,20 +193,14 @@ def _share_of(whole: Tensor, part: Tensor, share: float) -> Tensor:
 
 
 def contrast_gradient(
-    canvases: Float[Tensor, "n c h w"],
-    centres: Float[Tensor, "k d"],
-    learner: Learner,
-    real: ImageSet,
-    settings: MatchingSettings,
-    outer: int,
-    inner: int,
+    canvases: Float[Tensor, "n c h w"], age: Age, real: ImageSet, settings: MatchingSettings
 ) -> tuple[Float[Tensor, "n c h w"], Tensor]:
     """Gradient of the contrastive loss with respect to all canvases, and the loss.
 
-    centres: mean embedding of each class's real batch under that class's augmentation; the views are augmented alike.
+    The views meet the mean embeddings of the real batches, under each class's augmentation on both sides.
     With very many views a random part of each class's stands for it (CONTRAST_VIEWS in all).
     """
-    net = learner.computing("synthetic" in settings.bfloat16)
+    net = age.learner.computing("synthetic" in settings.bfloat16)
     dtype = next(net.parameters()).dtype
     ipc = settings.ipc
     cells = grid_regions(settings.factor, real.size, device=canvases.device)[None]
@@ -211,12 +208,12 @@ def contrast_gradient(
     leaf = canvases.detach().requires_grad_()
     means = []
     for label, name in enumerate(real.classes):
-        address = ("step", outer, inner, name)
+        address = age.address(name)
         views = crop_resize(leaf[label * ipc : (label + 1) * ipc], cells, real.size)
         if len(views) > most:
             kept = torch.randperm(len(views), generator=stream(settings.seed, *address, "contrast"))[:most]
             views = views[kept.to(views.device)]
         views = prepare(views, real, settings, address).to(dtype)
         means.append(net.embed(views).float().mean(0))  # pyright: ignore[reportCallIssue]
-    loss = contrastive_loss(torch.stack(means), centres, settings.cfc_temperature)
+    loss = contrastive_loss(torch.stack(means), age.targets.centres, settings.cfc_temperature)
     return torch.autograd.grad(loss, leaf)[0], loss.detach()
