@@ -15,6 +15,7 @@ times; medians are quoted, since machines drift. Lines are added to benchmarks/r
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import platform
@@ -407,15 +408,15 @@ def our_judge_seconds(shape: str, ipc: int, rules: Protocol, args: argparse.Name
 
 
 def memory(args: argparse.Namespace) -> Iterator[dict]:
-    """Resident memory after 100 and after 1,000 steps, the allocator's kept memory included."""
+    """Resident memory, the allocator's kept memory included, and living objects, over --until steps."""
     channels, side = SHAPES[args.shapes[0]]
     real = made_up_images(channels, side, args.classes[0], args.device)
-    settings = step_settings(args, args.ipc[0], **FAST, outer=100, inner=10)
+    settings = step_settings(args, args.ipc[0], **FAST, outer=args.until // 50 + 1, inner=10)
     with freed_memory_kept():
         for state in advance(initial_state(real, settings), real, settings, None):
-            if state.step > 1000:
+            if state.step > args.until:
                 return
-            if state.step in (10, 100, 200, 400, 600, 800, 1000):
+            if state.step in (10, 100) or state.step % 200 == 0:
                 held = torch.cuda.memory_reserved() if args.device == "cuda" else status_bytes("VmRSS")
                 peak = (
                     torch.cuda.max_memory_allocated()
@@ -426,6 +427,7 @@ def memory(args: argparse.Namespace) -> Iterator[dict]:
                     "what": "memory",
                     "step": state.step,
                     "held_mb": round(held / 2**20),
+                    "objects": len(gc.get_objects()),
                     "peak_mb": round(peak / 2**20),
                 }
 
@@ -558,6 +560,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--network-samples", type=int, default=2000)
+    parser.add_argument("--until", type=int, default=1000, help="steps over which memory is followed")
     parser.add_argument("--updates", type=int, default=30, help="of each network of the judge")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
