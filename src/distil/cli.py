@@ -1,6 +1,5 @@
 """The command line. Nothing heavy is imported before a command needs it, so that every help text comes at once."""
 
-import difflib
 import inspect
 import os
 import platform
@@ -16,20 +15,19 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 import distil
 from distil.errors import DistilError
+from distil.flags import Device, console, device_named, nearest, option, switch, versions
 from distil.presets import DATASETS, METHODS, preset, source_key
 from distil.runs import CHECKPOINT, LOG, MANIFEST, RESULT, EventLog, Interrupted, read_log, read_manifest, start_run
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from distil.dataset.artifact import DistilledSet
     from distil.sources import ImageSet, Source
 
 HELP = """\
 usage: distil COMMAND ...
 
-Distil a dataset into a few images a class, and judge the result fairly.
+Distil a dataset into a few images a class, or a detector into a smaller one, and judge the result fairly.
 
   distil dataset METHOD SOURCE    make a distilled set; --resume DIR goes on with a stopped run
   distil evaluate FILE SOURCE     train fresh networks on it and report their test accuracy
@@ -37,6 +35,7 @@ Distil a dataset into a few images a class, and judge the result fairly.
   distil show FILE                draw its images, its regions and the views that a network sees
   distil export FILE --to LAYOUT  write it as an image folder, npz or parquet
   distil methods [NAME]           what each method is, costs and reaches; every published setting
+  distil detector COMMAND         train a small object detector with the knowledge of a large one
   distil demo                     the whole tour on embedded handwriting, in about three minutes
 
   distil COMMAND --help           the flags of a command, with examples
@@ -66,22 +65,11 @@ MethodWord = Annotated[str, arg(metavar="METHOD", help=f"{', '.join(METHODS)}.")
 ArtifactFile = Annotated[Path, arg(metavar="FILE", help="A distilled set (.safetensors).")]
 
 
-def option(metavar: str, help: str) -> Any:
-    """How tyro shows a flag that has no value unless given: without "(default: None)"."""
-    return arg(metavar=metavar, help=help, help_behavior_hint="")
-
-
-def switch(help: str) -> Any:
-    """How tyro shows a flag that takes no value."""
-    return arg(help=help, help_behavior_hint="")
-
-
 Root = Annotated[
     Path | None, option("DIR", "Folder that holds the named data sets; $DISTIL_DATA or ~/.cache/distil unless given.")
 ]
 Size = Annotated[int | None, option("N", "Resize the images to N x N pixels.")]
 Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch a named data set that --root lacks.")]
-Device = Annotated[str, arg(metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU if there is one.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,11 +100,15 @@ def _run(words: list[str]) -> int:
         print(f"distil {distil.__version__}")
         return 0
     name, rest = words[0], words[1:]
-    if name not in COMMANDS:
-        raise DistilError(f"unknown command {name!r}.{_nearest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}.")
+    if name not in (*COMMANDS, "detector"):
+        raise DistilError(f"unknown command {name!r}.{nearest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}.")
     try:
         if name == "dataset":
             _dataset(rest)
+        elif name == "detector":
+            from distil.cli_detector import detector_command
+
+            detector_command(rest)
         else:
             _parse(COMMANDS[name], name, rest)
     except SystemExit as stop:  # tyro has printed a help text, or what is wrong with a flag
@@ -136,11 +128,6 @@ def _parse(command: Callable[..., None], name: str, words: list[str], more: str 
 def _fail(message: object, status: int) -> int:
     print(f"distil: {message}", file=sys.stderr)
     return status
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 # ---------------------------------------------------------------------------------------------------------- dataset
@@ -300,7 +287,7 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
             f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another folder with "
             "--out."
         )
-    device = _device(run.device)
+    device = device_named(run.device)
     if isinstance(settings, MatchingSettings) and settings.bfloat16 != "none" and not _computes_bfloat16(device):
         print("This processor has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
     source = _open(word, run.root, run.size, run.download)
@@ -313,7 +300,7 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
         "device": run.device,
         "settings": asdict(settings),
         "source_fingerprint": source.train.fingerprint(),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
     start_run(folder, manifest)
@@ -349,7 +336,7 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
         print(f"This run is finished: {folder / RESULT}")
         return
     settings = settings_from_dict(manifest["settings"])
-    device = _device(manifest["device"] if resume.device == "auto" else resume.device)
+    device = device_named(manifest["device"] if resume.device == "auto" else resume.device)
     root = resume.root or (Path(manifest["root"]) if manifest["root"] else None)
     source = _open(manifest["source"], root, manifest["size"], download=False)
     if source.train.fingerprint() != manifest["source_fingerprint"]:
@@ -461,26 +448,6 @@ def _open(word: str, root: Path | None, size: int | None, download: bool) -> "So
     return open_source(word, root=root, size=size, download=download)
 
 
-def _device(word: str) -> str:
-    """The device that a --device word means. Raises: DistilError if this machine lacks it."""
-    import torch
-
-    if word == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=word)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DistilError(f"--device {word} cannot be used here ({reason}): use auto or cpu.") from error
-    return word
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    return {"distil": distil.__version__, "torch": str(torch.__version__), "python": sys.version.split()[0]}
-
-
 # --------------------------------------------------------------------------------------------------------- evaluate
 
 
@@ -537,7 +504,7 @@ def evaluate(
     out = json or (None if distilled is None else scores_beside(Path(file)))
     if out is not None and out.exists():
         read_scores(out)  # refuses another file before the work, not after it
-    where = _device(device)
+    where = device_named(device)
     real = _open(source, root, size, download)
     if real.test is None:
         raise DistilError(f"{real.name} has no test images to judge on: give a source that has a test split.")
@@ -555,11 +522,11 @@ def evaluate(
         **scores.to_dict(),
         "file_sha256": None if distilled is None else file_hash(Path(file)),
         "test_fingerprint": real.test.fingerprint(),
-        "versions": _versions(),
+        "versions": versions(),
     }
     if distilled is not None:
         row["name"] = set_name(Path(file))
-    _console().print(compare_table([row]))
+    console().print(compare_table([row]))
     if distilled is not None and distilled.source_fingerprint != real.train.fingerprint():
         print(f"Note: this set was made from other images than the training images of {real.name}.")
     if real.note:
@@ -609,7 +576,7 @@ def compare(
         if markdown:
             print(to_markdown(rows))
         else:
-            _console().print(compare_table(rows))
+            console().print(compare_table(rows))
     if len(tables) > 1:
         print("Scores of different protocols or test images are not comparable, so they are in tables of their own.")
 
@@ -703,7 +670,7 @@ def _list_methods() -> None:
         published = method.published.get("cifar10")
         what = f"[bold]{method.title}[/]. {method.description}\n[dim]{method.paper}[/]"
         table.add_row(method.name, what, method.cost, "not known" if published is None else _accuracies(published))
-    _console().print(table)
+    console().print(table)
     print("Every setting of a method: distil methods NAME")
 
 
@@ -717,9 +684,9 @@ IPCS = (1, 10, 50)
 def _describe_method(name: str) -> None:
     from rich.table import Table
 
-    method, console = METHODS[name], _console()
-    console.print(f"[bold]{name}[/]: {method.title}. {method.description}", highlight=False)
-    console.print(f"Paper: {method.paper}\nCost, DC at 1 per class being 1: {method.cost}", highlight=False)
+    method, output = METHODS[name], console()
+    output.print(f"[bold]{name}[/]: {method.title}. {method.description}", highlight=False)
+    output.print(f"Paper: {method.paper}\nCost, DC at 1 per class being 1: {method.cost}", highlight=False)
     keys = (*DATASETS, "custom")
     if method.published:
         table = Table(title="Published test accuracy (%), ConvNet-3", title_justify="left")
@@ -727,7 +694,7 @@ def _describe_method(name: str) -> None:
             table.add_column(column)
         for key, values in method.published.items():
             table.add_row(key, *("-" if value is None else f"{value:.1f}" for value in values))
-        console.print(table)
+        output.print(table)
 
     values = {(key, ipc): asdict(preset(name, key, ipc)) for key in keys for ipc in IPCS}
     shared = Table(title="Settings that are the same everywhere", title_justify="left")
@@ -754,7 +721,7 @@ def _describe_method(name: str) -> None:
             varying.add_row("" if index else flag, shown, *row, "" if index else source, end_section=last)
     for table in (varying, shared):
         if table.row_count:
-            console.print(table)
+            output.print(table)
     print("digits: our own values, sized for two CPU cores. custom: any other source.")
 
 
@@ -780,7 +747,7 @@ def demo(
     from distil.demo import run_demo
     from distil.report.progress import show_progress
 
-    rows = run_demo(out, device=_device(device), stage=show_progress)
+    rows = run_demo(out, device=device_named(device), stage=show_progress)
     table = Table(title="Test accuracy (%), mean ± standard deviation over networks")
     for position, column in enumerate(("trained on", "images per class", "bytes", "accuracy")):
         table.add_column(column, justify="right" if position else "left")
@@ -788,15 +755,8 @@ def demo(
         count = row["images_per_class"]
         accuracy = f"{row['mean']:.1f} ± {row['std']:.1f}"
         table.add_row(row["name"], "all" if count is None else str(count), f"{row['bytes']:,}", accuracy)
-    _console().print(table)
+    console().print(table)
     print(f"Report: {out / 'report.html'}")
-
-
-def _console() -> "Console":
-    """Standard output; wide enough for a table when it is not a terminal."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def _bytes(count: int) -> str:

@@ -1,6 +1,7 @@
 """Settings of the methods, as frozen dataclasses that the command line shows as flags. Nothing here imports torch."""
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal
 
 from distil.errors import DistilError
@@ -139,17 +140,115 @@ class MatchingSettings:
     """Seed of every draw."""
 
 
+@dataclass(frozen=True)
+class DetectorSettings:
+    """Train a detector, with the knowledge of a teacher or without one; everything else stays the same between both."""
+
+    method: str = "gkd"
+    """Name under which the result is filed."""
+    knowledge: str = "none"
+    """Losses that a teacher adds, joined by commas, with factors if need be (gkd,pkd=0.5), or none."""
+
+    epochs: int = 24
+    """Passes over the training images."""
+    batch: int = 16
+    """Images in a step, over all processes together."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """What follows the gradients."""
+    lr: float = 0.02
+    """Learning rate, for the whole batch."""
+    momentum: float = 0.9
+    """Momentum of sgd; first moment of adamw."""
+    weight_decay: float = 1e-4
+    """Weight decay."""
+    milestones: tuple[float, ...] = (2 / 3, 11 / 12)
+    """Shares of the epochs after which the learning rate falls, rounded to whole epochs."""
+    lr_decay: float = 0.1
+    """Factor by which it falls there."""
+    warmup: int = 500
+    """Steps over which the learning rate rises in a line from a thousandth; at most a tenth of the run."""
+    clip: float = 0.0
+    """Largest norm of the whole gradient; longer ones are shortened to it. 0: no limit."""
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    """Arithmetic of the networks' layers; knowledge losses are always computed in 32 bits."""
+    workers: int = 0
+    """Processes that read and prepare images beside each training process."""
+
+    flip: float = 0.5
+    """Probability that a training image is mirrored."""
+    colour: float = 0.0
+    """Strength of the random changes of brightness, contrast and saturation; 0 for none."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the random enlargement of a training image."""
+
+    validation: float = 0.1
+    """Share of the training images held out to choose the best epoch, where the data has no split of its own."""
+    evaluate_every: int = 1
+    """Epochs between two evaluations on the held-out images."""
+    seed: int = 0
+    """Seed of every draw."""
+
+    global_weight: float = 5.0
+    """gkd: weight of the global loss, on the projections of instances on prototypes."""
+    foreground_weight: float = 1.0
+    """gkd: weight of the local loss inside objects."""
+    background_weight: float = 4.0
+    """gkd: weight of the local loss outside objects."""
+    soft_weight: float = 1.0
+    """gkd: weight of the loss on the teacher's class probabilities."""
+    temperature: float = 2.0
+    """gkd: temperature of those probabilities."""
+    decay: bool = True
+    """gkd: let the global and local weights fall in a line to zero over the epochs."""
+    reliability: Literal["measured", "one"] = "measured"
+    """gkd: weigh instances by how alike both detectors place them among the prototypes, or all alike."""
+    projection: Literal["cosine", "pursuit", "ridge"] = "cosine"
+    """gkd: how an instance is projected on the prototypes."""
+    penalty: float = 10.0
+    """gkd: penalty of pursuit and ridge."""
+    use_global: bool = True
+    """gkd: have the global loss at all; without it prototypes only measure reliability."""
+    adapting_kernel: Literal[1, 3] = 3
+    """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3."""
+
+    prototypes: int = 10
+    """Prototypes of each class on each pyramid level."""
+    prototype_start: int = 1
+    """Epochs before the first choice of prototypes: a fresh student's features are noise."""
+    prototype_every: int = 1
+    """Epochs between two choices of prototypes."""
+    prototype_images: int = 800
+    """At most so many images of a class among which prototypes are looked for."""
+    prototype_side: float = 30.0
+    """Prototypes are objects wider and higher than this, in pixels of their image."""
+    prototype_alpha: float = 10.0
+    """How alike the two detectors' projections on a prototype must be."""
+    prototype_quantile: float = 0.4
+    """Share of the objects of least density that cannot be prototypes."""
+    prototype_bandwidth: float = 0.1
+    """Width of the density's kernel, in units of 1 - cosine."""
+    prototype_unique: bool = False
+    """Choose no object twice."""
+    prototype_orthogonal: bool = False
+    """Make candidates orthogonal to the prototypes chosen before."""
+
+    teacher_floor: float = 10.0
+    """AP50 of the teacher on this data, in percent, under which the preflight stops."""
+
+
 Settings = CoresetSettings | MatchingSettings
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(settings: Settings | DetectorSettings) -> None:
     """Refuse values that no run can use.
 
     Raises: DistilError that names the flag, its value and what is accepted.
     """
     positive = {"ipc", "factor", "width", "outer", "inner", "batch_real", "batch_views", "network_batch", "windows"}
     positive |= {"target_updates", "refresh", "jitter_draws", "lr_image", "cfc_temperature", "jitter"}
-    shares = {"network_cutmix", "windows_start", "windows_freeze"}
+    positive |= {"epochs", "batch", "lr", "evaluate_every", "temperature", "prototypes", "prototype_every"}
+    positive |= {"prototype_images", "prototype_bandwidth"}
+    shares = {"network_cutmix", "windows_start", "windows_freeze", "flip", "lr_decay", "prototype_quantile"}
     for field in fields(settings):
         value = getattr(settings, field.name)
         flag = "--" + field.name.replace("_", "-")
@@ -164,6 +263,8 @@ def check_settings(settings: Settings) -> None:
                 raise DistilError(f"{flag} is {value}: it is a share, between 0 and 1.")
             if field.name == "validation" and value >= 1:
                 raise DistilError(f"{flag} is {value}: it is the share of images held out, at least 0 and below 1.")
+    if isinstance(settings, DetectorSettings):
+        _check_detector_settings(settings)
     if isinstance(settings, MatchingSettings):
         words = settings.bfloat16.split("_")
         if settings.bfloat16 != "none" and (unknown := [word for word in words if word not in STAGES]):
@@ -193,3 +294,30 @@ def settings_from_dict(values: dict[str, Any]) -> Settings:
     if unknown := sorted(set(values) - known):
         raise DistilError(f"unknown setting {unknown[0]!r} in the saved run: it was made by another version of distil.")
     return kind(**values)
+
+
+def _check_detector_settings(settings: DetectorSettings) -> None:
+    """Refuse what single bounds do not catch."""
+    if settings.momentum >= 1:
+        raise DistilError(f"--momentum is {settings.momentum}: it must be below 1.")
+    rising = all(one < other for one, other in pairwise((0.0, *settings.milestones, 1.0)))
+    if not rising and settings.milestones:
+        raise DistilError(
+            f"--milestones is {' '.join(map(str, settings.milestones))}: give rising shares of the epochs, each above "
+            "0 and below 1."
+        )
+    low, high = settings.scale
+    if not 0 < low <= high < float("inf"):
+        raise DistilError(f"--scale is {low} {high}: give the lowest and the highest enlargement, both above 0.")
+
+
+def detector_settings_from_dict(values: dict[str, Any]) -> DetectorSettings:
+    """The detector settings that were saved as JSON by a run.
+
+    Raises: DistilError on a field that this version does not know.
+    """
+    known = {field.name for field in fields(DetectorSettings)}
+    if unknown := sorted(set(values) - known):
+        raise DistilError(f"unknown setting {unknown[0]!r} in the saved run: it was made by another version of distil.")
+    restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+    return DetectorSettings(**restored)

@@ -58,6 +58,10 @@ CHECKED = {
 ELSEWHERE = {
     "class_gradient": "test_gradients.py",
     "class_gradients_batched": "test_gradients.py",
+    "mean_over_boxes": "test_boxes.py",
+    "nearest_cosine": "test_prototypes.py",
+    "paint_boxes": "test_boxes.py",
+    "projection": "test_prototypes.py",
 }
 NOT_DIFFERENTIABLE = {
     "whole_region",
@@ -68,6 +72,10 @@ NOT_DIFFERENTIABLE = {
     "operations_of",
     "matched_names",
     "sgd_step",
+    "pyramid_levels",
+    "dense_enough",
+    "select_prototypes",
+    "reliability",
 }
 
 

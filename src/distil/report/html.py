@@ -123,7 +123,7 @@ def write_report(
         caption = (
             "Running mean of the matching loss, and accuracy of networks trained on the set so far, on training images."
         )
-        parts.append(_figure(draw_curves(logs), "Loss and accuracy against the step", caption))
+        parts.append(html_figure(draw_curves(logs), "Loss and accuracy against the step", caption))
     if notes:
         parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
     if commands or settings:
@@ -135,18 +135,23 @@ def write_report(
         parts.append(f"<details><summary>Settings of {escape(name)}</summary><pre>{escape(listed)}</pre></details>")
     terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in GLOSSARY.items())
     parts.append(f"<h2>Words</h2><details><summary>What the terms mean</summary><dl>{terms}</dl></details>")
-    page = (
+    page = html_page(title, parts)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+
+    write_atomic(path, write)
+
+
+def html_page(title: str, parts: Sequence[str]) -> str:
+    """A whole HTML file of these parts, in the house's style."""
+    return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in parts if part)
         + '\n<footer class="small">Written by distil.</footer>\n</main>\n</body>\n</html>\n'
     )
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-
-    write_atomic(path, write)
 
 
 def _tiles(rows: Sequence[Mapping[str, Any]], whole: Mapping[str, Any] | None) -> str:
@@ -213,10 +218,11 @@ def _pictured(name: str, distilled: DistilledSet) -> str:
         caption.append(f"Strong colours mark the {mined} mined region{'s' * (mined > 1)} and the view of each.")
     if distilled.utilisation is not None:
         caption.append("Dark parts of the utilisation map are idle.")
-    return _figure(draw_set(distilled), f"Distilled images of {name}", " ".join(caption))
+    return html_figure(draw_set(distilled), f"Distilled images of {name}", " ".join(caption))
 
 
-def _figure(figure: Figure, description: str, caption: str) -> str:
+def html_figure(figure: Figure, description: str, caption: str) -> str:
+    """A picture inside the HTML itself, with a caption."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Gg]lyph", category=UserWarning)

@@ -1,0 +1,135 @@
+"""The tour of the second half: a teacher, a student alone, a student with the teacher, on embedded scenes of digits."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distil.detector.adapters import adapt, freeze
+from distil.detector.preflight import preflight
+from distil.detector.prototypes import PrototypeSet
+from distil.detector.reliability import ObjectReliabilities, measure_objects
+from distil.detector.training import predict, train_detector
+from distil.detector_presets import detector_preset, student_preset
+from distil.evaluate.precision import Precision, average_precision
+from distil.models.detectors import Architecture, load_detector
+from distil.report.detector_html import write_detector_report
+from distil.runs import CHECKPOINT, LOG, EventLog, Events, read_log
+from distil.settings import DetectorSettings
+from distil.sources.detection import open_detection
+
+SCENES = 480
+DETECTOR = "retinanet"
+TEACHER_EPOCHS = 8
+STUDENT_EPOCHS = 6
+
+Stage = Callable[[str], AbstractContextManager[Events]]
+"""Given a title, a context that yields events which show the progress of that part."""
+
+
+@dataclass(frozen=True)
+class Tour:
+    """What the tour found."""
+
+    scores: dict[str, Precision]
+    """Of teacher, plain student and distilled student on the test scenes."""
+    weights: dict[str, int]
+    """Parameters of each."""
+    seconds: dict[str, float]
+    """Of each training, validation included."""
+    reliabilities: ObjectReliabilities
+
+
+def run_detector_demo(
+    out: Path,
+    *,
+    device: str,
+    stage: Stage,
+    scenes: int = SCENES,
+    epochs: tuple[int, int] = (TEACHER_EPOCHS, STUDENT_EPOCHS),
+) -> Tour:
+    """Train a teacher, a student alone and a student with the teacher's knowledge; judge all, write report.html.
+
+    out: folder for the runs and the report; runs that are there already are begun again. scenes: training images.
+    epochs: of the teacher and of both students. Raises: DistilError if `out` cannot be written.
+    """
+    data = open_detection(f"scenes:{scenes}")
+    assert data.val is not None
+    assert data.test is not None
+    classes = data.train.classes
+    big = Architecture(classes=classes, **student_preset(DETECTOR, "scenes", teacher=True))
+    small = Architecture(classes=classes, **student_preset(DETECTOR, "scenes", teacher=False))
+    alone = replace(detector_preset("plain", "scenes"), epochs=epochs[1], evaluate_every=2)
+    taught = replace(detector_preset("gkd", "scenes"), epochs=epochs[1], evaluate_every=2)
+    plan: dict[str, tuple[Architecture, DetectorSettings]] = {
+        "teacher": (big, replace(alone, epochs=epochs[0])),
+        "student alone": (small, alone),
+        "student with gkd": (small, taught),
+    }
+    truth = [data.test.annotations(index) for index in range(len(data.test))]
+    scores, weights, seconds, found, logs, checked = {}, {}, {}, {}, {}, ""
+    teacher, prototypes, student = None, None, None
+    for title, (architecture, settings) in plan.items():
+        folder = out / title.replace(" ", "-")
+        for old in (folder / CHECKPOINT, folder / LOG, *folder.glob("prototypes-*.safetensors")):
+            old.unlink(missing_ok=True)
+        with stage(f"{title}: {settings.epochs} epochs of {scenes} scenes") as shown:
+            log = EventLog(folder / LOG)
+
+            def tell(name: str, log: EventLog = log, shown: Events = shown, **fields: Any) -> None:
+                log(name, **fields)
+                if name == "validation":
+                    fields = {**fields, "accuracy": fields["ap"], "network": "AP"}
+                shown(name, **fields)
+
+            if settings.knowledge != "none":
+                checked = preflight(small, teacher, data.train, settings, measure=average_precision).describe()
+            file = train_detector(
+                architecture,
+                data.train,
+                settings,
+                out=folder,
+                teacher=teacher if settings.knowledge != "none" else None,
+                validation=data.val,
+                measure=average_precision,
+                device=device,
+                events=tell,
+            )
+        logs[title] = read_log(folder / LOG)
+        model = load_detector(file)[0].to(device)
+        adapter = adapt(model)
+        found[title] = predict(adapter, data.test)
+        scores[title] = average_precision(found[title], truth, classes)
+        weights[title] = sum(parameter.numel() for parameter in model.parameters())
+        seconds[title] = _seconds(logs[title])
+        if title == "teacher":
+            freeze(adapter)
+            teacher = adapter
+        student = adapter
+        if chosen := sorted(folder.glob("prototypes-*.safetensors")):
+            prototypes = PrototypeSet.load(chosen[-1])
+    assert prototypes is not None
+    with stage("which objects the two agree on") as shown:
+        reliabilities = measure_objects(student, teacher, prototypes, data.test)
+    write_detector_report(
+        out / "report.html",
+        data=data,
+        scores=scores,
+        weights=weights,
+        seconds=seconds,
+        found=found,
+        logs=logs,
+        prototypes=prototypes,
+        reliabilities=reliabilities,
+        preflight=checked,
+        settings={
+            title: {**asdict(architecture), **asdict(settings)} for title, (architecture, settings) in plan.items()
+        },
+    )
+    return Tour(scores, weights, seconds, reliabilities)
+
+
+def _seconds(log: list[dict[str, Any]]) -> float:
+    times = [line["time"] for line in log if "time" in line]
+    return max(times) - min(times) if times else 0.0

@@ -1,0 +1,1 @@
+"""Distil a detector: adapters, prototypes, knowledge, training, preflight, and the comparison at equal budget."""

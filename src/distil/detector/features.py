@@ -1,0 +1,207 @@
+"""Losses of other methods on feature maps, to combine with global knowledge or to compare it to.
+
+All are mean-reduced and free of the scale of features, so that one weight serves every detector: squared differences
+are divided by the mean square of the teacher's map (`relative`). Weights multiply means over levels; where no source is
+named, the weight is our choice.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distil.detector.maps import (
+    Levels,
+    aligning,
+    full_precision,
+    mean_of_levels,
+    moments,
+    painted,
+    paired_maps,
+    shared,
+)
+from distil.rng import stream
+from distil.types import Trace, View
+
+TINY = 1e-12
+
+
+def relative(
+    student: Float[Tensor, "n c h w"],
+    teacher: Float[Tensor, "n c h w"],
+    *masks: Float[Tensor, "n 1 h w"],
+    focus: Tensor | None = None,
+) -> tuple[Float[Tensor, ""], ...]:
+    """Squared difference of two maps, relative to the teacher's mean square: one value for each mask, one without any.
+
+    sum m focus (s - t)^2 / (c sum m * mean t^2), sums over images, channels and cells (of all processes). Where a mask
+    is 0 everywhere the value is 0.
+    focus: (n, c, h, w), weights that average one and so take no part in the divisor.
+    """
+    squares = (student - teacher).square()
+    squares = (squares if focus is None else squares * focus).sum(1, keepdim=True)
+    masks = masks or (torch.ones_like(squares),)
+    size = teacher.new_full((), float(teacher.numel()))
+    amounts = torch.stack([*(mask.sum() for mask in masks), teacher.square().sum(), size])
+    *masses, energy, count = shared(amounts, TINY)
+    mean_square = teacher.shape[1] * energy / count
+    return tuple(
+        (mask * squares).sum() / (mass * mean_square).clamp(min=TINY) for mask, mass in zip(masks, masses, strict=True)
+    )
+
+
+class FeatureMSE(nn.Module):
+    """Squared error of every map: mean over levels of mean (A(F^s) - F^t)^2 / mean (F^t)^2.
+
+    A: 1x1 convolution where channels differ, else nothing.
+    Source: FitNets (Romero et al. 2015), hint loss. Differs: relative to the teacher's energy; on all pyramid levels.
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        levels: Levels,
+        strides: tuple[int, ...],
+        *,
+        weight: float = 5.0,
+    ) -> None:
+        super().__init__()
+        self.levels, self.weight = levels, weight
+        self.aligning = aligning(student_channels, teacher_channels, levels)
+
+    def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
+        values = []
+        for align, (own, aim) in zip(self.aligning, paired_maps(student, teacher, self.levels), strict=True):
+            own = align(own)
+            with full_precision(own):
+                values.append(relative(own.float(), aim.float())[0])
+        return {"mse": self.weight * mean_of_levels(values)}
+
+
+class PKD(nn.Module):
+    """Pearson distance: mean over levels of mean (z(A(F^s)) - z(F^t))^2 / 2, which is 1 - the correlation of channels.
+
+    z standardises every channel over the images and cells of the batch; A: 1x1 convolution where channels differ.
+    Source: PKD (Cao et al. 2022). Weight 24 = 6 on each of its 4 levels, as its released settings have it.
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        levels: Levels,
+        strides: tuple[int, ...],
+        *,
+        weight: float = 24.0,
+    ) -> None:
+        super().__init__()
+        self.levels, self.weight = levels, weight
+        self.aligning = aligning(student_channels, teacher_channels, levels)
+
+    def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
+        values = []
+        for align, (own, aim) in zip(self.aligning, paired_maps(student, teacher, self.levels), strict=True):
+            own = align(own)
+            with full_precision(own):
+                difference = _standardised(own.float()) - _standardised(aim.float())
+                size = shared(difference.new_full((), float(difference.numel())))
+                values.append(difference.square().sum() / (2 * size))
+        return {"pkd": self.weight * mean_of_levels(values)}
+
+
+def _standardised(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    mean, deviation = moments(maps)
+    return (maps - mean) / deviation
+
+
+class MGD(nn.Module):
+    """Masked generation: mean over levels of mean (G(m A(F^s)) - F^t)^2 / mean (F^t)^2.
+
+    m: 0 in a share of the cells, drawn anew for every image and level, else 1; G: two 3x3 convolutions with a ReLU
+    between, one pair a level; A: 1x1 convolution where channels differ. With `view.seeds` an image's mask depends on
+    its own seed alone.
+    Source: MGD (Yang et al. 2022); share 0.65. Differs: relative to the teacher's energy.
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        levels: Levels,
+        strides: tuple[int, ...],
+        *,
+        weight: float = 5.0,
+        masked: float = 0.65,
+    ) -> None:
+        super().__init__()
+        self.levels, self.weight, self.masked = levels, weight, masked
+        self.aligning = aligning(student_channels, teacher_channels, levels)
+        self.generating = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
+            )
+            for _ in levels
+        )
+
+    def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
+        values = []
+        for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
+            kept = _kept_cells(view, level, own, self.masked)
+            made = self.generating[level](self.aligning[level](own) * kept)
+            with full_precision(made):
+                values.append(relative(made.float(), aim.float())[0])
+        return {"mgd": self.weight * mean_of_levels(values)}
+
+
+def _kept_cells(view: View, level: int, like: Float[Tensor, "n c h w"], masked: float) -> Float[Tensor, "n 1 h w"]:
+    """1 in the cells that stay, 0 in a share `masked` of them."""
+    n, _, h, w = like.shape
+    if view.seeds is None:
+        draws = torch.rand(n, 1, h, w, device=like.device)
+    else:
+        rows = [torch.rand(1, h, w, generator=stream(seed, "mgd", level)) for seed in view.seeds]
+        draws = torch.stack(rows).to(like.device)
+    return (draws >= masked).to(like.dtype)
+
+
+class DeFeat(nn.Module):
+    """Decoupled features: `relative` squared error within the true boxes, and outside of them, each a mean of its own.
+
+    Mean over levels; every box counts on every level; A: 1x1 convolution where channels differ.
+    Source: DeFeat (Guo et al. 2021), its loss on the neck's features. Differs: relative to the teacher's energy; its
+    second part, decoupled class logits of proposals, is left to `ResponseKL`; weights 1 to 4 are those of the
+    global-knowledge paper's code, which took this loss over.
+    """
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        levels: Levels,
+        strides: tuple[int, ...],
+        *,
+        foreground: float = 1.0,
+        background: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.levels, self.strides = levels, strides
+        self.foreground, self.background = foreground, background
+        self.aligning = aligning(student_channels, teacher_channels, levels)
+
+    def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
+        inside, outside = [], []
+        boxes = [target["boxes"] for target in view.targets]
+        ones = [torch.ones_like(some[:, 0], dtype=torch.float32) for some in boxes]
+        for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
+            own = self.aligning[level](own)
+            with full_precision(own):
+                mask = painted(boxes, ones, (own.shape[2], own.shape[3]), self.strides[level])
+                values = relative(own.float(), aim.float(), mask, 1 - mask)
+            inside.append(values[0])
+            outside.append(values[1])
+        return {
+            "defeat.foreground": self.foreground * mean_of_levels(inside),
+            "defeat.background": self.background * mean_of_levels(outside),
+        }

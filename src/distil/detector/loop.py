@@ -1,0 +1,317 @@
+"""The training loop of a detector, with a teacher or without: what is trained, where it is, and what it found."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distil.detector.checkpoint import read_checkpoint, restore, save_checkpoint
+from distil.detector.preparing import make_augmentation, on_first, prototype_settings
+from distil.detector.prototypes import PrototypeSet, generate_prototypes
+from distil.detector.step import Step, Work, learning_rate, make_optimiser, shares
+from distil.errors import DistilError
+from distil.models.detectors import Architecture, save_detector
+from distil.rng import seed_at
+from distil.runs import CHECKPOINT, Events, Interrupted, save_tensors
+from distil.settings import DetectorSettings
+from distil.sources.detection import DetectionSet
+from distil.sources.detection_transforms import loader
+
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+LOG_LINES = 500
+"""About so many "step" events in a run."""
+STOP_CHECK = 10
+"""Steps between two looks at the other processes' Ctrl-C: a look waits for the device."""
+
+Measure = Callable[[Sequence[Mapping[str, Tensor]], Sequence[Any], Sequence[str]], Any]
+"""(predictions, annotations, class names) -> a record with `ap` and `ap50` in percent; distil.evaluate.precision has
+`average_precision`."""
+
+
+def predict(adapter: Any, data: DetectionSet, *, batch: int = 8, part: slice = slice(None)) -> list[dict[str, Tensor]]:
+    """What a detector finds in images (or in a part of them): boxes, scores and labels of each, on the CPU.
+
+    Boxes are in pixels of the images as they are; the detector is in eval mode and afterwards in the mode it was in.
+    """
+    device = next(adapter.model.parameters()).device
+    modes = [(module, module.training) for module in adapter.model.modules()]
+    adapter.model.eval()
+    indices = range(len(data))[part]
+    found: list[dict[str, Tensor]] = []
+    try:
+        with torch.no_grad():
+            for first in range(0, len(indices), batch):
+                images = [data.image(index).to(device).float() / 255 for index in indices[first : first + batch]]
+                for one in adapter.predict(images):
+                    known = one["labels"] > 0  # RetinaNet and FCOS have an output for the background, never trained
+                    found.append({name: x[known].cpu() for name, x in one.items()})
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return found
+
+
+class Run:
+    """A training run under way: what is trained, where it is, and what it found."""
+
+    def __init__(
+        self,
+        fabric: Any,
+        module: Step,
+        architecture: Architecture | None,
+        teacher: Any,
+        kept: DetectionSet,
+        held_out: DetectionSet | None,
+        settings: DetectorSettings,
+        measure: Measure | None,
+        out: Path,
+        events: Events,
+    ):
+        self.fabric, self.architecture, self.teacher = fabric, architecture, teacher
+        self.kept, self.held_out, self.measure = kept, held_out, measure
+        self.settings, self.out, self.events = settings, out, events
+        self.module, self.adapter = module, module.adapter
+        fabric.to_device(module)
+        self.wrapped, self.optimiser = fabric.setup(module, make_optimiser(module, settings))
+        if settings.batch < fabric.world_size:
+            raise DistilError(
+                f"{fabric.world_size} processes share --batch {settings.batch}, and each needs an image: start fewer "
+                "processes or use a larger batch."
+            )
+        self.epoch_steps = -(-len(kept) // settings.batch)
+        self.steps = settings.epochs * self.epoch_steps
+        self.log_every = max(1, self.steps // LOG_LINES)
+        self.step, self.saved_step = 0, -1
+        self.seconds_before, self.began = 0.0, time.monotonic()
+        self.prototypes_of: int | None = None
+        self.history: list[dict[str, Any]] = []
+        self.pending: list[tuple[int, tuple[str, ...], Tensor]] = []
+
+    def train(self, stop_asked: Callable[[], bool], checkpoint_seconds: float) -> None:
+        self.events("start", step=self.step, steps=self.steps, epochs=self.settings.epochs, images=len(self.kept))
+        self.saved_at, self.checkpoint_seconds = time.monotonic(), checkpoint_seconds
+        while True:
+            epoch, position = divmod(self.step, self.epoch_steps)
+            if position == 0 and epoch > 0:
+                self._validate(epoch)
+            if self.step == self.steps:
+                break
+            self._prototypes(epoch, position)
+            self._epoch(epoch, position, stop_asked)
+        if self.step != self.saved_step:
+            self.save()
+
+    def _epoch(self, epoch: int, position: int, stop_asked: Callable[[], bool]) -> None:
+        settings, fabric = self.settings, self.fabric
+        self.wrapped.train()
+        batches = loader(
+            self.kept,
+            batch=settings.batch,
+            seed=settings.seed,
+            epoch=epoch,
+            shuffle=True,
+            augmentation=make_augmentation(settings),
+            workers=settings.workers,
+            rank=fabric.global_rank,
+            world=fabric.world_size,
+            start=position,
+        )
+        for batch in batches:
+            self._update(batch, epoch)
+            self.step += 1
+            stop, due = self._asked(stop_asked)
+            if self.step % self.log_every == 0 or self.step == self.steps:
+                means = self._look()
+                rate = self.optimiser.param_groups[0]["lr"]
+                total = sum(means.values())
+                self.events("step", step=self.step, steps=self.steps, epoch=epoch, lr=rate, loss=total, losses=means)
+            if due or (stop and self.step < self.steps):
+                self.save()
+            if stop and self.step < self.steps:
+                where = f"go on with distil detector train --resume {self.out}"
+                raise Interrupted(f"stopped after step {self.step} of {self.steps}: {where}")
+
+    def _update(self, batch: Sequence[tuple[Tensor, dict[str, Tensor]]], epoch: int) -> None:
+        """One step of the optimiser."""
+        settings, fabric = self.settings, self.fabric
+        names = [self.kept.identifier(int(target["image_id"])) for _, target in batch]
+        seeds = [seed_at(settings.seed, "image", epoch, name) for name in names]
+        torch.manual_seed(seed_at(settings.seed, "step", self.step, fabric.global_rank))
+        device = fabric.device
+        images = [image.to(device, non_blocking=True) for image, _ in batch]
+        keys = ("boxes", "labels")
+        targets = [{key: target[key].to(device, non_blocking=True) for key in keys} for _, target in batch]
+        view = self.adapter.view(images, targets, seeds=seeds)
+        losses, counts = self.wrapped(Work(view, self.teacher, self.step / self.steps))
+        factors = shares(counts, fabric)
+        losses = {name: loss * factors[name] if name in factors else loss for name, loss in losses.items()}
+        values = torch.stack(list(losses.values()))
+        fabric.backward(values.sum())
+        rate = learning_rate(settings, self.step, self.steps, epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if settings.clip:
+            fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=settings.clip, error_if_nonfinite=False)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.pending.append((self.step + 1, tuple(losses), values.detach()))
+
+    def _asked(self, stop_asked: Callable[[], bool]) -> tuple[bool, bool]:
+        """Whether any process was asked to stop, and whether a checkpoint is due."""
+        due = time.monotonic() - self.saved_at > self.checkpoint_seconds
+        if self.fabric.world_size == 1:
+            return stop_asked(), due
+        if self.step % STOP_CHECK:
+            return False, False
+        wishes = torch.tensor([stop_asked(), due and self.fabric.is_global_zero], device=self.fabric.device).float()
+        stop, due = (self.fabric.all_reduce(wishes, reduce_op="sum") > 0).tolist()
+        return stop, due
+
+    def _look(self) -> dict[str, float]:
+        """Mean of each loss since the last look. Raises: DistilError when one was not finite."""
+        if not self.pending:
+            return {}
+        values = torch.cat([values for _, _, values in self.pending])
+        if self.fabric.world_size > 1:
+            values = self.fabric.all_reduce(values, reduce_op="mean")
+        rows = values.cpu().split([len(names) for _, names, _ in self.pending])
+        sums: dict[str, list[float]] = {}
+        for (step, names, _), row in zip(self.pending, rows, strict=True):
+            bad = [name for name, value in zip(names, row.isfinite().tolist(), strict=True) if not value]
+            if bad:
+                raise DistilError(self._not_finite(", ".join(bad), step))
+            for name, value in zip(names, row.tolist(), strict=True):
+                sums.setdefault(name, []).append(value)
+        self.pending.clear()
+        return {name: sum(some) / len(some) for name, some in sums.items()}
+
+    def _not_finite(self, names: str, step: int) -> str:
+        checkpoint = self.out / CHECKPOINT
+        kept = f" The last checkpoint, {checkpoint}, is from before and is kept." if checkpoint.is_file() else ""
+        return (
+            f"the loss {names} stopped being a finite number at step {step} of {self.steps}: lower --lr, lengthen "
+            f"--warmup, or set --clip.{kept}"
+        )
+
+    def _prototypes(self, epoch: int, position: int) -> None:
+        """Choose prototypes where it is time to, or read those that a resumed epoch began with."""
+        settings, knowledge = self.settings, self.module.knowledge
+        if not getattr(knowledge, "wants_prototypes", False) or epoch < settings.prototype_start:
+            return
+        chosen_at = epoch - (epoch - settings.prototype_start) % settings.prototype_every
+        if chosen_at == self.prototypes_of:
+            return
+        path = self.out / f"prototypes-{chosen_at:04d}.safetensors"
+        if chosen_at == epoch and position == 0:
+            began = time.monotonic()
+            chosen = on_first(self.fabric, lambda: self._choose(epoch, path))
+            seconds = round(time.monotonic() - began, 3)
+            self.events("prototypes", step=self.step, epoch=epoch, count=len(chosen), file=path.name, seconds=seconds)
+        else:
+            chosen = on_first(self.fabric, lambda: PrototypeSet.load(path))
+        knowledge.use(chosen.to(self.fabric.device))  # pyright: ignore
+        self.prototypes_of = chosen_at
+
+    def _choose(self, epoch: int, path: Path) -> PrototypeSet:
+        settings = prototype_settings(self.settings)
+        chosen = generate_prototypes(
+            self.adapter, self.teacher, self.kept, settings, seed=self.settings.seed, epoch=epoch
+        )
+        chosen.save(path)
+        return chosen
+
+    def _validate(self, epoch: int) -> None:
+        """AP on the held-out images after `epoch` epochs, where it is due; the best (the last of equals) is kept."""
+        settings = self.settings
+        due = epoch % settings.evaluate_every == 0 or epoch == settings.epochs
+        if self.held_out is None or not due or any(entry["epoch"] == epoch for entry in self.history):
+            return
+        self._look()
+        found = self._predict_together(self.held_out)
+        entry = on_first(self.fabric, lambda: self._judge(found, epoch))
+        best = entry["ap"] is not None and all((other["ap"] or 0.0) <= entry["ap"] for other in self.history)
+        self.history.append(entry)
+        self.events("validation", step=self.step, steps=self.steps, **entry, best=best)
+        if best:
+            if self.fabric.is_global_zero:
+                self._export(self.out / BEST, entry)
+            self.save()
+
+    def _judge(self, found: list[dict[str, Tensor]], epoch: int) -> dict[str, Any]:
+        data = self.held_out
+        assert data is not None
+        assert self.measure is not None
+        result = self.measure(found, [data.annotations(index) for index in range(len(data))], data.classes)
+        return {"epoch": epoch, "ap": _or_none(result.ap), "ap50": _or_none(result.ap50)}
+
+    def _predict_together(self, data: DetectionSet) -> list[dict[str, Tensor]]:
+        """Every process predicts its share; all get all."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        each = max(1, self.settings.batch // world)
+        with self.fabric.autocast():
+            own = predict(self.adapter, data, batch=each, part=slice(rank, None, world))
+        if world == 1:
+            return own
+        parts: list[Any] = [None] * world
+        torch.distributed.all_gather_object(parts, own)
+        return [parts[index % world][index // world] for index in range(len(data))]
+
+    def save(self) -> None:
+        """Write a checkpoint of finite weights; prototypes that no checkpoint needs go."""
+        self._look()
+        self.saved_at, self.saved_step = time.monotonic(), self.step
+        if not self.fabric.is_global_zero:
+            return
+        header = {
+            "step": self.step,
+            "settings": asdict(self.settings),
+            "history": self.history,
+            "seconds": round(self.seconds_before + time.monotonic() - self.began, 3),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            **self._made_for(),
+        }
+        save_checkpoint(self.out / CHECKPOINT, self.module, self.optimiser.optimizer, header)
+        for old in sorted(self.out.glob("prototypes-*.safetensors"))[:-1]:
+            if self.prototypes_of is not None and old.stem < f"prototypes-{self.prototypes_of:04d}":
+                old.unlink(missing_ok=True)
+        self.events("checkpoint", step=self.step)
+
+    def restore(self) -> None:
+        """Go on from the folder's checkpoint."""
+        path = self.out / CHECKPOINT
+        read = on_first(self.fabric, lambda: read_checkpoint(path, self.settings, self._made_for()))
+        tensors, header = read
+        restore(self.module, self.optimiser.optimizer, tensors)
+        self.fabric.strategy.precision.load_state_dict(header["scaler"])
+        self.step = self.saved_step = int(header["step"])
+        self.history, self.seconds_before = header["history"], float(header["seconds"])
+
+    def _made_for(self) -> dict[str, Any]:
+        architecture = None if self.architecture is None else repr(self.architecture)
+        return {"data": self.kept.name, "images": len(self.kept), "architecture": architecture}
+
+    def finish(self) -> Path:
+        """Export the last weights; the file of the best ones, or of the last where nothing was measured."""
+        if self.fabric.is_global_zero:
+            last = self.history[-1] if self.history else {"epoch": self.settings.epochs}
+            self._export(self.out / LAST, last)
+        self.fabric.barrier()
+        self.events("done", step=self.step, steps=self.steps)
+        return self.out / (BEST if any(entry["ap"] is not None for entry in self.history) else LAST)
+
+    def _export(self, path: Path, result: dict[str, Any]) -> None:
+        """The student alone, as plain weights with a header that says how they were made."""
+        facts = {"data": self.kept.name, "settings": asdict(self.settings), "validation": result}
+        if self.architecture is not None:
+            save_detector(self.adapter.model, self.architecture, path, extra=facts)
+        else:
+            save_tensors(path, self.adapter.model.state_dict(), {"kind": "detector weights", **facts})
+
+
+def _or_none(value: float) -> float | None:
+    return None if value != value else float(value)

@@ -1,0 +1,155 @@
+"""Kinds of knowledge by name, built for two detectors and added up."""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distil.detector.adapters import common_levels
+from distil.detector.crossing import CrossKD
+from distil.detector.features import MGD, PKD, DeFeat, FeatureMSE
+from distil.detector.focal import FGD
+from distil.detector.knowledge import GlobalKnowledge, GlobalSettings, Reliabilities
+from distil.detector.maps import Levels
+from distil.detector.prototypes import PrototypeSet
+from distil.detector.responses import ResponseKL
+from distil.errors import DistilError
+from distil.rng import seed_at
+from distil.types import Trace, View
+
+
+class Knowledge(nn.Module):
+    """Several kinds of knowledge added up: forward returns the union of their named losses."""
+
+    def __init__(self, parts: Mapping[str, nn.Module], weights: Mapping[str, float] | None = None) -> None:
+        """parts: by name. weights: factors on all losses of a part, 1 where a name is missing."""
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        self.weights = dict(weights or {})
+        self.counts: dict[str, float] = {}
+        """1 for every loss of the latest batch: each is divided by the amounts of all processes already (`shared`), so
+        that processes count alike."""
+
+    @property
+    def global_knowledge(self) -> GlobalKnowledge | None:
+        """The part that measures by prototypes."""
+        return next((part for part in self.parts.values() if isinstance(part, GlobalKnowledge)), None)
+
+    @property
+    def wants_prototypes(self) -> bool:
+        """Whether any part makes use of prototypes: whether to generate them at all."""
+        part = self.global_knowledge
+        if part is None:
+            return False
+        return part.settings.reliability == "measured" or (part.settings.use_global and part.settings.global_weight > 0)
+
+    @property
+    def last(self) -> Reliabilities | None:
+        """Reliabilities of the latest batch."""
+        part = self.global_knowledge
+        return None if part is None else part.last
+
+    def use(self, prototypes: PrototypeSet) -> None:
+        """Give prototypes to the part that measures by them."""
+        part = self.global_knowledge
+        if part is not None:
+            part.use(prototypes)
+
+    def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
+        losses = {}
+        for name, part in self.parts.items():
+            weight = self.weights.get(name, 1.0)
+            losses.update({key: weight * loss for key, loss in part(student, teacher, view, progress).items()})
+        self.counts = dict.fromkeys(losses, 1.0)
+        return losses
+
+
+Build = Callable[[Any, Any, GlobalSettings], nn.Module]
+"""From the student's adapter, the teacher's adapter and the settings of gkd."""
+
+
+def _on_maps(kind: Callable[[int, int, Levels, tuple[int, ...]], nn.Module]) -> Build:
+    def build(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+        levels = common_levels(student.strides, teacher.strides)
+        return kind(student.channels, teacher.channels, levels, tuple(student.strides[ours] for ours, _ in levels))
+
+    return build
+
+
+def _gkd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    if settings.soft_label > 0:
+        _see_activations("gkd", student, teacher)
+    levels = common_levels(student.strides, teacher.strides)
+    strides = tuple(student.strides[ours] for ours, _ in levels)
+    return GlobalKnowledge(student.channels, teacher.channels, levels, strides, settings)
+
+
+def _response(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    _see_activations("response", student, teacher)
+    return ResponseKL(temperature=settings.temperature)
+
+
+def _crosskd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    return CrossKD(student, teacher, common_levels(student.strides, teacher.strides))
+
+
+def _see_activations(name: str, student: Any, teacher: Any) -> None:
+    if student.activation != teacher.activation:
+        instead = "set its soft_label to 0" if name == "gkd" else "leave it out"
+        raise DistilError(
+            f"{name} compares class responses, but the student's end in a {student.activation} and the teacher's in a "
+            f"{teacher.activation}: {instead}, or use a teacher of the student's kind"
+        )
+
+
+KNOWLEDGE: dict[str, Build] = {
+    "gkd": _gkd,
+    "mse": _on_maps(FeatureMSE),
+    "pkd": _on_maps(PKD),
+    "fgd": _on_maps(FGD),
+    "mgd": _on_maps(MGD),
+    "defeat": _on_maps(DeFeat),
+    "response": _response,
+    "crosskd": _crosskd,
+}
+"""Kinds of knowledge by name."""
+
+
+def build_knowledge(
+    names: Sequence[str],
+    student: Any,
+    teacher: Any,
+    settings: GlobalSettings | None = None,
+    *,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Knowledge:
+    """The named kinds of knowledge between two detectors, given by their adapters.
+
+    settings: of gkd (its temperature is that of `response` too). weights: factors by name. seed: of the initial
+    weights of the adapting parts, each drawn at its own name's address.
+
+    Raises: DistilError on an unknown or repeated name, on detectors without common strides, and on kinds that these two
+    detectors cannot share.
+    """
+    if not names:
+        raise DistilError(f"no knowledge is named: choose from {', '.join(KNOWLEDGE)}")
+    for name in [*names, *(weights or {})]:
+        if name not in KNOWLEDGE:
+            near = get_close_matches(name.lower(), KNOWLEDGE, n=1)
+            suggestion = f" Did you mean {near[0]}?" if near else ""
+            raise DistilError(f"unknown knowledge {name!r}.{suggestion} Known: {', '.join(KNOWLEDGE)}")
+    repeated = [name for name in KNOWLEDGE if list(names).count(name) > 1]
+    if repeated:
+        raise DistilError(f"knowledge {repeated[0]!r} is named more than once: give it a weight instead")
+    idle = [name for name in weights or {} if name not in names]
+    if idle:
+        raise DistilError(f"a weight is given for {idle[0]!r}, which is not among the knowledge: {', '.join(names)}")
+    parts = {}
+    for name in names:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_at(seed, "knowledge", name))
+            parts[name] = KNOWLEDGE[name](student, teacher, settings or GlobalSettings())
+    return Knowledge(parts, weights)

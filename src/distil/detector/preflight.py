@@ -1,0 +1,339 @@
+"""What is worth knowing before an expensive training: minutes of checking against days of a run that learns nothing."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from distil.detector.adapters import common_levels, freeze
+from distil.detector.loop import Measure, predict
+from distil.detector.preparing import (
+    class_match,
+    in_data_labels,
+    make_augmentation,
+    make_fabric,
+    make_knowledge,
+    make_student,
+    own_random_numbers,
+    prototype_settings,
+)
+from distil.detector.prototypes import generate_prototypes
+from distil.detector.step import Step, Work
+from distil.errors import DistilError
+from distil.models.detectors import Architecture
+from distil.rng import seed_at, stream
+from distil.settings import DetectorSettings, check_settings
+from distil.sources.detection import DetectionSet
+from distil.sources.detection_transforms import loader
+
+LITTLE, MUCH = 0.01, 0.9
+"""Shares of the gradient's norm: under the first all of a teacher's losses do next to nothing, over the second the
+student's own losses do."""
+LARGEST_BATCH = 8
+
+Verdict = Literal["good", "look", "stop"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table: what was looked at, what was found, and whether a training makes sense with it."""
+
+    what: str
+    found: str
+    verdict: Verdict = "good"
+    remedy: str = ""
+    """What to do about it; empty where all is well."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the preflight found."""
+
+    checks: tuple[Check, ...]
+    teacher: dict[str, float]
+    """ap and ap50 of the teacher in percent, on a sample of the training images; empty where nothing measured it."""
+    losses: dict[str, float]
+    """Of the first step."""
+    shares: dict[str, float]
+    """Norm of each loss's gradient on the student's backbone, as a share of the sum of these norms."""
+    seconds: dict[str, float]
+    """Of one step: plain, and with what a teacher adds."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What to look at, in sentences; those that stop a training first."""
+        found = sorted((check for check in self.checks if check.verdict != "good"), key=lambda c: c.verdict != "stop")
+        return tuple(f"{check.what}: {check.found}. {check.remedy}" for check in found)
+
+    @property
+    def fatal(self) -> tuple[str, ...]:
+        """The problems with which a training would be lost time."""
+        return tuple(f"{c.what}: {c.found}. {c.remedy}" for c in self.checks if c.verdict == "stop")
+
+    def refuse_if_fatal(self) -> None:
+        """Raises: DistilError with every problem that makes a training lost time, if there is one."""
+        if self.fatal:
+            raise DistilError("the preflight stops this run:\n" + "\n".join(f"- {problem}" for problem in self.fatal))
+
+    def describe(self) -> str:
+        """A table of the checks as text, and the problems below it."""
+        mark = {"good": "ok", "look": "LOOK", "stop": "STOP"}
+        width = max((len(check.what) for check in self.checks), default=0)
+        lines = [f"{mark[check.verdict]:>4}  {check.what:<{width}}  {check.found}" for check in self.checks]
+        return "\n".join(lines + ([""] if self.problems else []) + [f"- {problem}" for problem in self.problems])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return asdict(self)
+
+
+def preflight(
+    student: Architecture | Any,
+    teacher: Any,
+    data: DetectionSet,
+    settings: DetectorSettings,
+    *,
+    measure: Measure | None = None,
+    teacher_classes: Sequence[str] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+    device: torch.device | str = "cpu",
+    images: int = 64,
+    repeats: int = 3,
+) -> Preflight:
+    """Look at a student, a teacher, data and settings together, and take one step of each loss without learning.
+
+    Arguments as of `train_detector`; teacher may be None. images: at most so many training images, drawn at their
+    address, serve for the teacher's AP and for the prototypes of the trial step. repeats: steps whose time is taken,
+    the fastest counts. The student is left as it was.
+
+    The gradient is that on the student's backbone of the first batch, of at most 8 images, in float32.
+
+    Raises: DistilError when settings or data cannot be used at all; everything else is told in the result, and
+    `refuse_if_fatal` raises what would make a training lost time.
+    """
+    check_settings(settings)
+    _, adapter = make_student(student, settings, data, weights)
+    before = {name: x.clone() for name, x in adapter.model.state_dict().items()}
+    modes = [(module, module.training) for module in adapter.model.modules()]
+    fabric = make_fabric(device, settings.precision)
+    place: torch.device = fabric.device
+    adapter.model.to(place)
+    chosen = torch.randperm(len(data), generator=stream(settings.seed, "preflight"))[:images]
+    sample = data.subset(chosen.sort().values.tolist())
+    checks = [Check("data", f"{len(data)} images, {sum(data.counts)} objects, {len(data.classes)} classes")]
+    result: dict[str, Any] = {"teacher": {}, "losses": {}, "shares": {}, "seconds": {}}
+    try:
+        with own_random_numbers(place):
+            module = Step(adapter)
+            if teacher is not None and settings.knowledge != "none":
+                freeze(teacher)
+                teacher.model.to(place)
+                checks += _pair(adapter, teacher)
+                checks.append(_classes(teacher, teacher_classes, data))
+                if measure is not None and checks[-1].verdict != "stop":
+                    check, result["teacher"] = _accuracy(teacher, teacher_classes, sample, settings, measure)
+                    checks.append(check)
+                if any(check.verdict == "stop" and check.what != "teacher's AP50" for check in checks):
+                    return Preflight(checks=tuple(checks), **result)
+                module = Step(adapter, *make_knowledge(adapter, teacher, teacher_classes, data, settings))
+                module.to(place)
+                if getattr(module.knowledge, "wants_prototypes", False):
+                    checks.append(_prototypes(module, teacher, sample, settings))
+            else:
+                teacher = None
+            view = _first_view(adapter, data, settings, place)
+            result["losses"], result["shares"], own = _gradients(module, Work(view, teacher))
+            checks += _judge(result["losses"], result["shares"], own)
+            result["seconds"] = _times(fabric, module, view, teacher, repeats)
+            checks.append(_cost(result["seconds"], teacher))
+            if teacher is not None:
+                checks.append(_still_frozen(teacher))
+    finally:
+        adapter.model.zero_grad(set_to_none=True)
+        adapter.model.load_state_dict(before)
+        for part, mode in modes:
+            part.training = mode
+    return Preflight(checks=tuple(checks), **result)
+
+
+def _pair(student: Any, teacher: Any) -> list[Check]:
+    """Levels of equal stride, and weights that are not shared."""
+    own = {id(parameter) for parameter in student.model.parameters()}
+    if any(id(parameter) in own for parameter in teacher.model.parameters()):
+        remedy = "Give the teacher a model of its own."
+        return [Check("teacher", "it shares weights with the student", "stop", remedy)]
+    try:
+        levels = common_levels(student.strides, teacher.strides)
+    except DistilError as error:
+        return [Check("strides", str(error), "stop", "Choose detectors with a common stride.")]
+    common = [student.strides[ours] for ours, _ in levels]
+    found = f"student {_list(student.strides)}, teacher {_list(teacher.strides)}, common {_list(common)}"
+    channels = f"student {student.channels}, teacher {teacher.channels}"
+    if student.channels != teacher.channels:
+        channels += ": losses on maps adapt the student's by convolutions"
+    alone = len(levels) == 1 < len(student.strides)
+    remedy = "Losses on maps see one level only; prefer detectors with the same levels." if alone else ""
+    return [Check("strides", found, "look" if alone else "good", remedy), Check("channels", channels)]
+
+
+def _classes(teacher: Any, teacher_classes: Sequence[str] | None, data: DetectionSet) -> Check:
+    try:
+        match = class_match(teacher, teacher_classes, data)
+    except DistilError as error:
+        return Check("classes", str(error), "stop", "A teacher must know classes of this data.")
+    found = "; ".join(match.describe().splitlines())
+    if match.complete:
+        return Check("classes", found)
+    remedy = "Soft labels compare the common classes only; the other losses use all objects."
+    return Check("classes", found, "look", remedy)
+
+
+def _accuracy(
+    teacher: Any,
+    teacher_classes: Sequence[str] | None,
+    data: DetectionSet,
+    settings: DetectorSettings,
+    measure: Measure,
+) -> tuple[Check, dict[str, float]]:
+    """The teacher on a sample of the training images."""
+    found = in_data_labels(
+        predict(teacher, data, batch=min(settings.batch, LARGEST_BATCH)), class_match(teacher, teacher_classes, data)
+    )
+    score = measure(found, [data.annotations(index) for index in range(len(data))], data.classes)
+    text = f"{score.ap50:.1f} % (AP {score.ap:.1f} %) on {len(data)} training images"
+    values = {"ap": float(score.ap), "ap50": float(score.ap50)}
+    if score.ap50 >= settings.teacher_floor:
+        return Check("teacher's AP50", text), values
+    remedy = (
+        f"That is under --teacher-floor {settings.teacher_floor:g}: what it knows does not fit this data (other "
+        "classes, other image sizes, or weights that were not loaded). Train a teacher on it, or lower the floor."
+    )
+    return Check("teacher's AP50", text, "stop", remedy), values
+
+
+def _prototypes(module: Step, teacher: Any, data: DetectionSet, settings: DetectorSettings) -> Check:
+    """Prototypes of the sample, so that the trial step has every loss."""
+    small = replace(prototype_settings(settings), batch=min(settings.batch, LARGEST_BATCH))
+    made = generate_prototypes(module.adapter, teacher, data, small, seed=settings.seed)
+    module.knowledge.use(made.to(next(module.parameters()).device))  # pyright: ignore
+    lines = [line.strip() for line in made.describe().splitlines()]
+    notes = [line for line in lines if line.startswith("note: ")]
+    remedy = "On all images it may be better; else lower --prototype-side." if notes else ""
+    return Check("prototypes", "; ".join([lines[0], *notes]), "look" if notes else "good", remedy)
+
+
+def _first_view(adapter: Any, data: DetectionSet, settings: DetectorSettings, device: torch.device) -> Any:
+    batches = loader(
+        data,
+        batch=min(settings.batch, LARGEST_BATCH),
+        seed=settings.seed,
+        epoch=0,
+        shuffle=True,
+        augmentation=make_augmentation(settings),
+    )
+    batch = next(iter(batches))
+    adapter.model.train()
+    images = [image.to(device) for image, _ in batch]
+    targets = [{key: target[key].to(device) for key in ("boxes", "labels")} for _, target in batch]
+    seeds = [seed_at(settings.seed, "image", 0, index) for index in range(len(batch))]
+    return adapter.view(images, targets, seeds=seeds)
+
+
+def _gradients(module: Step, work: Work) -> tuple[dict[str, float], dict[str, float], list[str]]:
+    """Each loss, its gradient's norm on the backbone as a share of all norms, and the names of the student's own."""
+    module.train()
+    model: Any = module.model
+    backbone = getattr(model, "backbone", model)
+    weights = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    losses, counts = module(work)
+    norms = {}
+    for name, loss in losses.items():
+        found = [None] * len(weights)
+        if loss.requires_grad:
+            found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+        parts = [gradient.float().norm() for gradient in found if gradient is not None]
+        norms[name] = float(torch.stack(parts).norm()) if parts else 0.0
+    total = sum(norm for norm in norms.values() if abs(norm) < float("inf"))
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
+    return values, {name: norm / total if total else 0.0 for name, norm in norms.items()}, list(counts)
+
+
+def _judge(losses: Mapping[str, float], shares: Mapping[str, float], own: Sequence[str]) -> list[Check]:
+    """What the first step tells of every loss."""
+    checks = []
+    for name, value in losses.items():
+        share = shares[name]
+        if not (abs(value) < float("inf") and share == share):
+            remedy = "Try --precision 32, and look at the images with distil detector show."
+            checks.append(Check(f"loss {name}", f"{value}, or its gradient, is not a finite number", "stop", remedy))
+        else:
+            checks.append(Check(f"loss {name}", f"{value:.4g}, {100 * share:.1f} % of the gradient"))
+    added = [name for name in losses if name not in own]
+    share = sum(shares[name] for name in added)
+    if not added or share != share:
+        return checks
+    text = f"{100 * share:.1f} % of the gradient"
+    if share < LITTLE:
+        remedy = "They hardly move the student: raise their weights, or check that the teacher is trained."
+        checks.append(Check("teacher's losses", text, "look", remedy))
+    elif share > MUCH:
+        remedy = "They drown the student's own losses: lower their weights, or lengthen --warmup."
+        checks.append(Check("teacher's losses", text, "look", remedy))
+    else:
+        checks.append(Check("teacher's losses", text))
+    return checks
+
+
+def _times(fabric: Any, module: Step, view: Any, teacher: Any, repeats: int) -> dict[str, float]:
+    """Seconds of forward and backward passes: of the student alone, and with its teacher."""
+
+    def once(work: Work) -> None:
+        with fabric.autocast():
+            losses, _ = module(work)
+        torch.stack(list(losses.values())).sum().backward()
+
+    seconds = {"plain": _fastest(lambda: once(Work(view)), fabric.device, repeats)}
+    if teacher is not None:
+        seconds["distilled"] = _fastest(lambda: once(Work(view, teacher)), fabric.device, repeats)
+    return seconds
+
+
+def _fastest(compute: Callable[[], None], device: torch.device, repeats: int) -> float:
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    compute()
+    taken = []
+    for _ in range(repeats):
+        began = clock()
+        compute()
+        taken.append(clock() - began)
+    return min(taken)
+
+
+def _cost(seconds: Mapping[str, float], teacher: Any) -> Check:
+    plain = f"{seconds['plain']:.3g} s alone"
+    if teacher is None:
+        return Check("step", plain)
+    ratio = seconds["distilled"] / seconds["plain"]
+    return Check("step", f"{plain}, {seconds['distilled']:.3g} s with the teacher: {ratio:.2f} x")
+
+
+def _still_frozen(teacher: Any) -> Check:
+    """After the steps: no parameter of the teacher has or wants a gradient, no module of it trains."""
+    model: nn.Module = teacher.model
+    wrong = [name for name, p in model.named_parameters() if p.requires_grad or p.grad is not None]
+    wrong += [name or "the model" for name, part in model.named_modules() if part.training]
+    if not wrong:
+        return Check("teacher", "frozen and in eval mode, after steps too")
+    remedy = "Its adapter's trace must work without gradient and leave the mode alone."
+    return Check("teacher", f"not frozen: {wrong[0]}", "stop", remedy)
+
+
+def _list(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,78 @@
+"""Settings of detector training and distillation by name, with their sources. Nothing here imports torch."""
+
+import difflib
+from dataclasses import replace
+from typing import Any
+
+from distil.errors import DistilError
+from distil.settings import DetectorSettings
+
+DETECTOR_METHODS: dict[str, str] = {
+    "plain": "No teacher: the detector's own losses.",
+    "gkd": "Global knowledge: prototypes, reliability, global, local and soft-label terms.",
+    "gkd-released": "Global knowledge as the released code really runs: its settings never reach the global term.",
+}
+"""What each preset is."""
+
+DETECTOR_SOURCES: dict[str, str] = {
+    "epochs": "24, the 2x schedule of Distilling Object Detectors With Global Knowledge (ECCV 2022), released code",
+    "lr": "released code: SGD 0.02, momentum 0.9, weight decay 1e-4, batch 16",
+    "milestones": "released code: epochs 16 and 22 of 24",
+    "warmup": "released code: 500 steps",
+    "global_weight": "released code: 5 x (1 - epoch / epochs)",
+    "foreground_weight": "released code: 1 x (1 - epoch / epochs)",
+    "background_weight": "released code: 4 x (1 - epoch / epochs)",
+    "soft_weight": "released code: 1",
+    "temperature": "released code: 2",
+    "prototypes": "released code: 10 of each class and level, chosen anew before every epoch",
+    "prototype_alpha": "released code: 10",
+    "prototype_quantile": "released code: 0.4",
+    "prototype_bandwidth": "released code: 0.1",
+    "prototype_images": "released code: 800 images of a class",
+    "prototype_side": "released code: 30 pixels",
+    "prototype_start": "ours: the released student starts from a finished detector, ours from nothing",
+    "projection": "released code: cosine (summaries of the paper speak of a pursuit)",
+}
+
+SCENES = {
+    "epochs": 12,
+    "batch": 16,
+    "optimiser": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 0.05,
+    "milestones": (0.7, 0.9),
+    "warmup": 50,
+    "clip": 10.0,
+    "flip": 0.0,
+    "prototype_side": 12.0,
+    "prototype_images": 200,
+    "prototype_every": 2,
+}
+"""Ours, sized for two CPU cores: digits are never mirrored, and images are 128 pixels wide."""
+
+
+def detector_preset(method: str, key: str) -> DetectorSettings:
+    """The settings of a method. key: "scenes", or "custom" for any other data.
+
+    Raises: DistilError on an unknown method, with the nearest name.
+    """
+    if method not in DETECTOR_METHODS:
+        near = difflib.get_close_matches(method, DETECTOR_METHODS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DistilError(f"unknown method {method!r}.{hint} Methods: {', '.join(DETECTOR_METHODS)}.")
+    values: dict[str, Any] = dict(SCENES) if key == "scenes" else {}
+    settings = DetectorSettings(method=method, knowledge="none" if method == "plain" else "gkd", **values)
+    return replace(settings, use_global=False) if method == "gkd-released" else settings
+
+
+def student_preset(detector: str, key: str, *, teacher: bool) -> dict[str, Any]:
+    """Fields of an architecture that suit the data. teacher: for a detector that is trained alone.
+
+    For scenes: small networks from random weights. For other data: torchvision's own (ResNet-50, 800 pixels).
+    """
+    values: dict[str, Any] = {"detector": detector}
+    if key == "scenes":
+        values |= {"backbone": "timm:resnet10t" if teacher else "timm:test_resnet", "norm": "group"}
+        values |= {"channels": 64 if teacher or detector == "fcos" else 48, "min_size": 128, "max_size": 128}
+        values |= {"anchor": 16.0, "head_convs": 1, "representation": 256 if teacher else 128}
+    return values

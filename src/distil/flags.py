@@ -1,0 +1,63 @@
+"""What the commands share: how tyro shows a flag, what a --device word means, where tables are printed."""
+
+import difflib
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import FlagCreatePairsOff, arg
+
+from distil.errors import DistilError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def option(metavar: str, help: str) -> Any:
+    """How tyro shows a flag that has no value unless given: without "(default: None)"."""
+    return arg(metavar=metavar, help=help, help_behavior_hint="")
+
+
+def switch(help: str) -> Any:
+    """How tyro shows a flag that takes no value."""
+    return arg(help=help, help_behavior_hint="")
+
+
+Device = Annotated[str, arg(metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU if there is one.")]
+Switch = FlagCreatePairsOff[bool]
+
+
+def device_named(word: str) -> str:
+    """The device that a --device word means. Raises: DistilError if this machine lacks it."""
+    import torch
+
+    if word == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=word)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DistilError(f"--device {word} cannot be used here ({reason}): use auto or cpu.") from error
+    return word
+
+
+def versions() -> dict[str, str]:
+    """Of distil, torch and Python, for the files that a command writes."""
+    import torch
+
+    import distil
+
+    return {"distil": distil.__version__, "torch": str(torch.__version__), "python": sys.version.split()[0]}
+
+
+def console() -> "Console":
+    """Standard output; wide enough for a table when it is not a terminal."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ " Did you mean ...?", or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

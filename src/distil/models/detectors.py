@@ -1,0 +1,273 @@
+"""Detectors: plain torchvision objects, made from a description that fits in a file's header."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from distil.errors import DistilError
+from distil.models.backbones import Norm, build_backbone, group_norm, load_strictly
+from distil.models.pretrained import TORCHVISION_DETECTORS, torchvision_detector
+from distil.rng import seed_at
+from distil.runs import load_tensors, save_tensors
+
+__all__ = [
+    "TORCHVISION_DETECTORS",
+    "Architecture",
+    "architecture_from_dict",
+    "build_detector",
+    "check_architecture",
+    "load_detector",
+    "save_detector",
+    "torchvision_detector",
+]
+
+Kind = Literal["faster-rcnn", "retinanet", "fcos"]
+
+KIND = "detector"
+VERSION = 1
+BODY_STRIDES = (4, 8, 16, 32)
+FINEST = {"faster-rcnn": 4, "retinanet": 8, "fcos": 8}
+ANCHOR = 32.0
+"""Side of torchvision's smallest anchor, in pixels."""
+POINTS_IN_ANCHOR = 4
+"""FCOS has points in place of anchors; torchvision gives those of the first level a size of 8 = 32 / 4 pixels."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the shape of a detector and how it sees an image, but not its weights."""
+
+    detector: Kind
+    """Faster R-CNN (two stages, softmax), RetinaNet or FCOS (one stage, sigmoid)."""
+    backbone: str
+    """A torchvision network (resnet18, resnet50, mobilenet_v3_large, ...), or a timm network after "timm:"."""
+    classes: tuple[str, ...]
+    """Names of labels 1, 2, ...; the background is not among them."""
+    version: Literal[1, 2] = 1
+    """torchvision's heads: 2 are those of its ..._v2 detectors (FCOS has none)."""
+    channels: int = 256
+    """Of every level of the pyramid."""
+    min_size: int | tuple[int, ...] = 800
+    """Images are resized so that their shorter side has this length in pixels; of several, a random one in training
+    and the last otherwise."""
+    max_size: int = 1333
+    """But so that their longer side is not above this."""
+    norm: Norm = "frozen"
+    """Of the backbone. frozen: for pretrained weights, which then do not depend on the batch; with random ones nothing
+    is normalised. group: to train from nothing. batch: needs large batches."""
+    finest: int | None = None
+    """Stride of the finest level in pixels; None: 4 for Faster R-CNN, 8 for the others. Its coarsest strides stay 64
+    (Faster R-CNN) and 128."""
+    anchor: float | None = None
+    """Side of the smallest anchor in pixels of the resized image, doubled from level to level; None: 32. Lower it for
+    small images. FCOS has points: on a level whose anchors would have side a, they answer for objects of about 2 a to
+    4 a, on the finest level for all smaller ones too, on the coarsest for all larger ones."""
+    head_convs: int = 4
+    """3x3 convolutions in each tower of RetinaNet and FCOS, and in the box head of Faster R-CNN version 2."""
+    representation: int = 1024
+    """Length of Faster R-CNN's vector of a box."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Subtracted from the channels of images in [0, 1]."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """What they are then divided by."""
+
+
+def build_detector(architecture: Architecture, *, seed: int, backbone_weights: Path | str | None = None) -> Any:
+    """A plain torchvision FasterRCNN, RetinaNet or FCOS on the CPU, in training mode.
+
+    Its random weights depend on (seed, detector, backbone) alone and torch's global generator is left as it was.
+    backbone_weights: those of the backbone as a classifier of images: None for random ones, "download", or a
+    .safetensors file with torchvision's or timm's names. As in torchvision, detectors have one class more than
+    `classes`: label 0, the background, which RetinaNet and FCOS never train.
+
+    Raises: DistilError on an architecture that cannot be built and on weights that do not fit.
+    Source: Ren et al. 2015, Lin et al. 2017 (FPN, RetinaNet), Tian et al. 2019 (FCOS), in torchvision's modules.
+    """
+    check_architecture(architecture)
+    make = {"faster-rcnn": _faster_rcnn, "retinanet": _retinanet, "fcos": _fcos}[architecture.detector]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_at(seed, "detector", architecture.detector, architecture.backbone))
+        return make(architecture, backbone_weights)
+
+
+def check_architecture(architecture: Architecture) -> None:
+    """Refuse what cannot be built.
+
+    Raises: DistilError that names the field, its value and what is accepted.
+    """
+    a = architecture
+    if a.detector not in get_args(Kind):
+        near = get_close_matches(a.detector.lower(), get_args(Kind), n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise DistilError(f"unknown detector {a.detector!r}. {hint}Choose from {', '.join(get_args(Kind))}.")
+    if not a.classes:
+        raise DistilError("a detector needs at least one class: `classes` is empty.")
+    if a.version not in (1, 2) or (a.detector == "fcos" and a.version == 2):
+        raise DistilError(
+            f"{a.detector} has no version {a.version}: torchvision's FCOS has version 1, the others 1 and 2."
+        )
+    if a.norm not in get_args(Norm):
+        raise DistilError(f"unknown norm {a.norm!r}. Choose from {', '.join(get_args(Norm))}.")
+    if a.finest is not None and a.finest not in BODY_STRIDES:
+        raise DistilError(f"the finest stride is {a.finest}: choose from {', '.join(map(str, BODY_STRIDES))}.")
+    for what, value in (
+        ("channels", a.channels),
+        ("min_size", min(_sizes(a), default=0)),
+        ("max_size", a.max_size),
+        ("head_convs", a.head_convs),
+        ("representation", a.representation),
+    ):
+        if value < 1:
+            raise DistilError(f"{what} is {value}: it must be at least 1.")
+    grouped = a.detector == "fcos" or (a.detector == "retinanet" and a.version == 2)
+    if grouped and (a.channels % 32 or a.channels < 64):  # with one channel in a group a single cell has no norm
+        raise DistilError(f"channels is {a.channels}: the head's 32 groups need a multiple of 32, at least 64.")
+    if a.detector == "retinanet" and a.head_convs > 4:
+        raise DistilError(f"head_convs is {a.head_convs}: torchvision's RetinaNet has at most 4.")
+    if len(a.mean) != 3 or len(a.std) != 3 or min(a.std) <= 0:
+        raise DistilError(f"mean {a.mean} and std {a.std} must have 3 numbers each, those of std above 0.")
+    if _anchor(a) < 2:
+        raise DistilError(f"anchor is {a.anchor}: the smallest anchor must have a side of at least 2 pixels.")
+    if a.detector == "fcos" and 3 * _anchor(a) / POINTS_IN_ANCHOR <= _strides(a)[0]:
+        raise DistilError(
+            f"anchor is {_anchor(a):g}: with points every {_strides(a)[0]} pixels some objects would have none near "
+            f"their centre. Give more than {POINTS_IN_ANCHOR * _strides(a)[0] / 3:.3g}, or a smaller `finest`."
+        )
+
+
+def save_detector(
+    model: nn.Module, architecture: Architecture, path: Path | str, *, extra: Mapping[str, Any] | None = None
+) -> None:
+    """Write a detector's weights and architecture as one safetensors file, atomically.
+
+    extra: anything else that JSON can hold, which `load_detector` gives back.
+    Raises: DistilError when the path cannot be written.
+    """
+    header = {"kind": KIND, "version": VERSION, "architecture": asdict(architecture), "extra": dict(extra or {})}
+    save_tensors(path, model.state_dict(), header)
+
+
+def load_detector(path: Path | str) -> tuple[Any, Architecture, dict[str, Any]]:
+    """What save_detector wrote: the detector on the CPU in eval mode, its architecture, and `extra`.
+
+    Raises: DistilError when the file is missing, cut short or no detector, and when a weight is missing, left over, of
+    another shape or not finite.
+    """
+    tensors, header = load_tensors(path)
+    if header.get("kind") != KIND:
+        raise DistilError(f"{path} holds no detector but {header.get('kind') or 'something else'}: give another file.")
+    if header.get("version") != VERSION:
+        raise DistilError(f"{path} was made by another version of distil: make it again with this one.")
+    architecture = architecture_from_dict(header["architecture"])
+    model = build_detector(architecture, seed=0)
+    load_strictly(model, tensors, path)
+    return model.eval(), architecture, header["extra"]
+
+
+def architecture_from_dict(values: Mapping[str, Any]) -> Architecture:
+    """The architecture that `dataclasses.asdict` and JSON made a dict of.
+
+    Raises: DistilError on a field that this version does not know or that is missing.
+    """
+    known = {field.name for field in fields(Architecture)}
+    if unknown := sorted(set(values) - known):
+        raise DistilError(f"unknown field {unknown[0]!r} of an architecture: another version of distil wrote it.")
+    if missing := [name for name in ("detector", "backbone", "classes") if name not in values]:
+        raise DistilError(f"an architecture without {missing[0]!r} cannot be built: give it.")
+    restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+    return Architecture(**restored)
+
+
+def _faster_rcnn(a: Architecture, weights: Path | str | None) -> nn.Module:
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.rpn import RPNHead
+    from torchvision.ops import MultiScaleRoIAlign
+
+    strides, side = _strides(a), 7
+    head_norm = None if a.version == 1 else (group_norm if a.norm == "group" else nn.BatchNorm2d)
+    backbone = build_backbone(
+        a.backbone,
+        strides,
+        channels=a.channels,
+        norm=a.norm,
+        extra="pool",
+        pyramid_norm=head_norm,
+        weights=weights,
+    )
+    scales = tuple((_anchor(a) * 2**i,) for i in range(len(strides) + 1))
+    anchors = AnchorGenerator(scales, ((0.5, 1.0, 2.0),) * len(scales))
+    if a.version == 1:
+        box_head: nn.Module = TwoMLPHead(a.channels * side**2, a.representation)
+    else:
+        widths = [a.channels] * a.head_convs
+        box_head = FastRCNNConvFCHead((a.channels, side, side), widths, [a.representation], norm_layer=head_norm)
+    return FasterRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        rpn_head=RPNHead(a.channels, anchors.num_anchors_per_location()[0], conv_depth=a.version),
+        box_roi_pool=MultiScaleRoIAlign([str(i) for i in range(len(strides))], side, 2),
+        box_head=box_head,
+        box_predictor=FastRCNNPredictor(a.representation, len(a.classes) + 1),
+        **_seeing(a),
+    )
+
+
+def _retinanet(a: Architecture, weights: Path | str | None) -> nn.Module:
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.retinanet import RetinaNetHead
+
+    strides = _strides(a)
+    extra = "pyramid" if a.version == 1 else "body"
+    backbone = build_backbone(a.backbone, strides, channels=a.channels, norm=a.norm, extra=extra, weights=weights)
+    sides = [_anchor(a) * 2**i for i in range(len(strides) + 2)]
+    scales = tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in sides)
+    anchors = AnchorGenerator(scales, ((0.5, 1.0, 2.0),) * len(scales))
+    norm = None if a.version == 1 else partial(nn.GroupNorm, 32)
+    head = RetinaNetHead(a.channels, anchors.num_anchors_per_location()[0], len(a.classes) + 1, norm_layer=norm)
+    for tower in (head.classification_head, head.regression_head):
+        tower.conv = tower.conv[: a.head_convs]
+    if a.version == 2:
+        head.regression_head._loss_type = "giou"
+    return RetinaNet(backbone, len(a.classes) + 1, anchor_generator=anchors, head=head, **_seeing(a))
+
+
+def _fcos(a: Architecture, weights: Path | str | None) -> nn.Module:
+    from torchvision.models.detection import FCOS
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.fcos import FCOSHead
+
+    strides = _strides(a)
+    backbone = build_backbone(a.backbone, strides, channels=a.channels, norm=a.norm, extra="pyramid", weights=weights)
+    sizes = tuple((_anchor(a) / POINTS_IN_ANCHOR * 2**i,) for i in range(len(strides) + 2))
+    points = AnchorGenerator(sizes, ((1.0,),) * len(sizes))
+    head = FCOSHead(a.channels, 1, len(a.classes) + 1, a.head_convs)
+    return FCOS(backbone, len(a.classes) + 1, anchor_generator=points, head=head, **_seeing(a))
+
+
+def _strides(a: Architecture) -> tuple[int, ...]:
+    """Strides of the levels that are made of the backbone's own maps."""
+    finest = FINEST[a.detector] if a.finest is None else a.finest
+    return tuple(stride for stride in BODY_STRIDES if stride >= finest)
+
+
+def _anchor(a: Architecture) -> float:
+    return ANCHOR if a.anchor is None else a.anchor
+
+
+def _sizes(a: Architecture) -> tuple[int, ...]:
+    return (a.min_size,) if isinstance(a.min_size, int) else tuple(a.min_size)
+
+
+def _seeing(a: Architecture) -> dict[str, Any]:
+    """Arguments of torchvision's transform."""
+    mean, std = list(a.mean), list(a.std)
+    return {"min_size": _sizes(a), "max_size": a.max_size, "image_mean": mean, "image_std": std}

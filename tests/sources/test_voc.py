@@ -1,0 +1,196 @@
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from distil.errors import DistilError
+from distil.sources.voc import VOC_CLASSES, open_voc, voc_source
+
+OBJECTS = {
+    "1": [("dog", (1, 2, 12, 16), 0), ("cat", (3, 4, 5, 6), 1)],
+    "2": [("dog", (2, 2, 4, 4), 0)],
+    "3": [],
+}
+
+
+def object_xml(name: str, box: Sequence[float], difficult: int) -> str:
+    corners = "".join(
+        f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    part = f"<part><name>head</name><bndbox>{corners}</bndbox></part>"
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox>{part}</object>"
+
+
+def write_voc(
+    root: Path,
+    *,
+    objects: Mapping[str, Sequence[tuple[str, Sequence[float], int]]] = OBJECTS,
+    lists: Mapping[str, Sequence[str]] | None = None,
+    images: str = "JPEGImages",
+    xml: str = "Annotations",
+    size: str = "<size><width>12</width><height>16</height><depth>3</depth></size>",
+) -> None:
+    for name, own in objects.items():
+        for folder in (root / images, root / xml):
+            folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 16), (int(name), 0, 0)).save(root / images / f"{name}.png")
+        text = "".join(object_xml(*one) for one in own)
+        (root / xml / f"{name}.xml").write_text(f"<annotation>{size}{text}</annotation>")
+    for split, names in (lists or {}).items():
+        path = root / "ImageSets" / "Main" / f"{split}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(names) + "\n")
+
+
+def test_corners_that_count_from_one_become_edges(tmp_path):
+    write_voc(tmp_path)
+    data = open_voc(tmp_path)
+    assert data.classes == ("cat", "dog")
+    image, found = data[0]
+    assert image[0, 0, 0] == 1
+    assert found.boxes.tolist() == [[0, 1, 12, 16], [2, 3, 5, 6]]
+    assert (found.labels.tolist(), found.ignored.tolist()) == ([2, 1], [False, True])
+    assert found.areas.tolist() == [180, 9]
+    assert [data.identifier(index) for index in range(3)] == ["1.png", "2.png", "3.png"]
+    assert (len(data.annotations(2)), data.size(2)) == (0, (16, 12))
+    assert data.counts == (0, 2)
+
+
+def test_a_devkit_has_the_twenty_classes_and_its_lists(tmp_path):
+    lists = {"trainval": ["1", "2"], "train": ["1"], "val": ["2"], "test": ["3"], "dog_train": ["1 1", "2 -1"]}
+    write_voc(tmp_path / "VOCdevkit" / "VOC2007", lists=lists, objects={**OBJECTS, "3": OBJECTS["2"]})
+    for root in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / "VOC2007"):
+        assert open_voc(root, "train").classes == VOC_CLASSES
+        assert len(open_voc(root, "trainval", 2007)) == 2
+    data = open_voc(tmp_path, "train")
+    assert (data.annotations(0).labels.tolist(), data.name) == ([12, 8], "VOC2007 train")
+    assert open_voc(tmp_path, "dog_train").identifier(1) == "2.png"
+    source = voc_source(tmp_path)
+    assert source.test is not None
+    assert (source.train.name, source.val, source.test.name) == ("VOC2007 trainval", None, "VOC2007 test")
+    with pytest.raises(
+        DistilError, match=r"no list .*/all.txt for the split 'all': the lists are dog_train, test, train"
+    ):
+        open_voc(tmp_path, "all")
+    with pytest.raises(DistilError, match="has no VOC2012: found VOC2007"):
+        open_voc(tmp_path, "train", 2012)
+
+
+def test_without_a_test_list_train_and_val_are_the_splits(tmp_path):
+    write_voc(tmp_path / "VOC2012", lists={"trainval": ["1", "2"], "train": ["1"], "val": ["2"]})
+    source = voc_source(tmp_path)
+    assert source.val is not None
+    assert (source.train.name, source.val.name, source.test) == ("VOC2012 train", "VOC2012 val", None)
+    (tmp_path / "VOC2012" / "ImageSets" / "Main" / "train.txt").unlink()
+    assert voc_source(tmp_path).train.name == "VOC2012 trainval"
+
+
+def test_several_years_need_a_choice(tmp_path):
+    for year in (2007, 2012):
+        write_voc(tmp_path / f"VOC{year}")
+    with pytest.raises(DistilError, match=r"several years, VOC2007, VOC2012: give one of them, as in voc:.*/VOC2007"):
+        open_voc(tmp_path)
+    assert len(open_voc(tmp_path, year=2012)) == 3
+
+
+@pytest.mark.parametrize(("images", "xml"), [("images", "Annotations"), (".", ".")])
+def test_flat_folders(tmp_path, images, xml):
+    write_voc(tmp_path, images=images, xml=xml, size="")
+    source = voc_source(tmp_path)
+    assert (len(source.train), source.val, source.test) == (3, None, None)
+    assert source.train.size(0) == (16, 12)
+    assert source.train.image(1)[0, 0, 0] == 2
+
+
+def test_a_folder_for_each_split(tmp_path):
+    write_voc(tmp_path / "train", images=".", xml=".")
+    write_voc(tmp_path / "valid", images=".", xml=".", objects={"2": OBJECTS["2"]})
+    source = voc_source(tmp_path)
+    assert source.val is not None
+    assert (len(source.train), len(source.val), source.val.classes) == (3, 1, ("cat", "dog"))
+
+
+def test_listed_classes_and_unknown_ones(tmp_path):
+    write_voc(tmp_path, lists={"train": ["1", "2"], "val": ["3"]}, objects={**OBJECTS, "3": [("ox", (2, 2, 4, 4), 0)]})
+    with pytest.raises(DistilError) as caught:
+        voc_source(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/Annotations/3.xml has an object of class 'ox', which is not among the classes cat, dog: mend the "
+        f"name, or list all classes in {tmp_path}/classes.txt, one a line."
+    )
+    (tmp_path / "classes.txt").write_text("ox\ndog\n\ncat\n")
+    source = voc_source(tmp_path)
+    assert source.val is not None
+    assert source.train.classes == source.val.classes == ("ox", "dog", "cat")
+    (tmp_path / "classes.txt").write_text("ox\nox\n")
+    with pytest.raises(DistilError, match=r"classes.txt must name each class once"):
+        voc_source(tmp_path)
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(DistilError, match=r"cannot read .*classes.txt"):
+        voc_source(tmp_path)
+
+
+def test_a_box_outside_is_named_or_clipped(tmp_path):
+    write_voc(tmp_path, objects={"1": [("dog", (0, 1, 13, 16), 0)], "2": [("cat", (1, 1, 20, 16), 0)]})
+    with pytest.raises(DistilError, match=r"the box \(0, 0, 20, 16\) of a cat on image 2.png reaches 8 pixels outside"):
+        open_voc(tmp_path)
+    data = open_voc(tmp_path, fix_boxes=True)
+    assert data.annotations(0).boxes.tolist() == [[0, 0, 12, 16]]
+    assert data.note == f"{tmp_path.name}: 1 boxes clipped to their images, 0 without area dropped"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"cannot read .*1.xml: .* Copy or write it again"),
+        ("<annotation><object>", r"cannot read .*1.xml"),
+        ("<annotation><object><bndbox/></object></annotation>", "1.xml: an object has no name"),
+        (
+            "<annotation><object><name>a</name><bndbox><xmin>x</xmin></bndbox></object></annotation>",
+            r"1.xml: bndbox/xmin of <object> must be a number, not 'x'",
+        ),
+        (
+            "<annotation><object><name>a</name></object></annotation>",
+            r"1.xml: bndbox/xmin of <object> must be a number, not None",
+        ),
+        (
+            "<annotation><size><width>7</width></size></annotation>",
+            r"1.xml: size/height of <annotation> must be a number",
+        ),
+        ("<annotation/>", "has 1 images and not one object"),
+    ],
+)
+def test_an_xml_that_is_wrong_is_named(tmp_path, text, message):
+    write_voc(tmp_path, objects={"1": OBJECTS["1"]})
+    (tmp_path / "Annotations" / "1.xml").write_text(text)
+    with pytest.raises(DistilError, match=message):
+        open_voc(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+    write_voc(tmp_path, lists={"train": ["1", "2"], "empty": [], "odd": ["9"]})
+    with pytest.raises(DistilError, match=r"empty.txt is empty: list one image a line"):
+        open_voc(tmp_path, "empty")
+    Image.new("RGB", (12, 16)).save(tmp_path / "JPEGImages" / "9.png")
+    with pytest.raises(DistilError, match=r"the annotations .*9.xml are missing"):
+        open_voc(tmp_path, "odd")
+    (tmp_path / "JPEGImages" / "2.png").unlink()
+    with pytest.raises(DistilError, match=r"the image 2 of .*2.xml is missing: put it into JPEGImages"):
+        open_voc(tmp_path, "train")
+    Image.new("RGB", (12, 16)).save(tmp_path / "JPEGImages" / "1.jpg")
+    with pytest.raises(DistilError, match=r"1.jpg and .*1.png would share their annotations"):
+        open_voc(tmp_path, "train")
+
+
+def test_layouts_that_are_none(tmp_path):
+    with pytest.raises(DistilError, match=r"no folder at .*none. Expected ROOT/VOCdevkit/VOC2007"):
+        open_voc(tmp_path / "none")
+    with pytest.raises(DistilError, match="has no Annotations"):
+        open_voc(tmp_path)
+    (tmp_path / "Annotations").mkdir()
+    with pytest.raises(DistilError, match="Annotations has no xml"):
+        open_voc(tmp_path)
+    write_voc(tmp_path, lists={"test": ["1"]})
+    with pytest.raises(DistilError, match=r"has no train.txt and no trainval.txt: found test"):
+        voc_source(tmp_path)
