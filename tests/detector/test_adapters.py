@@ -640,8 +640,8 @@ def test_only_known_detectors_and_adapters_are_adapted():
             adapt(model)
         assert str(error.value) == (
             f"no adapter for a {type(model).__name__}: adapt takes torchvision's FasterRCNN, RetinaNet and FCOS. "
-            f"Give an object of your own with the members {members}; help(distil.detector.adapters.DetectorAdapter) says what "
-            "each must do."
+            f"Give an object of your own with the members {members}; "
+            "help(distil.detector.adapters.DetectorAdapter) says what each must do."
         )
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from distil.detector.loop import LAST
 from distil.errors import DistilError
 from distil.models.detectors import Architecture, build_detector, load_detector
 from distil.rng import seed_at
+from distil.runs import Interrupted
 
 from .tiny import CLASSES, Cells, CellsAdapter, Recorder, cells, squares, tiny_settings
 
@@ -149,6 +152,24 @@ def test_what_is_done_is_not_done_again(tmp_path, tiny_world):
     assert more.values("gkd", "ap")[:2] == first.values("gkd", "ap")
     with pytest.raises(DistilError, match=r"result\.json was made with other settings: choose another folder with"):
         compare(tmp_path, tiny_world, {"gkd": tiny_settings(knowledge="gkd", epochs=2)})
+
+
+def test_ctrl_c_says_where_it_stopped_and_the_same_call_goes_on(tmp_path, tiny_world):
+    whole = compare(tmp_path / "whole", tiny_world)
+
+    def interrupt(name, **fields):
+        if name == "step" and fields["contender"] == "gkd" and fields["step"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    folder = tmp_path / "stopped"
+    with pytest.raises(
+        Interrupted, match=r"^gkd, seed 0, stopped after step 3 of 4: the same comparison in .* goes on"
+    ):
+        compare(folder, tiny_world, events=interrupt)
+    again = compare(folder, tiny_world, events=(log := Recorder()))
+    assert log.of("start")[0]["step"] == 3
+    for name in ("plain", "gkd"):
+        assert again.values(name, "ap") == whole.values(name, "ap")
 
 
 def test_a_plain_training_of_ones_own_is_the_baseline(tmp_path, tiny_world):

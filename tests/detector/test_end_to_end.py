@@ -114,6 +114,16 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, detector):
     assert again.read_bytes() == whole.read_bytes()
 
 
+def test_losses_that_a_pair_cannot_share_are_told_by_the_preflight():
+    teacher = made_teacher("retinanet")
+    result = preflight(architecture("faster-rcnn"), teacher, scenes().train, settings_of("", knowledge="gkd,crosskd"))
+    (problem,) = result.fatal
+    assert problem.startswith(
+        "losses: gkd compares class responses, but the student's end in a softmax and the teacher's"
+    )
+    assert problem.endswith("Choose other losses than --knowledge gkd,crosskd, or another teacher.")
+
+
 def test_heads_of_two_kinds_share_features_but_no_soft_labels(tmp_path):
     settings = settings_of("retinanet", epochs=1, knowledge="pkd")
     options = {"out": tmp_path, "teacher": made_teacher("faster-rcnn"), "events": (log := Recorder())}

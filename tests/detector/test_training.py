@@ -279,6 +279,11 @@ def test_a_run_resumes_with_its_own_settings_only(tmp_path, changes, message):
         train(tmp_path, tiny_settings(knowledge="pkd"), teacher=cells(5))
 
 
+def test_a_run_resumes_with_other_workers(tmp_path):
+    train(tmp_path, tiny_settings())
+    train(tmp_path, tiny_settings(workers=2, teacher_floor=1.0), resume=True)
+
+
 def test_a_run_resumes_on_its_own_data_and_detector_only(tmp_path):
     train(tmp_path, tiny_settings())
     with pytest.raises(DistilError, match=r"was made with images 13, and this run has 12: resume with what"):

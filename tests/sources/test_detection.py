@@ -63,7 +63,7 @@ def test_counts_leave_the_ignored_objects_out():
 
 
 def test_a_subset_of_a_subset():
-    some = DRAWN.subset([5, 2, 4]).subset(torch.tensor([2, 0]))
+    some = DRAWN.subset([5, 2, 4]).subset(torch.tensor([2, 0]).tolist())
     assert [some.identifier(index) for index in range(len(some))] == ["4.png", "5.png"]
     assert some.counts == (4, 5)
     assert DRAWN.subset([], "nothing").name == "nothing"

@@ -14,6 +14,8 @@ from distil.settings import DetectorSettings
 
 KIND = "detector training"
 VERSION = 1
+FREE = ("method", "workers", "teacher_floor")
+"""Settings that decide nothing about the weights: a resumed run may have others."""
 
 
 def save_checkpoint(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, header: Mapping[str, Any]) -> None:
@@ -44,7 +46,7 @@ def read_checkpoint(path: Path, settings: DetectorSettings, made_for: Mapping[st
         raise DistilError(f"{path} is no checkpoint of a detector's training: give the folder of such a run.")
     saved = header["settings"]
     now = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(settings).items()}
-    pairs = [(f"--{key.replace('_', '-')}", saved.get(key), value) for key, value in now.items()]
+    pairs = [(f"--{key.replace('_', '-')}", saved.get(key), value) for key, value in now.items() if key not in FREE]
     pairs += [(key, header.get(key), value) for key, value in made_for.items()]
     for what, before, value in pairs:
         if before != value:

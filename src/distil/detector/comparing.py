@@ -17,7 +17,7 @@ from distil.detector.preparing import class_match, in_data_labels
 from distil.detector.training import train_detector
 from distil.errors import DistilError
 from distil.models.detectors import Architecture, load_detector
-from distil.runs import CHECKPOINT, Events, load_tensors, silent, write_atomic
+from distil.runs import CHECKPOINT, Events, Interrupted, load_tensors, silent, write_atomic
 from distil.settings import DetectorSettings, check_settings
 from distil.sources.detection import DetectionSet
 
@@ -143,7 +143,7 @@ def compare_detectors(
     out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json. What is there is not done again:
     trainings go on from their checkpoints. events: as of `train_detector`, with contender and run_seed besides.
 
-    Raises: DistilError when contenders differ in their budget, and as `train_detector` does.
+    Raises: DistilError when contenders differ in their budget, and as `train_detector` does; Interrupted after Ctrl-C.
     """
     out = Path(out)
     ways = _with_baseline(contenders)
@@ -160,23 +160,29 @@ def compare_detectors(
             folder = out / name / f"seed-{seed}"
             result = _read_result(folder / RESULT, settings)
             if result is None:
-                path = train_detector(
-                    student,
-                    data,
-                    settings,
-                    out=folder,
-                    teacher=teacher,
-                    teacher_classes=teacher_classes,
-                    validation=validation,
-                    measure=measure,
-                    weights=weights,
-                    resume=True,
-                    device=device,
-                    events=lambda kind, name=name, seed=seed, **fields: heard(
-                        kind, **fields, contender=name, run_seed=seed
-                    ),
-                    checkpoint_seconds=checkpoint_seconds,
-                )
+                try:
+                    path = train_detector(
+                        student,
+                        data,
+                        settings,
+                        out=folder,
+                        teacher=teacher,
+                        teacher_classes=teacher_classes,
+                        validation=validation,
+                        measure=measure,
+                        weights=weights,
+                        resume=True,
+                        device=device,
+                        events=lambda kind, name=name, seed=seed, **fields: heard(
+                            kind, **fields, contender=name, run_seed=seed
+                        ),
+                        checkpoint_seconds=checkpoint_seconds,
+                    )
+                except Interrupted as stop:
+                    where = str(stop).partition(":")[0]
+                    raise Interrupted(
+                        f"{name}, seed {seed}, {where}: the same comparison in {out} goes on there"
+                    ) from stop
                 seconds = load_tensors(folder / CHECKPOINT)[1]["seconds"]
                 trained = adapt(load_detector(path)[0].to(device))
                 scores = measure(predict(trained, test, batch=settings.batch), truths, test.classes).to_dict()

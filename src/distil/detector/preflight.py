@@ -138,10 +138,15 @@ def preflight(
                     checks.append(check)
                 if any(check.verdict == "stop" and check.what != "teacher's AP50" for check in checks):
                     return Preflight(checks=tuple(checks), **result)
-                module = Step(adapter, *make_knowledge(adapter, teacher, teacher_classes, data, settings))
-                module.to(place)
-                if getattr(module.knowledge, "wants_prototypes", False):
-                    checks.append(_prototypes(module, teacher, sample, settings))
+                try:
+                    module = Step(adapter, *make_knowledge(adapter, teacher, teacher_classes, data, settings))
+                    module.to(place)
+                    if getattr(module.knowledge, "wants_prototypes", False):
+                        checks.append(_prototypes(module, teacher, sample, settings))
+                except DistilError as error:
+                    remedy = f"Choose other losses than --knowledge {settings.knowledge}, or another teacher."
+                    checks.append(Check("losses", str(error).rstrip("."), "stop", remedy))
+                    return Preflight(checks=tuple(checks), **result)
             else:
                 teacher = None
             view = _first_view(adapter, data, settings, place)
