@@ -41,8 +41,8 @@ class FasterRCNNAdapter:
     def _settle_scales(self, maps: OrderedDict[str, Tensor]) -> None:
         """Have the RoI pooling take the levels' true scales.
 
-        torchvision guesses them from the unpadded sizes of the first batch that it sees, for good: small first images would
-        make it pool from wrong places, and a resumed run could differ from an uninterrupted one.
+        torchvision guesses them from the unpadded sizes of the first batch that it sees, for good: small first images
+        would make it pool from wrong places, and a resumed run could differ from an uninterrupted one.
         """
         pool = self.model.roi_heads.box_roi_pool
         if hasattr(pool, "scales") and hasattr(pool, "map_levels"):

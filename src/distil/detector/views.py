@@ -222,8 +222,9 @@ def _drawing_at(seeds: Sequence[int] | None, index: int, address: str, device: t
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach the devices' generators too
             yield
         return
-    with torch.random.fork_rng(devices=[device], device_type=device.type), device:
-        torch.get_device_module(device).manual_seed(seed)
+    kind = torch.get_device_module(device)
+    with torch.random.fork_rng(devices=[device], device_type=device.type), kind.device(device):
+        kind.manual_seed(seed)  # of this device alone
         yield
 
 
