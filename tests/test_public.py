@@ -3,15 +3,18 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import distil
+from distil import demo_detector, detector_presets
 from distil.dataset import distilling
 from distil.evaluate import judge
 from distil.presets import METHODS
+from distil.sources import scenes
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -45,6 +48,10 @@ def tiny_runs(monkeypatch, tmp_path):
             return original(*sets, few, **options | {"width": 8, "runs": 1})
 
         monkeypatch.setattr(judge, name, quick)
+    few = partial(scenes.scenes_source, 4, 2, 2)
+    monkeypatch.setattr(scenes, "scenes_source", lambda *count, seed=0: few(seed=seed))
+    monkeypatch.setattr(detector_presets, "SCENES", detector_presets.SCENES | {"epochs": 1, "teacher_floor": 0.0})
+    monkeypatch.setattr(demo_detector, "run_detector_demo", partial(demo_detector.run_detector_demo, epochs=(1, 2)))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -106,7 +113,16 @@ def tour():
 
 def test_the_tour_runs_as_written(tiny_runs, capsys):
     commands = tour()
-    assert {words[0] for words in commands} >= {"dataset", "evaluate", "compare", "show", "export", "methods"}
+    assert {words[0] for words in commands} >= {
+        "dataset",
+        "evaluate",
+        "compare",
+        "show",
+        "export",
+        "methods",
+        "detector",
+        "demo",
+    }
     for words in commands:
         assert distil_main(words) == 0, (words, capsys.readouterr().err)
 

@@ -1,0 +1,43 @@
+"""The detector tour from end to end, with few scenes."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from distil import demo_detector, detector_presets
+from distil.sources import scenes
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    few = scenes.scenes_source
+    monkeypatch.setattr(scenes, "scenes_source", lambda *count, seed=0: few(6, 2, 4, seed=seed))
+    monkeypatch.setattr(detector_presets, "SCENES", detector_presets.SCENES | {"teacher_floor": 0.0, "batch": 3})
+
+
+def test_the_tour_trains_three_detectors_and_writes_one_report(few_scenes, tmp_path):
+    seen = []
+
+    @contextmanager
+    def stage(title):
+        yield lambda name, **fields: seen.append((title, name))
+
+    for _ in range(2):
+        tour = demo_detector.run_detector_demo(tmp_path, device="cpu", stage=stage, epochs=(1, 2))
+    assert list(tour.scores) == ["teacher", "student alone", "student with gkd"]
+    assert tour.weights["teacher"] > 5 * tour.weights["student alone"]
+    assert tour.weights["student alone"] == tour.weights["student with gkd"]
+    assert all(score.images == 4 for score in tour.scores.values())
+    assert len(tour.reliabilities.values) == tour.scores["teacher"].objects
+    titles = {title for title, name in seen if name == "validation"}
+    assert len(titles) == 3
+    page = (tmp_path / "report.html").read_text()
+    for text in (
+        "student with gkd",
+        "The prototypes that both share",
+        "Where the two disagree most",
+        "teacher&#x27;s AP50",
+    ):
+        assert text in page
+    assert page.count("<img ") == 4
+    assert "http" not in page.split("</style>")[1]
