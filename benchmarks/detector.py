@@ -4,10 +4,10 @@
     python benchmarks/detector.py compare coco:FOLDER retinanet OUT --arms gkd pkd gkd,pkd --seeds 0 1 2
     python benchmarks/detector.py keep OUT NAME
 
-`teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and with
-each of --arms; what is done is not done again, so several of it may share OUT with different --seeds, and a last one with
-all seeds writes the table. `keep` copies it to benchmarks/results/detector-NAME.md and .json. Arms are knowledge as
---knowledge takes it; after a slash, settings of gkd to change: gkd/use_global=False, gkd/reliability=one.
+`teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and
+with each of --arms; what is done is not done again, so several may share OUT with different --seeds, and a last one
+with all seeds writes the table. `keep` copies it to benchmarks/results/detector-NAME.md and .json. Arms are knowledge as
+--knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
 """
 
 import argparse

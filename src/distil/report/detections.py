@@ -152,7 +152,7 @@ def _boxes(axes: Axes, found: Mapping[str, Tensor], classes: Sequence[str], leas
         x1, y1, x2, y2 = box
         colour = COLOURS[(label - 1) % len(COLOURS)]
         axes.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.3))
-        text = classes[label - 1] if scores is None else f"{classes[label - 1]} {float(scores[place]):.2f}"
+        text = str(classes[label - 1]) + ("" if scores is None else f" {float(scores[place]):.2f}")
         axes.text(
             x1,
             y1 - 1,
