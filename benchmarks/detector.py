@@ -6,7 +6,7 @@
 
 `teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and
 with each of --arms; what is done is not done again, so several may share OUT with different --seeds, and a last one
-with all seeds writes the table. `keep` copies it to benchmarks/results/detector-NAME.md and .json. Arms are knowledge as
+with all seeds writes the table. `keep` copies it to benchmarks/results/detector-NAME.*. Arms are knowledge as
 --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
 """
 
