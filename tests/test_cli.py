@@ -89,7 +89,20 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("module", ["cli", "presets", "settings", "errors", "runs", "evaluate.protocols"])
+LIGHT = [
+    "cli",
+    "cli_detector",
+    "flags",
+    "presets",
+    "detector_presets",
+    "settings",
+    "errors",
+    "runs",
+    "evaluate.protocols",
+]
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_import_no_torch(module):
     done = run_python(f"import sys, distil.{module}; assert 'torch' not in sys.modules")
     assert done.returncode == 0, done.stderr
