@@ -208,6 +208,8 @@ class DetectorSettings:
     """gkd: penalty of pursuit and ridge."""
     use_global: bool = True
     """gkd: have the global loss at all; without it prototypes only measure reliability."""
+    local_scale: Literal["raw", "teacher"] = "raw"
+    """gkd: units of the local losses: features as they are, or the mean square of the teacher's features."""
     adapting_kernel: Literal[1, 3] = 3
     """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3."""
 

@@ -84,6 +84,8 @@ def slow_losses(
             values = torch.tensor([own[i] for i in here], dtype=torch.float64)
             mask[image] = slow_mask(boxes, values, gaps.shape[2:], stride).expand(channels, -1, -1)
             start += length
+        if settings.local_scale == "teacher":
+            gaps = gaps / teacher.pyramid[level].double().square().mean()
         foreground.append((mask * gaps).sum() / max(1.0, 2 * mask.sum().item()))
         idle = (mask == 0).double()
         background.append((idle * gaps).sum() / max(1.0, 2 * idle.sum().item()))
@@ -110,8 +112,10 @@ def slow_losses(
 
 @pytest.mark.parametrize("projection", ["cosine", "pursuit", "ridge"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_every_term_is_its_equation(projection, activation):
-    knowledge = make_knowledge(6, 5, projection=projection, penalty=3.0, global_weight=7.0, soft_label=1.5)
+@pytest.mark.parametrize("scale", ["raw", "teacher"])
+def test_every_term_is_its_equation(projection, activation, scale):
+    choices = {"projection": projection, "local_scale": scale}
+    knowledge = make_knowledge(6, 5, **choices, penalty=3.0, global_weight=7.0, soft_label=1.5)
     student = make_trace(1, activation=activation)
     teacher = make_trace(2, channels=5, activation=activation)
     prototypes = make_prototypes(6, 5)
@@ -319,6 +323,18 @@ def test_classes_and_levels_without_prototypes_count_as_reliable():
     assert reliable[1].all()
     assert reliable[0].tolist() == (student.labels == 2).tolist()
     assert all(value.isfinite() for value in losses.values())
+
+
+def test_local_terms_in_the_teachers_units_do_not_depend_on_its_scale():
+    student, teacher, view = make_trace(1), make_trace(2), make_view()
+    knowledge = make_knowledge(local_scale="teacher", soft_label=0)
+    for conv in knowledge.adapting:
+        torch.nn.init.zeros_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+    louder = replace(teacher, pyramid=tuple(30 * maps for maps in teacher.pyramid))
+    quiet, loud = knowledge(student, teacher, view, 0.0), knowledge(student, louder, view, 0.0)
+    assert quiet.keys() == {"gkd.foreground", "gkd.background"}
+    torch.testing.assert_close(loud, quiet)
 
 
 def test_weights_fall_with_progress_but_for_the_soft_label():

@@ -21,6 +21,8 @@ from distil.functional.boxes import pyramid_levels
 from distil.functional.prototypes import nearest_cosine, projection, reliability
 from distil.types import Trace, View
 
+TINY = 1e-12
+
 
 @dataclass(frozen=True)
 class GlobalSettings:
@@ -46,6 +48,8 @@ class GlobalSettings:
     """How an instance is measured by the prototypes."""
     penalty: float = 10.0
     """Of the pursuit and of the ridge."""
+    local_scale: Literal["raw", "teacher"] = "raw"
+    """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
     kernel: Literal[1, 3] = 3
     """Side of the adapting convolutions; 1 costs a ninth of the published 3."""
 
@@ -57,6 +61,7 @@ class GlobalSettings:
             if not getattr(self, name) > 0:
                 raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
         choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
+        choices |= {"local_scale": ("raw", "teacher")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 accepted = ", ".join(str(value) for value in known)
@@ -95,7 +100,8 @@ class GlobalKnowledge(nn.Module):
     - gkd.global: sum over l of mean over (i, k) of smoothL1(w_il P(f^s_il, p^s_k), w_il P(f^t_il, p^t_k)); absent
       before the first prototypes
     - gkd.foreground: mean over l of sum M (A(F^s) - F^t)^2 / max(1, 2 sum M), sums over images, channels and cells; M
-      is w_i within the boxes of level l (the largest where they overlap); A a convolution a level
+      is w_i within the boxes of level l (the largest where they overlap); A a convolution a level; with local_scale
+      "teacher" each level is divided by the mean of (F^t)^2 over its map (ours)
     - gkd.background: the same with 1 where M is 0, and 0 elsewhere
     - gkd.soft: mean over i of w_i T^2 KL(teacher || student) of class probabilities (`soft_label_distance`)
 
@@ -172,6 +178,7 @@ class GlobalKnowledge(nn.Module):
             amounts = [self.last.own.new_full((), float(len(student.labels)))]
             amounts += [twice_channels * mask.sum() for pair in masks for mask in pair]
             instances, *sizes = shared(torch.stack(amounts))
+            units = self._units(maps) if self.local else []
             fading = 1 - progress if settings.decay else 1.0
             losses = {}
             if settings.use_global and settings.global_weight > 0 and self.bases:
@@ -180,6 +187,7 @@ class GlobalKnowledge(nn.Module):
                 foreground, background = [], []
                 for level, (inside, outside) in enumerate(masks):
                     squares = (adapted[level].float() - maps[level][1].float()).square().sum(1, keepdim=True)
+                    squares = squares / units[level]
                     foreground.append((inside * squares).sum() / sizes[2 * level])
                     background.append((outside * squares).sum() / sizes[2 * level + 1])
                 losses["gkd.foreground"] = settings.foreground * fading * mean_of_levels(foreground)
@@ -230,6 +238,14 @@ class GlobalKnowledge(nn.Module):
             inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index])
             masks.append((inside, (inside == 0).float()))
         return masks
+
+    def _units(self, maps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """What squared differences are measured in, on every level."""
+        if self.settings.local_scale == "raw":
+            return [aim.new_ones((), dtype=torch.float32) for _, aim in maps]
+        energies = torch.stack([aim.float().square().sum() for _, aim in maps])
+        sizes = energies.new_tensor([float(aim.numel()) for _, aim in maps])
+        return list((shared(energies, TINY) / shared(sizes)).clamp_min(TINY))
 
     def _global(
         self, vectors: tuple[Tensor, Tensor] | None, reliabilities: Reliabilities, instances: Tensor

@@ -137,6 +137,7 @@ def global_settings(settings: DetectorSettings) -> GlobalSettings:
         reliability=settings.reliability,
         projection=settings.projection,
         penalty=settings.penalty,
+        local_scale=settings.local_scale,
         kernel=settings.adapting_kernel,
     )
 
