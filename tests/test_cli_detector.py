@@ -145,7 +145,9 @@ def test_presets_are_usable_and_named_sources_are_settings():
             check_settings(detector_preset(method, key))
     assert detector_preset("plain", "custom").knowledge == "none"
     assert detector_preset("gkd", "custom").use_global
-    assert not detector_preset("gkd-released", "custom").use_global
+    assert detector_preset("gkd", "custom").local_scale == "teacher"
+    released = detector_preset("gkd-released", "custom")
+    assert (released.use_global, released.local_scale, released.epochs, released.batch) == (False, "raw", 24, 16)
     assert DETECTOR_SOURCES.keys() <= DetectorSettings.__dataclass_fields__.keys()
     assert student_preset("fcos", "scenes", teacher=False)["channels"] % 32 == 0
     with pytest.raises(DistilError, match="Did you mean 'plain'"):

@@ -31,6 +31,7 @@ DETECTOR_SOURCES: dict[str, str] = {
     "prototype_images": "released code: 800 images of a class",
     "prototype_side": "released code: 30 pixels",
     "prototype_start": "ours: the released student starts from a finished detector, ours from nothing",
+    "local_scale": "ours: raw features of a teacher without norms drown the student's losses; gkd-released has raw",
     "projection": "released code: cosine (summaries of the paper speak of a pursuit)",
 }
 
@@ -62,7 +63,9 @@ def detector_preset(method: str, key: str) -> DetectorSettings:
         raise DistilError(f"unknown method {method!r}.{hint} Methods: {', '.join(DETECTOR_METHODS)}.")
     values: dict[str, Any] = dict(SCENES) if key == "scenes" else {}
     settings = DetectorSettings(method=method, knowledge="none" if method == "plain" else "gkd", **values)
-    return replace(settings, use_global=False) if method == "gkd-released" else settings
+    if method == "gkd-released":
+        return replace(settings, use_global=False, local_scale="raw", prototype_start=0)
+    return replace(settings, local_scale="teacher") if method == "gkd" else settings
 
 
 def student_preset(detector: str, key: str, *, teacher: bool) -> dict[str, Any]:
