@@ -21,8 +21,8 @@ from distil.sources.detection import open_detection
 
 SCENES = 480
 DETECTOR = "retinanet"
-TEACHER_EPOCHS = 8
-STUDENT_EPOCHS = 6
+TEACHER_EPOCHS = 16
+STUDENT_EPOCHS = 10
 
 Stage = Callable[[str], AbstractContextManager[Events]]
 """Given a title, a context that yields events which show the progress of that part."""

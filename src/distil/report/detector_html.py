@@ -16,6 +16,9 @@ from distil.report.html import html_figure, html_page
 from distil.runs import write_atomic
 from distil.sources.detection import DetectionSource
 
+LEAST_SCORE = 0.3
+"""Detections below it are not drawn."""
+
 COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "small": "small", "medium": "medium", "large": "large"}
 
 GLOSSARY = {
@@ -69,9 +72,9 @@ def write_detector_report(
         _table(scores, weights, seconds),
         "<h2>What they find</h2>",
         html_figure(
-            draw_detections(pictures, columns, test.classes),
+            draw_detections(pictures, columns, test.classes, least_score=LEAST_SCORE),
             "Detections beside the true boxes",
-            "Test images. Detections with a score of at least 0.5.",
+            f"Test images. Detections with a score of at least {LEAST_SCORE}.",
         ),
         "<h2>The prototypes that both share</h2>",
         html_figure(
