@@ -11,7 +11,8 @@ from tests.sources.test_coco import write_coco
 from tests.sources.test_voc import write_voc
 from tests.sources.test_yolo import write_yolo
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+"""Real detection data beside the checkout, where a developer has it."""
 
 ACCEPTED = (
     "Data is one of scenes, scenes:COUNT, coco:FOLDER, voc:FOLDER, yolo:FOLDER, or a FOLDER whose format is recognised."
