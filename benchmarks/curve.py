@@ -15,7 +15,6 @@ FOLDER/curve.jsonl (copy it to benchmarks/results to keep it).
 import argparse
 import json
 import time
-from ast import literal_eval
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from math import log2
@@ -28,14 +27,8 @@ from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_sour
 from distil.dataset.distilling import _result
 from distil.dataset.matching import State, advance, initial_state, total_steps
 from distil.memory import freed_memory_kept
+from held_out import value_of
 from reference import reference_loop
-
-
-def value_of(text: str):
-    try:
-        return literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def settings_of(args: argparse.Namespace, key: str) -> MatchingSettings:

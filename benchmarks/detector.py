@@ -2,29 +2,41 @@
 
     python benchmarks/detector.py teacher coco:FOLDER retinanet OUT
     python benchmarks/detector.py compare coco:FOLDER retinanet OUT --arms gkd pkd gkd,pkd --seeds 0 1 2
+    python benchmarks/detector.py cost coco:FOLDER retinanet OUT --threads 1
     python benchmarks/detector.py keep OUT NAME
 
 `teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and
 with each of --arms; what is done is not done again, so several may share OUT with different --seeds, and a last one
-with all seeds writes the table. `keep` copies it to benchmarks/results/detector-NAME.*. Arms are knowledge as
+with all seeds writes the table. `cost` adds to benchmarks/results/detector-cost.jsonl what a step and a choice of
+prototypes take, in one run, and the losses of a first step. `keep` copies the table and the students' AP on validation
+images to benchmarks/results/detector-NAME.*. Arms are knowledge as
 --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
 """
 
 import argparse
 import json
 import shutil
-from ast import literal_eval
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from distil import Architecture, adapt, average_precision, compare_detectors, load_detector, open_detection
 from distil.detector.adapters import freeze
-from distil.detector_presets import detector_preset
+from distil.detector.preparing import make_augmentation, make_knowledge, make_student, prototype_settings
+from distil.detector.prototypes import generate_prototypes
+from distil.detector.step import Step, Work
+from distil.detector_presets import FROM_NOTHING, detector_preset
+from distil.memory import freed_memory_kept
 from distil.report.progress import show_progress
+from distil.runs import load_tensors
 from distil.settings import DetectorSettings
 from distil.sources.detection import DetectionSource
+from distil.sources.detection_transforms import loader
+from held_out import value_of
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,13 +44,8 @@ SMALL_IMAGES = {"norm": "group", "min_size": 192, "max_size": 256, "anchor": 16.
 TEACHER = {"backbone": "timm:resnet10t", "channels": 64, "representation": 256}
 STUDENT = {"backbone": "timm:test_resnet", "channels": 48, "representation": 128}
 BUDGET = {
+    **FROM_NOTHING,
     "batch": 8,
-    "optimiser": "adamw",
-    "lr": 1e-3,
-    "weight_decay": 0.05,
-    "milestones": (0.7, 0.9),
-    "warmup": 50,
-    "clip": 10.0,
     "flip": 0.5,
     "colour": 0.2,
     "scale": (0.8, 1.25),
@@ -60,7 +67,7 @@ def shape(kind: str, data: DetectionSource, values: dict) -> Architecture:
 def arm(text: str, epochs: int) -> DetectorSettings:
     knowledge, _, changes = text.partition("/")
     pairs = (change.split("=", 1) for change in changes.split(",") if change)
-    values = {name: literal_eval(value) if value[0] in "0123456789TF-" else value for name, value in pairs}
+    values = {name: value_of(value) for name, value in pairs}
     return budget("gkd", knowledge=knowledge, epochs=epochs, evaluate_every=epochs, **values)
 
 
@@ -106,9 +113,66 @@ def compare(args: argparse.Namespace) -> None:
     print(made.to_markdown())
 
 
+def cost(args: argparse.Namespace) -> None:
+    """Processor seconds of a step: plain, of the teacher's pass on its instances, and with each arm's knowledge."""
+    data = open_detection(args.source)
+    teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
+    freeze(teacher)
+    line = {"kind": args.kind, "threads": args.threads, "source": Path(args.source).name, "arms": {}}
+    with freed_memory_kept():
+        for text in args.arms:
+            settings = arm(text, 20)
+            _, student = make_student(shape(args.kind, data, STUDENT), settings, data.train, None)
+            knowledge, columns = make_knowledge(student, teacher, None, data.train, settings)
+            step = Step(student, knowledge, columns).train()
+            began = time.process_time()
+            prototypes = generate_prototypes(student, teacher, data.train, prototype_settings(settings))
+            chosen = time.process_time() - began
+            knowledge.use(prototypes)
+            options = {"shuffle": True, "augmentation": make_augmentation(settings)}
+            batch = next(iter(loader(data.train, batch=settings.batch, seed=0, epoch=0, **options)))
+            targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
+            view = student.view([image for image, _ in batch], targets, seeds=list(range(len(batch))))
+            trace = student.trace(view)
+            calls = {
+                "plain": lambda step=step, view=view: learn(step, Work(view)),
+                "teacher": lambda view=view, trace=trace: teacher.trace(view, regions=trace),
+                "distilled": lambda step=step, view=view: learn(step, Work(view, teacher, 0.0)),
+            }
+            spent = {name: round(median(seconds(call) for _ in range(5)), 4) for name, call in calls.items()}
+            with torch.no_grad():
+                losses = {name: round(float(loss), 4) for name, loss in step(Work(view, teacher, 0.0))[0].items()}
+            line["arms"][text] = {
+                **spent,
+                "over_floor": round(spent["distilled"] / (spent["plain"] + spent["teacher"]), 3),
+                "prototypes": round(chosen, 2),
+                "prototype_images": len(prototypes.images.unique()),
+                "steps_an_epoch": -(-len(data.train) // settings.batch),
+                "losses": losses,
+            }
+    print(json.dumps(line, indent=1))
+    with open(RESULTS / "detector-cost.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def learn(step: Step, work: Work) -> None:
+    losses, _ = step(work)
+    torch.stack(list(losses.values())).sum().backward()
+    step.zero_grad()
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
 def keep(args: argparse.Namespace) -> None:
     made = json.loads((args.out / "students" / "comparison.json").read_text())
-    RESULTS.mkdir(exist_ok=True)
+    made["validation_ap"] = {
+        str(path.parent.relative_to(args.out / "students")): load_tensors(path)[1]["history"][-1]["ap"]
+        for path in sorted((args.out / "students").glob("*/seed-*/checkpoint.safetensors"))
+    }
     (RESULTS / f"detector-{args.name}.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
     shutil.copyfile(args.out / "students" / "comparison.md", RESULTS / f"detector-{args.name}.md")
 
@@ -116,7 +180,7 @@ def keep(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True)
-    for name, action in (("teacher", train_teacher), ("compare", compare)):
+    for name, action in (("teacher", train_teacher), ("compare", compare), ("cost", cost)):
         part = parts.add_parser(name)
         part.set_defaults(action=action)
         part.add_argument("source")

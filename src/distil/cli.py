@@ -15,7 +15,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 import distil
 from distil.errors import DistilError
-from distil.flags import Device, console, device_named, nearest, option, switch, versions
+from distil.flags import Device, console, device_named, nearest, option, scan, switch, versions
 from distil.presets import DATASETS, METHODS, preset, source_key
 from distil.runs import CHECKPOINT, LOG, MANIFEST, RESULT, EventLog, Interrupted, read_log, read_manifest, start_run
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
@@ -100,8 +100,9 @@ def _run(words: list[str]) -> int:
         print(f"distil {distil.__version__}")
         return 0
     name, rest = words[0], words[1:]
-    if name not in (*COMMANDS, "detector"):
-        raise DistilError(f"unknown command {name!r}.{nearest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}.")
+    known = (*COMMANDS, "detector")
+    if name not in known:
+        raise DistilError(f"unknown command {name!r}.{nearest(name, known)} Commands: {', '.join(known)}.")
     try:
         if name == "dataset":
             _dataset(rest)
@@ -252,22 +253,8 @@ def _peek(words: Sequence[str]) -> tuple[list[str], int, str]:
     for kind in (CoresetSettings, MatchingSettings):
         names = [field.name.replace("_", "-") for field in fields(kind) if field.type is bool]
         switches |= {f"--{negation}{name}" for name in names for negation in ("", "no-")}
-    positional, ipc, recipe, left = [], "1", "published", list(words)
-    while left:
-        word = left.pop(0)
-        if not word.startswith("-"):
-            positional.append(word)
-            continue
-        flag, equals, value = word.partition("=")
-        flag = flag.replace("_", "-")
-        if flag in switches:
-            continue
-        if not equals:
-            value = left.pop(0) if left else ""
-        if flag == "--ipc":
-            ipc = value
-        if flag == "--recipe":
-            recipe = value
+    positional, values = scan(words, switches)
+    ipc, recipe = values.get("--ipc", "1"), values.get("--recipe", "published")
     return positional, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, recipe
 
 

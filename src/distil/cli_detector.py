@@ -1,7 +1,7 @@
 """`distil detector ...`: the commands on detectors. Nothing heavy is imported before a command needs it."""
 
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from distil.detector_presets import DETECTOR_METHODS, detector_preset, student_preset
 from distil.errors import DistilError
-from distil.flags import Device, console, device_named, nearest, option, switch, versions
+from distil.flags import Device, console, device_named, nearest, option, scan, switch, versions
 from distil.runs import (
     CHECKPOINT,
     LOG,
@@ -136,20 +136,9 @@ def detector_command(words: list[str]) -> None:
 
 def _with_presets(name: str, words: list[str]) -> Any:
     """The command with defaults that suit its SOURCE, --method and --detector."""
-    values: dict[str, str] = {}
-    positional = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        if word.startswith("--"):
-            flag, equals, value = word.partition("=")
-            if flag in ("--method", "--detector") and not equals and left:
-                value = left.pop(0)
-            values[flag] = value
-        elif not word.startswith("-"):
-            positional.append(word)
-    source = next((word for word in reversed(positional) if word.split(":")[0] == "scenes"), "")
-    key = "scenes" if source else "custom"
+    positional, values = scan(words, _switches())
+    source = positional[0 if name == "train" else 1 :][:1]
+    key = "scenes" if source and source[0].split(":")[0] == "scenes" else "custom"
     method = values.get("--method", "plain" if name == "train" else "gkd")
     kind = values.get("--detector", "faster-rcnn")
     settings = detector_preset(method, key)
@@ -160,6 +149,14 @@ def _with_presets(name: str, words: list[str]) -> Any:
         "compare": _compare_command(student, settings),
         "preflight": _preflight_command(student, settings),
     }[name]
+
+
+def _switches() -> set[str]:
+    """Flags that take no value."""
+    names = [field.name.replace("_", "-") for field in fields(DetectorSettings) if field.type is bool]
+    return {"-h", "--help", "--download", "--fix-boxes"} | {
+        f"--{negation}{name}" for name in (*names, "preflight") for negation in ("", "no-")
+    }
 
 
 MethodWord = Annotated[
@@ -408,7 +405,7 @@ def _run(
                 weights=weights,
                 resume=resume_run,
                 device=device_named(place.device),
-                events=both(log, _as_accuracy(shown)),
+                events=both(log, shown),
                 checkpoint_seconds=place.checkpoint_seconds,
             )
     except KeyboardInterrupt as stop:
@@ -421,17 +418,6 @@ def _run(
     print(f"{folder / STUDENT}\n{count:,} weights, {len(architecture.classes)} classes")
     word = shlex.quote(manifest["source"])
     print(f"Next:\n  distil detector evaluate {folder} {word}\n  distil detector show {folder} {word}")
-
-
-def _as_accuracy(shown: Any) -> Any:
-    """Validation events as the progress bar shows them."""
-
-    def tell(name: str, **fields: Any) -> None:
-        if name == "validation":
-            fields = {**fields, "accuracy": fields.get("ap", float("nan")), "network": "AP"}
-        shown(name, **fields)
-
-    return tell
 
 
 # ---------------------------------------------------------------------------------------- preflight and comparison
@@ -520,7 +506,7 @@ def _compare(
             validation=data.val if data.test is not None else None,
             measure=average_precision,
             device=device_named(place.device),
-            events=_as_accuracy(shown),
+            events=shown,
         )
     print(made.to_markdown())
     print(f"Table: {folder}")

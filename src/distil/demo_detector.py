@@ -15,6 +15,7 @@ from distil.detector_presets import detector_preset, student_preset
 from distil.evaluate.precision import Precision, average_precision
 from distil.models.detectors import Architecture, load_detector
 from distil.report.detector_html import write_detector_report
+from distil.report.progress import both
 from distil.runs import CHECKPOINT, LOG, EventLog, Events, read_log
 from distil.settings import DetectorSettings
 from distil.sources.detection import open_detection
@@ -77,12 +78,6 @@ def run_detector_demo(
         with stage(f"{title}: {settings.epochs} epochs of {scenes} scenes") as shown:
             log = EventLog(folder / LOG)
 
-            def tell(name: str, log: EventLog = log, shown: Events = shown, **fields: Any) -> None:
-                log(name, **fields)
-                if name == "validation":
-                    fields = {**fields, "accuracy": fields["ap"], "network": "AP"}
-                shown(name, **fields)
-
             if settings.knowledge != "none":
                 checked = preflight(small, teacher, data.train, settings, measure=average_precision).describe()
             file = train_detector(
@@ -94,7 +89,7 @@ def run_detector_demo(
                 validation=data.val,
                 measure=average_precision,
                 device=device,
-                events=tell,
+                events=both(log, shown),
             )
         logs[title] = read_log(folder / LOG)
         model = load_detector(file)[0].to(device)

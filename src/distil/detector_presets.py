@@ -35,15 +35,20 @@ DETECTOR_SOURCES: dict[str, str] = {
     "projection": "released code: cosine (summaries of the paper speak of a pursuit)",
 }
 
-SCENES = {
-    "epochs": 12,
-    "batch": 16,
+FROM_NOTHING: dict[str, Any] = {
     "optimiser": "adamw",
     "lr": 1e-3,
     "weight_decay": 0.05,
     "milestones": (0.7, 0.9),
     "warmup": 50,
     "clip": 10.0,
+}
+"""Ours, for small detectors that begin with random weights."""
+
+SCENES: dict[str, Any] = {
+    **FROM_NOTHING,
+    "epochs": 12,
+    "batch": 16,
     "flip": 0.0,
     "prototype_side": 12.0,
     "prototype_images": 200,

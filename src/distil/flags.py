@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, arg
@@ -55,6 +55,27 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def scan(words: Sequence[str], switches: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """The positional words, and the flags with their values (of those that take several, the first).
+
+    For what has to be known before the words can be read in full. switches: flags that take no value.
+    """
+    positional: list[str] = []
+    values: dict[str, str] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            positional.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        flag = flag.replace("_", "-")
+        if flag not in switches and not equals:
+            value = left.pop(0) if left else ""
+        values[flag] = value
+    return positional, values
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from distil.models.detectors import Architecture, build_detector, load_detector
 from distil.runs import Interrupted, load_tensors
 from distil.sources.scenes import SceneSettings, scenes_source
 
-from .tiny import Recorder, tiny_settings
+from .tiny import Recorder, in_two_processes, tiny_settings
 
 DETECTORS = ("faster-rcnn", "retinanet", "fcos")
 
@@ -139,15 +137,6 @@ def test_heads_of_two_kinds_share_features_but_no_soft_labels(tmp_path):
         )
 
 
-PROCESSES = """
-import sys
-import torch
-torch.set_num_threads(1)
-from tests.detector.test_end_to_end import train_for_processes
-train_for_processes(sys.argv[1])
-"""
-
-
 def train_for_processes(folder):
     for detector in ("faster-rcnn", "retinanet"):
         options = {"teacher": made_teacher(detector), "events": (log := Recorder())}
@@ -159,14 +148,7 @@ def train_for_processes(folder):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path):
-    root = Path(__file__).parents[2]
-    (tmp_path / "two").mkdir()
-    (tmp_path / "script.py").write_text(PROCESSES)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}:{root}"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(tmp_path / "script.py"), str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    in_two_processes("tests.detector.test_end_to_end", tmp_path / "two")
     train_for_processes(tmp_path / "one")
     for detector in ("faster-rcnn", "retinanet"):
         one, two = (json.loads((tmp_path / folder / f"{detector}.json").read_text()) for folder in ("one", "two"))

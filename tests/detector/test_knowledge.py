@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
-from distil.detector.maps import paired_maps
+from distil.detector.maps import Pyramids, paired_maps
 from distil.detector.pooling import pool_instances
 from distil.errors import DistilError
 from distil.types import Trace
@@ -21,7 +21,7 @@ OWN_LEVELS = [0, 0, 0, 0, 1]
 
 def make_knowledge(student: int = 6, teacher: int = 6, **settings) -> GlobalKnowledge:
     torch.manual_seed(1)
-    return GlobalKnowledge(student, teacher, LEVELS, STRIDES, GlobalSettings(**settings))
+    return GlobalKnowledge(Pyramids(student, teacher, LEVELS, STRIDES), GlobalSettings(**settings))
 
 
 def slow_projection(feature: Tensor, prototypes: Tensor, kind: str, penalty: float) -> Tensor:
@@ -130,7 +130,7 @@ def test_every_term_is_its_equation(projection, activation, scale):
 
 def test_instances_lie_on_the_level_of_their_size():
     """At strides 4 and 8 the 112-pixel box is on the second level, and paints nothing on the first."""
-    knowledge = GlobalKnowledge(2, 2, ((0, 0), (1, 1)), (4, 8), GlobalSettings(background=0, soft_label=0))
+    knowledge = GlobalKnowledge(Pyramids(2, 2, ((0, 0), (1, 1)), (4, 8)), GlobalSettings(background=0, soft_label=0))
     for conv in knowledge.adapting:
         _make_identity(conv)
     maps = (torch.zeros(1, 2, 32, 32), torch.zeros(1, 2, 16, 16))
@@ -147,7 +147,9 @@ def test_instances_lie_on_the_level_of_their_size():
 
 def test_reliability_and_global_term_by_hand():
     """Constant maps: the student meets its prototype exactly (cosine 1), the teacher at 60 degrees (cosine 1/2)."""
-    knowledge = GlobalKnowledge(2, 2, ((0, 0),), (4,), GlobalSettings(foreground=0, background=0, soft_label=2.0))
+    knowledge = GlobalKnowledge(
+        Pyramids(2, 2, ((0, 0),), (4,)), GlobalSettings(foreground=0, background=0, soft_label=2.0)
+    )
     prototypes = make_prototypes(2, 2, each=1, classes=1, strides=(4,))
     knowledge.use(replace(prototypes, student=torch.tensor([[3.0, 0]]), teacher=torch.tensor([[0.5, math.sqrt(0.75)]])))
     maps = torch.zeros(1, 2, 8, 8)
@@ -361,11 +363,11 @@ def test_terms_of_weight_zero_are_left_out_with_their_parameters():
 
 def test_levels_of_both_pyramids_are_paired_by_the_given_indices():
     """A teacher with a finer first level, and maps larger by a row: the losses of its later levels."""
-    knowledge = GlobalKnowledge(6, 6, ((0, 1), (2, 2)), (4, 16), GlobalSettings())
+    knowledge = GlobalKnowledge(Pyramids(6, 6, ((0, 1), (2, 2)), (4, 16)), GlobalSettings())
     knowledge.use(make_prototypes())
     student, teacher, view = make_trace(1), make_trace(2), make_view()
     finer = replace(teacher, pyramid=(torch.zeros(3, 6, 60, 76), teacher.pyramid[0], teacher.pyramid[2]))
-    want = GlobalKnowledge(6, 6, ((0, 0), (2, 2)), (4, 16), GlobalSettings())
+    want = GlobalKnowledge(Pyramids(6, 6, ((0, 0), (2, 2)), (4, 16)), GlobalSettings())
     want.load_state_dict(knowledge.state_dict())
     want.use(make_prototypes())
     for name, value in want(student, teacher, view, 0.0).items():

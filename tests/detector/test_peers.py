@@ -18,6 +18,7 @@ from distil.detector.crossing import CrossKD
 from distil.detector.features import MGD, PKD, DeFeat, FeatureMSE
 from distil.detector.focal import FGD
 from distil.detector.knowledge import GlobalSettings
+from distil.detector.maps import Pyramids
 from distil.detector.peers import KNOWLEDGE, Knowledge, build_knowledge
 from distil.detector.responses import ResponseKL, soft_label_distance
 from distil.errors import DistilError
@@ -69,7 +70,7 @@ def make_all(seed: int = 0, *, channels: int = 6) -> tuple[Knowledge, SimpleName
 
 def make_peer(name: str, student: int = 6, teacher: int = 6) -> Any:
     torch.manual_seed(2)
-    return ON_MAPS[name](student, teacher, LEVELS, STRIDES)
+    return ON_MAPS[name](Pyramids(student, teacher, LEVELS, STRIDES))
 
 
 def only(losses: dict[str, Tensor]) -> float:
@@ -133,7 +134,7 @@ def test_masked_generation_rebuilds_the_teacher_from_what_is_left():
 
 def test_masks_hide_their_share_and_follow_the_seeds():
     student, teacher = make_trace(1), make_trace(2)
-    peer = MGD(6, 6, LEVELS[:1], STRIDES[:1], masked=0.65)
+    peer = MGD(Pyramids(6, 6, LEVELS[:1], STRIDES[:1]), masked=0.65)
     (first,) = peer.generating
     seen = []
     first.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0][:, 0] != 0))
@@ -424,7 +425,7 @@ def test_detectors_meet_on_the_levels_of_equal_stride():
     student, teacher = make_adapter(strides=(8, 16)), make_adapter(strides=(4, 8, 16))
     knowledge = build_knowledge(["mse"], student, teacher)
     shifted = make_trace(1, strides=(8, 16), activation="sigmoid")
-    want = FeatureMSE(6, 6, ((0, 1), (1, 2)), (8, 16))(shifted, make_trace(2), make_view(), 0.0)
+    want = FeatureMSE(Pyramids(6, 6, ((0, 1), (1, 2)), (8, 16)))(shifted, make_trace(2), make_view(), 0.0)
     assert knowledge(shifted, make_trace(2), make_view(), 0.0)["mse"].item() == want["mse"].item()
 
 

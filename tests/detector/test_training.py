@@ -24,7 +24,7 @@ from distil.runs import CHECKPOINT, Interrupted, load_tensors
 from distil.sources.detection import match_classes
 from distil.types import Trace
 
-from .tiny import CLASSES, Recorder, cells, scripted, squares, tiny_settings
+from .tiny import CLASSES, Recorder, cells, in_two_processes, scripted, squares, tiny_settings
 
 ALL = "gkd,pkd,mgd"
 
@@ -432,15 +432,6 @@ def test_processes_are_weighed_by_what_their_losses_are_means_over():
     assert shares({"class": torch.tensor(3.0)}, SimpleNamespace(world_size=1)) == {}
 
 
-PROCESSES = """
-import sys
-import torch
-torch.set_num_threads(1)
-from tests.detector.test_training import train_for_processes
-train_for_processes(sys.argv[1])
-"""
-
-
 def train_for_processes(folder):
     """Two runs, with what the first process tells of them in a file each."""
     for kind in ("sgd", "adamw"):
@@ -452,14 +443,7 @@ def train_for_processes(folder):
 
 
 def test_two_processes_learn_what_one_does(tmp_path):
-    root = Path(__file__).parents[2]
-    (tmp_path / "two").mkdir()
-    (tmp_path / "script.py").write_text(PROCESSES)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}:{root}"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(tmp_path / "script.py"), str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
+    in_two_processes("tests.detector.test_training", tmp_path / "two")
     train_for_processes(tmp_path / "one")
     for kind in ("sgd", "adamw"):
         logs = [json.loads((tmp_path / folder / f"{kind}.json").read_text()) for folder in ("one", "two")]

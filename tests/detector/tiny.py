@@ -1,6 +1,10 @@
 """Data and a detector of one's own, small enough to train in a test."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -146,3 +150,18 @@ def scripted(*scores):
         return SimpleNamespace(ap=score, ap50=score, to_dict=lambda: {"ap": score, "ap50": score})
 
     return measure
+
+
+def in_two_processes(module, folder):
+    """Run `train_for_processes(folder)` of a test module in two processes that train together."""
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(
+        f"import torch\ntorch.set_num_threads(1)\nfrom {module} import train_for_processes\n"
+        f"train_for_processes({str(folder)!r})\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root / 'src'}:{root}"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]

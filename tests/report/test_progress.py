@@ -94,3 +94,11 @@ def test_both_passes_every_event_on_in_order():
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (36061, "10:01:01")])
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_average_precision_is_shown_where_there_is_one(now):
+    text = io.StringIO()
+    with show_progress("gkd on cells", console=Console(file=text)) as events:
+        events("validation", step=3, steps=9, ap=41.25, ap50=80.0)
+        events("validation", step=6, steps=9, ap=None, ap50=None)
+    assert text.getvalue() == "gkd on cells: step 3 of 9, AP 41.2%\ngkd on cells: step 6 of 9, AP 41.2%, 0:00 left\n"

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distil.detector.maps import (
-    Levels,
+    Pyramids,
+    aligned_distance,
     aligning,
     full_precision,
     mean_of_levels,
@@ -58,24 +59,17 @@ class FeatureMSE(nn.Module):
 
     def __init__(
         self,
-        student_channels: int,
-        teacher_channels: int,
-        levels: Levels,
-        strides: tuple[int, ...],
+        pyramids: Pyramids,
         *,
         weight: float = 5.0,
     ) -> None:
         super().__init__()
-        self.levels, self.weight = levels, weight
-        self.aligning = aligning(student_channels, teacher_channels, levels)
+        self.levels, self.weight = pyramids.levels, weight
+        self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
-        values = []
-        for align, (own, aim) in zip(self.aligning, paired_maps(student, teacher, self.levels), strict=True):
-            own = align(own)
-            with full_precision(own):
-                values.append(relative(own.float(), aim.float())[0])
-        return {"mse": self.weight * mean_of_levels(values)}
+        value = aligned_distance(self.aligning, student, teacher, self.levels, lambda own, aim: relative(own, aim)[0])
+        return {"mse": self.weight * value}
 
 
 class PKD(nn.Module):
@@ -87,26 +81,22 @@ class PKD(nn.Module):
 
     def __init__(
         self,
-        student_channels: int,
-        teacher_channels: int,
-        levels: Levels,
-        strides: tuple[int, ...],
+        pyramids: Pyramids,
         *,
         weight: float = 24.0,
     ) -> None:
         super().__init__()
-        self.levels, self.weight = levels, weight
-        self.aligning = aligning(student_channels, teacher_channels, levels)
+        self.levels, self.weight = pyramids.levels, weight
+        self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
-        values = []
-        for align, (own, aim) in zip(self.aligning, paired_maps(student, teacher, self.levels), strict=True):
-            own = align(own)
-            with full_precision(own):
-                difference = _standardised(own.float()) - _standardised(aim.float())
-                size = shared(difference.new_full((), float(difference.numel())))
-                values.append(difference.square().sum() / (2 * size))
-        return {"pkd": self.weight * mean_of_levels(values)}
+        value = aligned_distance(self.aligning, student, teacher, self.levels, _pearson)
+        return {"pkd": self.weight * value}
+
+
+def _pearson(own: Float[Tensor, "n c h w"], aim: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+    difference = _standardised(own) - _standardised(aim)
+    return difference.square().sum() / (2 * shared(difference.new_full((), float(difference.numel()))))
 
 
 def _standardised(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -125,24 +115,20 @@ class MGD(nn.Module):
 
     def __init__(
         self,
-        student_channels: int,
-        teacher_channels: int,
-        levels: Levels,
-        strides: tuple[int, ...],
+        pyramids: Pyramids,
         *,
         weight: float = 5.0,
         masked: float = 0.65,
     ) -> None:
         super().__init__()
-        self.levels, self.weight, self.masked = levels, weight, masked
-        self.aligning = aligning(student_channels, teacher_channels, levels)
+        self.levels, self.weight, self.masked = pyramids.levels, weight, masked
+        self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
+        channels = pyramids.teacher_channels
         self.generating = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(teacher_channels, teacher_channels, 3, padding=1),
+                nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
             )
-            for _ in levels
+            for _ in pyramids.levels
         )
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
@@ -177,18 +163,15 @@ class DeFeat(nn.Module):
 
     def __init__(
         self,
-        student_channels: int,
-        teacher_channels: int,
-        levels: Levels,
-        strides: tuple[int, ...],
+        pyramids: Pyramids,
         *,
         foreground: float = 1.0,
         background: float = 4.0,
     ) -> None:
         super().__init__()
-        self.levels, self.strides = levels, strides
+        self.levels, self.strides = pyramids.levels, pyramids.strides
         self.foreground, self.background = foreground, background
-        self.aligning = aligning(student_channels, teacher_channels, levels)
+        self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         inside, outside = [], []

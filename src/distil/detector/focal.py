@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distil.detector.features import relative
-from distil.detector.maps import Levels, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
+from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
 from distil.types import Trace, View
 
 
@@ -62,10 +62,7 @@ class FGD(nn.Module):
 
     def __init__(
         self,
-        student_channels: int,
-        teacher_channels: int,
-        levels: Levels,
-        strides: tuple[int, ...],
+        pyramids: Pyramids,
         *,
         foreground: float = 4.0,
         background: float = 2.0,
@@ -74,11 +71,11 @@ class FGD(nn.Module):
         temperature: float = 0.5,
     ) -> None:
         super().__init__()
-        self.levels, self.strides, self.temperature = levels, strides, temperature
+        self.levels, self.strides, self.temperature = pyramids.levels, pyramids.strides, temperature
         self.weights = {"foreground": foreground, "background": background, "attention": attention, "global": context}
-        self.aligning = aligning(student_channels, teacher_channels, levels)
-        self.student_context = nn.ModuleList(Context(teacher_channels) for _ in levels)
-        self.teacher_context = nn.ModuleList(Context(teacher_channels) for _ in levels)
+        self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
+        self.student_context = nn.ModuleList(Context(pyramids.teacher_channels) for _ in pyramids.levels)
+        self.teacher_context = nn.ModuleList(Context(pyramids.teacher_channels) for _ in pyramids.levels)
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         values: dict[str, list[Tensor]] = {name: [] for name in self.weights}

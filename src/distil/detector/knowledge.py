@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
-from distil.detector.maps import Levels, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
+from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
 from distil.detector.pooling import pool_instances
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.responses import comparable, soft_label_distance
@@ -110,7 +110,6 @@ class GlobalKnowledge(nn.Module):
     and divide by the instances and masks of all processes, so that averaged gradients are those of one process with
     the whole batch.
 
-    levels: pairs of indices into the two pyramids. strides: of these levels, in pixels.
     last: reliabilities of the latest batch, for reports.
     Source: "Distilling Object Detectors With Global Knowledge" (ECCV 2022) and its released code.
     Differs: the global term is reached (the code's settings exclude it); reliability clamped to [0, 1]; progress is
@@ -118,22 +117,15 @@ class GlobalKnowledge(nn.Module):
     heads get binary divergences; KL is the sum over classes, which the code divides by their number.
     """
 
-    def __init__(
-        self,
-        student_channels: int,
-        teacher_channels: int,
-        levels: Levels,
-        strides: tuple[int, ...],
-        settings: GlobalSettings | None = None,
-    ) -> None:
+    def __init__(self, pyramids: Pyramids, settings: GlobalSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or GlobalSettings()
-        self.channels = (student_channels, teacher_channels)
-        self.levels, self.strides = levels, strides
+        self.channels = (pyramids.student_channels, pyramids.teacher_channels)
+        self.levels, self.strides = pyramids.levels, pyramids.strides
         self.local = self.settings.foreground > 0 or self.settings.background > 0
         kernel = self.settings.kernel
-        used = levels if self.local else ()
-        self.adapting = aligning(student_channels, teacher_channels, used, kernel=kernel, always=True)
+        used = self.levels if self.local else ()
+        self.adapting = aligning(*self.channels, used, kernel=kernel, always=True)
         self.bases: tuple[_Basis, ...] = ()
         self.last: Reliabilities | None = None
 

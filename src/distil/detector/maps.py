@@ -1,6 +1,7 @@
 """What every loss on feature maps needs: maps of equal stride side by side, painted boxes, sums over processes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,18 @@ from distil.types import Trace
 
 Levels = tuple[tuple[int, int], ...]
 """Pairs (student's level, teacher's level) of equal stride: indices into the two pyramids."""
+
+
+@dataclass(frozen=True)
+class Pyramids:
+    """The feature pyramids of two detectors, as far as losses on maps have to know them."""
+
+    student_channels: int
+    teacher_channels: int
+    levels: Levels
+    """The levels that both have."""
+    strides: tuple[int, ...]
+    """Of these levels, in pixels."""
 
 
 def full_precision(like: Tensor) -> torch.autocast:
@@ -103,6 +116,22 @@ def moments(maps: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "1 c 1 1"], F
     mean = total(maps.sum((0, 2, 3), keepdim=True)) / count
     variance = total((maps - mean).square().sum((0, 2, 3), keepdim=True)) / count
     return mean, (variance + 1e-8).sqrt()
+
+
+def aligned_distance(
+    aligning: nn.ModuleList,
+    student: Trace,
+    teacher: Trace,
+    levels: Levels,
+    distance: Callable[[Tensor, Tensor], Float[Tensor, ""]],
+) -> Float[Tensor, ""]:
+    """Mean over levels of a distance of two maps, in float32: of the student's, aligned, to the teacher's."""
+    values = []
+    for align, (own, aim) in zip(aligning, paired_maps(student, teacher, levels), strict=True):
+        own = align(own)
+        with full_precision(own):
+            values.append(distance(own.float(), aim.float()))
+    return mean_of_levels(values)
 
 
 def mean_of_levels(values: Sequence[Float[Tensor, ""]]) -> Float[Tensor, ""]:

@@ -12,7 +12,7 @@ from distil.detector.crossing import CrossKD
 from distil.detector.features import MGD, PKD, DeFeat, FeatureMSE
 from distil.detector.focal import FGD
 from distil.detector.knowledge import GlobalKnowledge, GlobalSettings, Reliabilities
-from distil.detector.maps import Levels
+from distil.detector.maps import Pyramids
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.responses import ResponseKL
 from distil.errors import DistilError
@@ -70,20 +70,19 @@ Build = Callable[[Any, Any, GlobalSettings], nn.Module]
 """From the student's adapter, the teacher's adapter and the settings of gkd."""
 
 
-def _on_maps(kind: Callable[[int, int, Levels, tuple[int, ...]], nn.Module]) -> Build:
-    def build(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
-        levels = common_levels(student.strides, teacher.strides)
-        return kind(student.channels, teacher.channels, levels, tuple(student.strides[ours] for ours, _ in levels))
+def _pyramids(student: Any, teacher: Any) -> Pyramids:
+    levels = common_levels(student.strides, teacher.strides)
+    return Pyramids(student.channels, teacher.channels, levels, tuple(student.strides[ours] for ours, _ in levels))
 
-    return build
+
+def _on_maps(kind: Callable[[Pyramids], nn.Module]) -> Build:
+    return lambda student, teacher, settings: kind(_pyramids(student, teacher))
 
 
 def _gkd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
     if settings.soft_label > 0:
         _see_activations("gkd", student, teacher)
-    levels = common_levels(student.strides, teacher.strides)
-    strides = tuple(student.strides[ours] for ours, _ in levels)
-    return GlobalKnowledge(student.channels, teacher.channels, levels, strides, settings)
+    return GlobalKnowledge(_pyramids(student, teacher), settings)
 
 
 def _response(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:

@@ -30,7 +30,8 @@ def show_progress(
     """Events that show a run on the console while the context is open.
 
     Shown: step, steps, time left, loss and the last accuracy, from the events "start" (step, steps), "step" (step,
-    steps, loss), "validation" (accuracy in percent), "evaluate" (network, accuracy: one step) and "done".
+    steps, loss), "validation" (accuracy in percent; or ap, None where there was nothing to find), "evaluate" (network,
+    accuracy: one step) and "done".
 
     unit: what is counted. console: standard error unless given. On a terminal: one bar. Elsewhere: a line when the run
     starts, at each accuracy, at the end, and at most one in `every_seconds` between.
@@ -72,6 +73,8 @@ class Numbers:
             self.step = min((self.step or 0) + 1, self.steps)
         if "loss" in fields:
             self.last["loss"] = f"loss {fields['loss']:.4g}"
+        if fields.get("ap") is not None:
+            self.last["accuracy"] = f"AP {fields['ap']:.1f}%"
         if "accuracy" in fields:
             self.last["accuracy"] = f"{fields.get('network', name)} {fields['accuracy']:.1f}%"
 
