@@ -60,8 +60,8 @@ def budget(method: str, **changes) -> DetectorSettings:
 
 
 def shape(kind: str, data: DetectionSource, values: dict) -> Architecture:
-    finest = {"finest": 8} if kind == "faster-rcnn" else {}
-    return Architecture(kind, classes=data.train.classes, **SMALL_IMAGES, **finest, **values)
+    two_stage = {"finest": 8, "proposals": 300, "sampled": 128} if kind == "faster-rcnn" else {}
+    return Architecture(kind, classes=data.train.classes, **SMALL_IMAGES, **two_stage, **values)
 
 
 def arm(text: str, epochs: int) -> DetectorSettings:

@@ -97,6 +97,10 @@ class StudentFlags:
     """Convolutions in each tower of a one-stage head."""
     representation: int = 1024
     """Length of Faster R-CNN's vector of a box."""
+    proposals: Annotated[int | None, option("N", "Boxes from its first stage; 2000 unless given (1000 to test).")] = (
+        None
+    )
+    sampled: Annotated[int | None, option("N", "Of them train its second stage; 512 unless given.")] = None
 
 
 @dataclass(frozen=True)

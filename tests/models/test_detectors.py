@@ -203,6 +203,8 @@ REFUSED = [
     ({"norm": "none"}, "unknown norm 'none'. Choose from frozen, batch, group."),
     ({"finest": 2}, "the finest stride is 2: choose from 4, 8, 16, 32."),
     ({"channels": 0}, "channels is 0: it must be at least 1."),
+    ({"proposals": 0}, "proposals is 0: it must be at least 1."),
+    ({"sampled": -1}, "sampled is -1: it must be at least 1."),
     ({"min_size": ()}, "min_size is 0: it must be at least 1."),
     (
         {"detector": "fcos", "channels": 96 + 16},
@@ -427,3 +429,18 @@ def test_retinanet_and_old_names_from_a_file(tmp_path):
     assert all(layer.eps == 0 for layer in frozen)
     name = "head.regression_head.conv.3.0.weight"
     assert torch.equal(again.state_dict()[name], made.state_dict()[name])
+
+
+def test_proposals_and_samples_are_those_asked_for():
+    model = build_detector(tiny(proposals=7, sampled=5), seed=0)
+    head, images = model.roi_heads, torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    handed, used = [], []
+    head.register_forward_hook(lambda _, args, __: handed.append([len(boxes) for boxes in args[1]]))
+    head.box_head.register_forward_hook(lambda _, __, rows: used.append(len(rows)))
+    target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+
+    model.train()(list(images), [target, target])
+    model.eval()(list(images))
+
+    assert handed == [[7, 7], [7, 7]]
+    assert used == [10, 14]

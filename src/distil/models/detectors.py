@@ -72,6 +72,11 @@ class Architecture:
     """3x3 convolutions in each tower of RetinaNet and FCOS, and in the box head of Faster R-CNN version 2."""
     representation: int = 1024
     """Length of Faster R-CNN's vector of a box."""
+    proposals: int | None = None
+    """Boxes of an image that Faster R-CNN's first stage hands to its second; None: torchvision's 2000 in training and
+    1000 otherwise. Lower it for small images."""
+    sampled: int | None = None
+    """So many of them train the second stage, a quarter of them objects; None: 512."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     """Subtracted from the channels of images in [0, 1]."""
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -122,8 +127,10 @@ def check_architecture(architecture: Architecture) -> None:
         ("max_size", a.max_size),
         ("head_convs", a.head_convs),
         ("representation", a.representation),
+        ("proposals", a.proposals),
+        ("sampled", a.sampled),
     ):
-        if value < 1:
+        if value is not None and value < 1:
             raise DistilError(f"{what} is {value}: it must be at least 1.")
     grouped = a.detector == "fcos" or (a.detector == "retinanet" and a.version == 2)
     if grouped and (a.channels % 32 or a.channels < 64):  # with one channel in a group a single cell has no norm
@@ -216,6 +223,7 @@ def _faster_rcnn(a: Architecture, weights: Path | str | None) -> nn.Module:
         box_roi_pool=MultiScaleRoIAlign([str(i) for i in range(len(strides))], side, 2),
         box_head=box_head,
         box_predictor=FastRCNNPredictor(a.representation, len(a.classes) + 1),
+        **_proposing(a),
         **_seeing(a),
     )
 
@@ -265,6 +273,13 @@ def _anchor(a: Architecture) -> float:
 
 def _sizes(a: Architecture) -> tuple[int, ...]:
     return (a.min_size,) if isinstance(a.min_size, int) else tuple(a.min_size)
+
+
+def _proposing(a: Architecture) -> dict[str, int]:
+    """Arguments of torchvision's two stages; none where its own are wanted."""
+    names = [f"rpn_{when}_nms_top_n_{mode}" for when in ("pre", "post") for mode in ("train", "test")]
+    values = dict.fromkeys(names, a.proposals) if a.proposals else {}
+    return values | ({"box_batch_size_per_image": a.sampled} if a.sampled else {})
 
 
 def _seeing(a: Architecture) -> dict[str, Any]:
