@@ -50,8 +50,6 @@ BUDGET = {
     "colour": 0.2,
     "scale": (0.8, 1.25),
     "prototype_side": 10.0,
-    "prototype_every": 4,
-    "prototype_images": 100,
 }
 
 

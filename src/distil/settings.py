@@ -219,6 +219,9 @@ class DetectorSettings:
     """Epochs before the first choice of prototypes: a fresh student's features are noise."""
     prototype_every: int = 1
     """Epochs between two choices of prototypes."""
+    prototype_features: Literal["fresh", "training"] = "fresh"
+    """Features that prototypes are chosen by: of a pass over their images at that moment, or those that the training
+    steps of the epoch before had anyway (of a pass where there was none)."""
     prototype_images: int = 800
     """At most so many images of a class among which prototypes are looked for."""
     prototype_side: float = 30.0

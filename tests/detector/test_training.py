@@ -96,10 +96,14 @@ def test_equal_seeds_give_equal_bytes_others_do_not_and_global_generators_stay(t
     assert a != c
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimiser": "sgd", "prototype_every": 2}, {"optimiser": "adamw", "prototype_features": "training"}],
+    ids=["fresh", "training"],
+)
 @pytest.mark.parametrize("stop", [2, 4, 6, 9])
-def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, stop, optimiser):
-    settings = tiny_settings(knowledge=ALL, optimiser=optimiser, prototype_every=2, clip=1.0)
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, stop, changes):
+    settings = tiny_settings(knowledge=ALL, clip=1.0, **changes)
     train(tmp_path / "whole", settings, teacher=cells(5), measure=scripted(1.0, 3.0, 2.0), validation=squares(5, 7))
 
     def interrupt(name, **fields):
@@ -127,7 +131,7 @@ KILLED = """
 import sys
 from distil.detector.training import train_detector
 from tests.detector.tiny import cells, scripted, squares, tiny_settings
-settings = tiny_settings(knowledge="gkd,pkd,mgd", epochs=20)
+settings = tiny_settings(knowledge="gkd,pkd,mgd", epochs=20, prototype_features="training")
 train_detector(cells(0), squares(), settings, out=sys.argv[1], teacher=cells(5), resume=True, checkpoint_seconds=0.0)
 """
 
@@ -434,8 +438,9 @@ def test_processes_are_weighed_by_what_their_losses_are_means_over():
 
 def train_for_processes(folder):
     """Two runs, with what the first process tells of them in a file each."""
-    for kind in ("sgd", "adamw"):
-        settings = tiny_settings(knowledge="gkd,pkd,mgd,fgd", batch=6, epochs=2, optimiser=kind, clip=5.0)
+    for kind, features in (("sgd", "fresh"), ("adamw", "training")):
+        changes = {"optimiser": kind, "prototype_features": features}
+        settings = tiny_settings(knowledge="gkd,pkd,mgd,fgd", batch=6, epochs=2, clip=5.0, **changes)
         options = {"measure": scripted(1.0, 2.0), "validation": squares(5, 7), "events": (log := Recorder())}
         train(Path(folder) / kind, settings, data=squares(14), teacher=cells(5), **options)
         if log.events:

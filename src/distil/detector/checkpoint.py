@@ -18,8 +18,16 @@ FREE = ("method", "workers", "teacher_floor")
 """Settings that decide nothing about the weights: a resumed run may have others."""
 
 
-def save_checkpoint(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, header: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    header: Mapping[str, Any],
+    gathered: Mapping[str, Tensor],
+) -> None:
     """Write a module's state and its optimiser's, atomically; `header` is what JSON can hold.
+
+    gathered: features gathered so far for the next choice of prototypes.
 
     Raises: DistilError when a weight is not finite: the file of before is then kept.
     """
@@ -32,6 +40,7 @@ def save_checkpoint(path: Path, module: nn.Module, optimiser: torch.optim.Optimi
         )
     for index, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": x for key, x in values.items() if isinstance(x, Tensor)}
+    tensors |= {f"gathered.{name}": x for name, x in gathered.items()}
     save_tensors(path, tensors, {"kind": KIND, "version": VERSION, **header})
 
 

@@ -110,7 +110,8 @@ class GlobalKnowledge(nn.Module):
     and divide by the instances and masks of all processes, so that averaged gradients are those of one process with
     the whole batch.
 
-    last: reliabilities of the latest batch, for reports.
+    last: reliabilities of the latest batch, for reports. gathers: whether each pass leaves in `truth` what both
+    detectors see of the view's true objects, (l, m, c) each without gradient, images one after another.
     Source: "Distilling Object Detectors With Global Knowledge" (ECCV 2022) and its released code.
     Differs: the global term is reached (the code's settings exclude it); reliability clamped to [0, 1]; progress is
     continuous rather than by epochs; overlapping boxes take the largest reliability rather than the last; sigmoid
@@ -128,6 +129,8 @@ class GlobalKnowledge(nn.Module):
         self.adapting = aligning(*self.channels, used, kernel=kernel, always=True)
         self.bases: tuple[_Basis, ...] = ()
         self.last: Reliabilities | None = None
+        self.gathers = False
+        self.truth: tuple[Tensor, Tensor] | None = None
 
     def use(self, prototypes: PrototypeSet) -> None:
         """Measure by these prototypes from now on. They are no part of state_dict: save them beside it.
@@ -163,6 +166,8 @@ class GlobalKnowledge(nn.Module):
         maps = paired_maps(student, teacher, self.levels)
         adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, maps, strict=True)] if self.local else []
         with full_precision(student.logits):
+            if self.gathers:
+                self.truth = self._pooled_truth(maps, view)
             vectors = self._vectors(student, maps)
             self.last = self._reliabilities(student, vectors)
             masks = self._masks(student, maps, self.last) if self.local else []
@@ -189,6 +194,12 @@ class GlobalKnowledge(nn.Module):
                 rows = soft_label_distance(student.logits, teacher.logits, student.activation, settings.temperature)
                 losses["gkd.soft"] = settings.soft_label * (self.last.own * rows).sum() / instances
         return losses
+
+    @torch.no_grad()
+    def _pooled_truth(self, maps: list[tuple[Tensor, Tensor]], view: View) -> tuple[Tensor, Tensor]:
+        boxes = [target["boxes"] for target in view.targets]
+        own, aim = (pool_instances(side, self.strides, boxes) for side in zip(*maps, strict=True))
+        return own, aim
 
     def _vectors(self, student: Trace, maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
         """Both detectors' (l, i, c) features of the instances; None while nothing measures them."""

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from distil.detector.checkpoint import read_checkpoint, restore, save_checkpoint
+from distil.detector.gathering import Gathering
 from distil.detector.preparing import make_augmentation, on_first, prototype_settings
-from distil.detector.prototypes import PrototypeSet, generate_prototypes
+from distil.detector.prototypes import (
+    Candidates,
+    PrototypeSet,
+    choose_candidates,
+    generate_prototypes,
+    prototypes_among,
+)
 from distil.detector.step import Step, Work, learning_rate, make_optimiser, shares
 from distil.errors import DistilError
 from distil.models.detectors import Architecture, save_detector
@@ -89,6 +96,7 @@ class Run:
         self.step, self.saved_step = 0, -1
         self.seconds_before, self.began = 0.0, time.monotonic()
         self.prototypes_of: int | None = None
+        self.gathering: Gathering | None = None
         self.history: list[dict[str, Any]] = []
         self.pending: list[tuple[int, tuple[str, ...], Tensor]] = []
 
@@ -102,6 +110,7 @@ class Run:
             if self.step == self.steps:
                 break
             self._prototypes(epoch, position)
+            self._gather(epoch, position)
             self._epoch(epoch, position, stop_asked)
         if self.step != self.saved_step:
             self.save()
@@ -148,6 +157,8 @@ class Run:
         targets = [{key: target[key].to(device, non_blocking=True) for key in keys} for _, target in batch]
         view = self.adapter.view(images, targets, seeds=seeds)
         losses, counts = self.wrapped(Work(view, self.teacher, self.step / self.steps))
+        if self.gathering is not None:
+            self.gathering.add([target for _, target in batch], self._knowledge.truth)
         factors = shares(counts, fabric)
         losses = {name: loss * factors[name] if name in factors else loss for name, loss in losses.items()}
         values = torch.stack(list(losses.values()))
@@ -198,10 +209,21 @@ class Run:
             f"--warmup, or set --clip.{kept}"
         )
 
+    @property
+    def _knowledge(self) -> Any:
+        """The part of the knowledge that measures by prototypes, if they are wanted."""
+        knowledge = self.module.knowledge
+        return getattr(knowledge, "global_knowledge", None) if getattr(knowledge, "wants_prototypes", False) else None
+
+    def _due(self, epoch: int) -> bool:
+        """Whether prototypes are chosen before this epoch."""
+        since = epoch - self.settings.prototype_start
+        return self._knowledge is not None and since >= 0 and since % self.settings.prototype_every == 0
+
     def _prototypes(self, epoch: int, position: int) -> None:
         """Choose prototypes where it is time to, or read those that a resumed epoch began with."""
-        settings, knowledge = self.settings, self.module.knowledge
-        if not getattr(knowledge, "wants_prototypes", False) or epoch < settings.prototype_start:
+        settings = self.settings
+        if self._knowledge is None or epoch < settings.prototype_start:
             return
         chosen_at = epoch - (epoch - settings.prototype_start) % settings.prototype_every
         if chosen_at == self.prototypes_of:
@@ -209,21 +231,44 @@ class Run:
         path = self.out / f"prototypes-{chosen_at:04d}.safetensors"
         if chosen_at == epoch and position == 0:
             began = time.monotonic()
-            chosen = on_first(self.fabric, lambda: self._choose(epoch, path))
+            gathered = self.gathering and self.gathering.together(self.fabric)
+            chosen = on_first(self.fabric, lambda: self._choose(epoch, path, gathered))
             seconds = round(time.monotonic() - began, 3)
             self.events("prototypes", step=self.step, epoch=epoch, count=len(chosen), file=path.name, seconds=seconds)
         else:
             chosen = on_first(self.fabric, lambda: PrototypeSet.load(path))
-        knowledge.use(chosen.to(self.fabric.device))  # pyright: ignore
+        self._knowledge.use(chosen.to(self.fabric.device))
         self.prototypes_of = chosen_at
 
-    def _choose(self, epoch: int, path: Path) -> PrototypeSet:
-        settings = prototype_settings(self.settings)
-        chosen = generate_prototypes(
-            self.adapter, self.teacher, self.kept, settings, seed=self.settings.seed, epoch=epoch
-        )
+    def _choose(
+        self, epoch: int, path: Path, gathered: tuple[Candidates, tuple[Tensor, Tensor]] | None
+    ) -> PrototypeSet:
+        settings, data = prototype_settings(self.settings), self.kept
+        if gathered is not None and len(gathered[0].labels):
+            strides, device = self._knowledge.strides, self.fabric.device
+            chosen = prototypes_among(*gathered, data, strides, settings, epoch=epoch, device=device)
+        else:
+            chosen = generate_prototypes(
+                self.adapter, self.teacher, data, settings, seed=self.settings.seed, epoch=epoch
+            )
         chosen.save(path)
         return chosen
+
+    def _gather(self, epoch: int, position: int) -> None:
+        """Gather features in the epoch before prototypes are chosen; a resumed epoch goes on with its own."""
+        wanted = self.settings.prototype_features == "training" and self._due(epoch + 1)
+        wanted = wanted and epoch + 1 < self.settings.epochs
+        if self._knowledge is not None:
+            self._knowledge.gathers = wanted
+        if not wanted:
+            self.gathering = None
+        elif position == 0 or self.gathering is None:
+            self.gathering = self._new_gathering()
+
+    def _new_gathering(self) -> Gathering:
+        knowledge = self._knowledge
+        candidates = choose_candidates(self.kept, prototype_settings(self.settings), self.settings.seed)
+        return Gathering(candidates, len(knowledge.strides), knowledge.channels)
 
     def _validate(self, epoch: int) -> None:
         """AP on the held-out images after `epoch` epochs, where it is due; the best (the last of equals) is kept."""
@@ -265,6 +310,7 @@ class Run:
         """Write a checkpoint of finite weights; prototypes that no checkpoint needs go."""
         self._look()
         self.saved_at, self.saved_step = time.monotonic(), self.step
+        gathered = {} if self.gathering is None else self.gathering.tensors(self.fabric)
         if not self.fabric.is_global_zero:
             return
         header = {
@@ -275,7 +321,7 @@ class Run:
             "scaler": self.fabric.strategy.precision.state_dict(),
             **self._made_for(),
         }
-        save_checkpoint(self.out / CHECKPOINT, self.module, self.optimiser.optimizer, header)
+        save_checkpoint(self.out / CHECKPOINT, self.module, self.optimiser.optimizer, header, gathered)
         for old in sorted(self.out.glob("prototypes-*.safetensors"))[:-1]:
             if self.prototypes_of is not None and old.stem < f"prototypes-{self.prototypes_of:04d}":
                 old.unlink(missing_ok=True)
@@ -289,6 +335,11 @@ class Run:
         restore(self.module, self.optimiser.optimizer, tensors)
         self.fabric.strategy.precision.load_state_dict(header["scaler"])
         self.step = self.saved_step = int(header["step"])
+        if gathered := {
+            name.removeprefix("gathered."): x for name, x in tensors.items() if name.startswith("gathered.")
+        }:
+            self.gathering = self._new_gathering()
+            self.gathering.restore(gathered)
         self.history, self.seconds_before = header["history"], float(header["seconds"])
 
     def _made_for(self) -> dict[str, Any]:

@@ -147,9 +147,15 @@ class Candidates:
     """Objects that may become prototypes, images in rising order, and remarks on how they were found."""
 
     images: Int[Tensor, " i"]
+    objects: Int[Tensor, " i"]
+    """Place among the annotations of the image."""
     boxes: Float[Tensor, "i 4"]
     labels: Int[Tensor, " i"]
     notes: tuple[str, ...]
+
+    def only(self, rows: Int[Tensor, " j"]) -> "Candidates":
+        """Some of them."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in ("images", "objects", "boxes", "labels")})
 
 
 def generate_prototypes(
@@ -175,15 +181,33 @@ def generate_prototypes(
     pairs = common_levels(student.strides, teacher.strides)
     candidates = choose_candidates(data, settings, seed)
     features = _pool_candidates(student, teacher, data, candidates, pairs, settings.batch)
+    strides = tuple(student.strides[first] for first, _ in pairs)
+    return prototypes_among(candidates, features, data, strides, settings, epoch=epoch, device=device_of(student.model))
+
+
+def prototypes_among(
+    candidates: Candidates,
+    features: tuple[Float[Tensor, "l i s"], Float[Tensor, "l i t"]],
+    data: DetectionSet,
+    strides: tuple[int, ...],
+    settings: PrototypeSettings,
+    *,
+    epoch: int,
+    device: torch.device,
+) -> PrototypeSet:
+    """The prototypes among candidates of which features are known: filtered by density, then selected, on `device`.
+
+    features: the student's and the teacher's, on every common level. strides: of those levels.
+    Raises: DistilError if a feature is not finite.
+    """
     for who, pooled in zip(("student", "teacher"), features, strict=True):
         if not bool(pooled.isfinite().all()):
             raise DistilError(
                 f"the {who}'s features of {data.name} are not finite, so no prototypes can be chosen. Its weights or "
                 "its training have broken: use the last good checkpoint, a lower learning rate or precision 32."
             )
-    device = device_of(student.model)
     rows, levels = [], []
-    for level in range(len(pairs)):
+    for level in range(len(strides)):
         for label in range(1, len(data.classes) + 1):
             own = (candidates.labels == label).nonzero().flatten()
             chosen = own[_choose(features[0][level, own].to(device), features[1][level, own].to(device), settings)]
@@ -199,7 +223,7 @@ def generate_prototypes(
         images=images,
         boxes=candidates.boxes[row],
         classes=tuple(data.classes),
-        strides=tuple(student.strides[first] for first, _ in pairs),
+        strides=strides,
         source=data.name,
         epoch=epoch,
         identifiers=tuple(data.identifier(index) for index in images.tolist()),
@@ -218,6 +242,7 @@ def choose_candidates(data: DetectionSet, settings: PrototypeSettings, seed: int
     annotations = [data.annotations(index) for index in range(len(data))]
     counts = torch.tensor([len(each.labels) for each in annotations], dtype=torch.int64)
     images = torch.arange(len(data)).repeat_interleave(counts)
+    objects = torch.arange(len(images)) - (counts.cumsum(0) - counts)[images]
     boxes = torch.cat([each.boxes.float() for each in annotations] or [torch.zeros(0, 4)])
     labels = torch.cat([each.labels.long() for each in annotations] or [torch.zeros(0, dtype=torch.int64)])
     ignored = torch.cat([each.ignored for each in annotations] or [torch.zeros(0, dtype=torch.bool)])
@@ -243,7 +268,7 @@ def choose_candidates(data: DetectionSet, settings: PrototypeSettings, seed: int
             f"{data.name} holds no object that could become a prototype: {len(labels)} boxes in {len(data)} images, "
             "all ignored, of no area or of another class. Check its annotations and classes."
         )
-    return Candidates(images[taken], boxes[taken], labels[taken], tuple(notes))
+    return Candidates(images[taken], objects[taken], boxes[taken], labels[taken], tuple(notes))
 
 
 def _largest(own: Bool[Tensor, " m"], side: Float[Tensor, " m"]) -> Bool[Tensor, " m"]:

@@ -54,9 +54,10 @@ def prepare(
     augmentation: None to leave the image as it is. seed: of all its draws; no other generator is touched.
     index: the image's place in its set, for `image_id`.
 
-    Targets: boxes, float32 (m, 4), xyxy; labels, int64 (m,), 1 to k; areas, float32 (m,), of the boxes; image_id, int64
-    (). Boxes follow the image. Ignored objects are left out; so are boxes with a side under LEAST_SIDE pixels, and
-    those whose centre is cropped away. The image's size never changes.
+    Targets: boxes, float32 (m, 4), xyxy; labels, int64 (m,), 1 to k; areas, float32 (m,), of the boxes; objects, int64
+    (m,), the row of each in the annotations; image_id, int64 (). Boxes follow the image. Ignored objects are left out;
+    so are boxes with a side under LEAST_SIDE pixels, and those whose centre is cropped away. The image's size never
+    changes.
 
     Differs: torchvision's detectors resize every image to one size, which would undo a random scale that changes the
     image's size; this one enlarges or shrinks what the image shows, as large scale jittering does (Ghiasi et al.,
@@ -84,6 +85,7 @@ def prepare(
         "boxes": boxes[kept],
         "labels": labels[kept],
         "areas": sides[kept].prod(1),
+        "objects": wanted.nonzero().flatten()[kept],
         "image_id": torch.tensor(index),
     }
     return image.float().div_(255), targets

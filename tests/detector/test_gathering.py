@@ -1,0 +1,123 @@
+"""Features of candidate prototypes, gathered from training steps."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from distil.detector.gathering import Gathering
+from distil.detector.pooling import pool_instances
+from distil.detector.preparing import make_knowledge, make_student, prototype_settings
+from distil.detector.prototypes import PrototypeSet, choose_candidates, generate_prototypes
+from distil.detector.step import Step, Work
+from distil.detector.training import train_detector
+from distil.sources.detection_transforms import Augmentation, loader
+
+from .tiny import Recorder, Squares, cells, squares, tiny_settings
+
+ONE = SimpleNamespace(world_size=1)
+CHANNELS = (6, 8)
+
+
+def gathered_in_an_epoch(settings, data, augmentation=None):
+    teacher = cells(5, width=8)
+    _, student = make_student(cells(0), settings, data, None)
+    knowledge, columns = make_knowledge(student, teacher, None, data, settings)
+    step = Step(student, knowledge, columns)
+    knowledge.global_knowledge.gathers = True
+    gathering = Gathering(choose_candidates(data, prototype_settings(settings), settings.seed), 2, CHANNELS)
+    for batch in loader(data, batch=4, seed=0, epoch=0, augmentation=augmentation):
+        targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
+        step(Work(student.view([image for image, _ in batch], targets), teacher, 0.0))
+        gathering.add([target for _, target in batch], knowledge.global_knowledge.truth)
+    return gathering, student, teacher
+
+
+def test_without_changes_an_epoch_gathers_what_a_pass_sees():
+    data, settings = squares(), tiny_settings(knowledge="gkd", prototype_side=18.0)
+    gathering, student, teacher = gathered_in_an_epoch(settings, data)
+
+    candidates, features = gathering.together(ONE)
+
+    assert 0 < len(candidates.labels) < sum(data.counts)
+    assert len(candidates.labels) == len(choose_candidates(data, prototype_settings(settings), 0).labels)
+    for own, adapter in zip(features, (student, teacher), strict=True):
+        for row, (image, number) in enumerate(
+            zip(candidates.images.tolist(), candidates.objects.tolist(), strict=True)
+        ):
+            box = data.annotations(image).boxes[number]
+            assert torch.equal(box, candidates.boxes[row])
+            view = student.view([data.image(image).float() / 255], [{}])
+            with torch.no_grad():
+                expected = pool_instances(adapter.pyramid(view), adapter.strides, [box[None]])[:, 0]
+            torch.testing.assert_close(own[:, row], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_changed_images_count_as_they_were_seen_and_objects_out_of_sight_not_at_all():
+    data, settings = squares(40), tiny_settings(knowledge="gkd")
+    gathering, _, _ = gathered_in_an_epoch(settings, data, Augmentation(flip=0.5, scale=(1.5, 2.0)))
+
+    candidates, (student, _) = gathering.together(ONE)
+
+    total = len(gathering.candidates.labels)
+    assert 0.3 * total < len(candidates.labels) < total
+    assert bool((student.abs().sum((0, 2)) > 0).all())
+
+
+def test_processes_put_together_what_each_has_seen():
+    data, settings = squares(), tiny_settings(knowledge="gkd")
+    whole, _, _ = gathered_in_an_epoch(settings, data)
+    parts = []
+    for seen in (torch.arange(len(whole.seen)) % 2 == 0, torch.arange(len(whole.seen)) % 3 == 0):
+        part = Gathering(whole.candidates, 2, CHANNELS)
+        part.student, part.teacher, part.seen = whole.student.clone(), whole.teacher.clone(), seen
+        part.student[:, ~seen], part.teacher[:, ~seen] = 99.0, 99.0
+        parts.append(part)
+    sums = [[part.seen.float() for part in parts]]
+    sums += [[getattr(part, name) * part.seen.float()[:, None] for part in parts] for name in ("student", "teacher")]
+    answers = iter([sum(each) for each in sums])
+    fabric = SimpleNamespace(world_size=2, device="cpu", all_reduce=lambda x, reduce_op: next(answers))
+
+    candidates, features = parts[0].together(fabric)
+
+    seen = parts[0].seen | parts[1].seen
+    assert torch.equal(candidates.images, whole.candidates.images[seen])
+    for own, full in zip(features, (whole.student, whole.teacher), strict=True):
+        torch.testing.assert_close(own, full[:, seen])
+
+
+def test_prototypes_of_training_steps_are_those_of_a_pass_where_nothing_moves(tmp_path):
+    data, log = squares(), Recorder()
+    changes = {"knowledge": "gkd", "flip": 0.0, "epochs": 2, "lr": 1e-30}
+    settings = tiny_settings(**changes, prototype_features="training")
+    options = {"teacher": cells(5, width=8), "events": log}
+
+    train_detector(cells(0), data, settings, out=tmp_path, **options)
+
+    assert [(each["epoch"], each["file"]) for each in log.of("prototypes")] == [(1, "prototypes-0001.safetensors")]
+    chosen = PrototypeSet.load(tmp_path / "prototypes-0001.safetensors")
+    passed = generate_prototypes(cells(0), cells(5, width=8), data, prototype_settings(settings), epoch=1)
+    assert torch.equal(chosen.images, passed.images)
+    assert torch.equal(chosen.boxes, passed.boxes)
+    assert torch.equal(chosen.levels, passed.levels)
+    torch.testing.assert_close(chosen.student, passed.student, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(chosen.teacher, passed.teacher, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("features", "reads"), [("training", 0), ("fresh", 1)])
+def test_only_a_pass_reads_the_images_once_more(tmp_path, features, reads):
+    data, passes = squares(), []
+
+    class Counting(Squares):
+        def image(self, index):
+            passes.append(index)
+            return super().image(index)
+
+    counted = replace(data, pictures=Counting(len(data)))
+    settings = tiny_settings(knowledge="gkd", epochs=2, prototype_features=features)
+
+    train_detector(cells(0), counted, settings, out=tmp_path, teacher=cells(5))
+
+    holding = sum(1 for count in range(len(data)) if count % 4)
+    assert len(passes) == 2 * len(data) + reads * holding
