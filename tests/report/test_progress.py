@@ -102,3 +102,21 @@ def test_average_precision_is_shown_where_there_is_one(now):
         events("validation", step=3, steps=9, ap=41.25, ap50=80.0)
         events("validation", step=6, steps=9, ap=None, ap50=None)
     assert text.getvalue() == "gkd on cells: step 3 of 9, AP 41.2%\ngkd on cells: step 6 of 9, AP 41.2%, 0:00 left\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_of_several_runs_the_present_one_is_shown(now, terminal):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=200)
+    with show_progress("students", console=console) as events:
+        events("start", step=0, steps=100)
+        now[0] = 1000.0
+        events("step", step=100, steps=100, loss=2.0)
+        events("validation", step=100, ap=41.0)
+        events("start", step=0, steps=100)
+        now[0] = 1030.0
+        events("step", step=10, steps=100, loss=3.0)
+    last = text.getvalue().splitlines()[-1]
+    assert "10 of 100" in last or "10/100" in last
+    assert "AP" not in last
+    assert "4:30" in last if not terminal else "16:40" not in last

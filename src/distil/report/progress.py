@@ -34,8 +34,8 @@ def show_progress(
     accuracy: one step) and "done".
 
     unit: what is counted. console: standard error unless given. On a terminal: one bar. Elsewhere: a line when the run
-    starts, at each accuracy, at the end, and at most one in `every_seconds` between.
-
+    starts, at each accuracy, at the end, and at most one in `every_seconds` between. Of several runs, one after another,
+    the present one.
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
@@ -65,10 +65,10 @@ class Numbers:
 
     def read(self, name: str, fields: dict[str, Any]) -> None:
         """Keep what an event tells."""
+        if name == "start":
+            self.last.clear()
         self.steps = fields.get("steps", self.steps) or None
-
         self.step = fields.get("step", 0 if name == "start" else self.step)
-
         if name == "evaluate" and self.steps is not None:
             self.step = min((self.step or 0) + 1, self.steps)
         if "loss" in fields:
@@ -95,6 +95,8 @@ class Bar:
             return
         numbers = self.numbers
         numbers.read(name, fields)
+        if name == "start":
+            self.progress.reset(self.task)
         self.progress.update(self.task, total=numbers.steps, completed=numbers.step, note=str(numbers))
 
 
@@ -112,7 +114,7 @@ class PlainLines:
             return
         self.numbers.read(name, fields)
         now = time.monotonic()
-        if self.first is None:
+        if self.first is None or name == "start":
             self.first = (now, self.numbers.step or 0)
         if name == "step" and now - self.written < self.every_seconds:
             return
