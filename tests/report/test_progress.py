@@ -116,7 +116,8 @@ def test_of_several_runs_the_present_one_is_shown(now, terminal):
         events("start", step=0, steps=100)
         now[0] = 1030.0
         events("step", step=10, steps=100, loss=3.0)
-    last = text.getvalue().splitlines()[-1]
-    assert "10 of 100" in last or "10/100" in last
+    last = [line for line in text.getvalue().splitlines() if "loss 3" in line][-1]
+    assert ("10/100" if terminal else "10 of 100") in last
     assert "AP" not in last
-    assert "4:30" in last if not terminal else "16:40" not in last
+    assert "16:40" not in last
+    assert terminal or "4:30 left" in last

@@ -34,8 +34,8 @@ def show_progress(
     accuracy: one step) and "done".
 
     unit: what is counted. console: standard error unless given. On a terminal: one bar. Elsewhere: a line when the run
-    starts, at each accuracy, at the end, and at most one in `every_seconds` between. Of several runs, one after another,
-    the present one.
+    starts, at each accuracy, at the end, and at most one in `every_seconds` between. Of several runs, one after
+    another, the present one.
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
