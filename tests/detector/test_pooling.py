@@ -3,7 +3,7 @@
 import torch
 from torchvision.ops import roi_align
 
-from distil.detector.pooling import pool_instances
+from distil.detector.pooling import pool_instances, pool_pair
 from distil.functional.boxes import mean_over_boxes
 
 STRIDES = (8, 16)
@@ -29,7 +29,8 @@ def test_every_box_on_every_level_images_one_after_another():
     for level, (maps, stride) in enumerate(zip(pyramid, STRIDES, strict=True)):
         rows = [(0, boxes[0][:1]), (0, boxes[0][1:]), (2, boxes[2])]
         for row, (image, box) in enumerate(rows):
-            assert torch.equal(pooled[level, row], mean_over_boxes(maps[image], box, stride)[0])
+            expected = mean_over_boxes(maps[image], box, stride)[0]
+            torch.testing.assert_close(pooled[level, row], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_pooling_is_roi_align_with_very_many_samples():
@@ -67,3 +68,11 @@ def test_gradient_reaches_the_maps_under_the_boxes_alone():
     assert (fine[0, :, 1:3, 1:3] > 0).all()
     assert not fine[0, :, 4:].any()
     assert not fine[1:].any()
+
+
+def test_two_pyramids_are_pooled_as_each_alone_also_where_a_size_differs():
+    student, boxes = make_pyramid(), make_boxes()
+    for teacher in (make_pyramid(channels=5), (make_pyramid(channels=5)[0][:, :, :-1], make_pyramid(channels=5)[1])):
+        own, aim = pool_pair(student, teacher, STRIDES, boxes)
+        assert torch.equal(own, pool_instances(student, STRIDES, boxes))
+        assert torch.equal(aim, pool_instances(teacher, STRIDES, boxes))

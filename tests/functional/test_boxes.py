@@ -161,6 +161,16 @@ def test_a_mean_is_the_limit_of_roi_align():
         torch.testing.assert_close(means, pooled, rtol=0, atol=tolerance)
 
 
+def test_several_images_are_painted_as_each_alone_and_minus_infinity_paints_nothing():
+    boxes = torch.stack([random_boxes(5, 40, 56, seed=seed) for seed in (3, 4)])
+    values = draws(2, 5)
+    values[1, 2:] = -torch.inf
+    painted = paint_boxes(boxes, values, (5, 7), 8)
+    assert torch.equal(painted[0], paint_boxes(boxes[0], values[0], (5, 7), 8))
+    assert torch.equal(painted[1], paint_boxes(boxes[1, :2], values[1, :2], (5, 7), 8))
+    assert paint_boxes(torch.zeros(2, 0, 4), torch.zeros(2, 0), (5, 7), 8).shape == (2, 5, 7)
+
+
 def test_means_by_hand():
     features = torch.tensor([[[0.0, 1.0, 2.0, 3.0]]])
     boxes = torch.tensor([[0.0, 0, 32, 8], [4.0, 0, 12, 8], [8.0, 0, 16, 8], [12.0, 3, 12.0, 3], [0.0, 0, 8, 8]])

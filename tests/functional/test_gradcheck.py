@@ -73,6 +73,7 @@ NOT_DIFFERENTIABLE = {
     "matched_names",
     "sgd_step",
     "pyramid_levels",
+    "mean_weights",
     "dense_enough",
     "select_prototypes",
     "reliability",

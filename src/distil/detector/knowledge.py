@@ -4,6 +4,7 @@ Knowledge is an nn.Module whose forward(student, teacher, view, progress) maps t
 weighted scalar losses. Its parameters (adapting convolutions) train with the student and are no part of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
-from distil.detector.pooling import pool_instances
+from distil.detector.pooling import pool_pair
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.responses import comparable, soft_label_distance
 from distil.errors import DistilError
@@ -167,7 +168,8 @@ class GlobalKnowledge(nn.Module):
         adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, maps, strict=True)] if self.local else []
         with full_precision(student.logits):
             if self.gathers:
-                self.truth = self._pooled_truth(maps, view)
+                with torch.no_grad():
+                    self.truth = self._pooled(maps, [target["boxes"] for target in view.targets])
             vectors = self._vectors(student, maps)
             self.last = self._reliabilities(student, vectors)
             masks = self._masks(student, maps, self.last) if self.local else []
@@ -195,11 +197,9 @@ class GlobalKnowledge(nn.Module):
                 losses["gkd.soft"] = settings.soft_label * (self.last.own * rows).sum() / instances
         return losses
 
-    @torch.no_grad()
-    def _pooled_truth(self, maps: list[tuple[Tensor, Tensor]], view: View) -> tuple[Tensor, Tensor]:
-        boxes = [target["boxes"] for target in view.targets]
-        own, aim = (pool_instances(side, self.strides, boxes) for side in zip(*maps, strict=True))
-        return own, aim
+    def _pooled(self, maps: list[tuple[Tensor, Tensor]], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Both detectors' (l, i, c) features of boxes; the teacher's without gradient."""
+        return pool_pair([own for own, _ in maps], [aim for _, aim in maps], self.strides, boxes)
 
     def _vectors(self, student: Trace, maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
         """Both detectors' (l, i, c) features of the instances; None while nothing measures them."""
@@ -209,10 +209,7 @@ class GlobalKnowledge(nn.Module):
         if self.bases[0].labels.device != device:
             moved = (_Basis(b.student.to(device), b.teacher.to(device), b.labels.to(device)) for b in self.bases)
             self.bases = tuple(moved)
-        own = pool_instances([own for own, _ in maps], self.strides, student.boxes)
-        with torch.no_grad():
-            aim = pool_instances([aim for _, aim in maps], self.strides, student.boxes)
-        return own, aim
+        return self._pooled(maps, student.boxes)
 
     def _reliabilities(self, student: Trace, vectors: tuple[Tensor, Tensor] | None) -> Reliabilities:
         boxes = torch.cat(list(student.boxes)).float()

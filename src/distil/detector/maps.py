@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.utils.rnn import pad_sequence
 
 from distil.functional.boxes import paint_boxes
 from distil.types import Trace
@@ -64,8 +65,9 @@ def painted(
     boxes: Sequence[Float[Tensor, "_m 4"]], values: Sequence[Float[Tensor, " _m"]], size: tuple[int, int], stride: int
 ) -> Float[Tensor, "n 1 h w"]:
     """One map an image: the largest value among the boxes that hold a cell, 0 elsewhere."""
-    rows = [paint_boxes(some.float(), value, size, stride) for some, value in zip(boxes, values, strict=True)]
-    return torch.stack(rows)[:, None]
+    padded = pad_sequence([some.float() for some in boxes], batch_first=True)
+    amounts = pad_sequence(list(values), batch_first=True, padding_value=-torch.inf)
+    return paint_boxes(padded, amounts, size, stride)[:, None]
 
 
 def processes() -> int:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from distil.detector.adapters import DetectorAdapter, common_levels
-from distil.detector.pooling import pool_instances
+from distil.detector.pooling import pool_pair
 from distil.detector.views import device_of, evaluating
 from distil.errors import DistilError
 from distil.functional.prototypes import dense_enough, select_prototypes
@@ -315,8 +315,9 @@ def _pool_candidates(
                     "boxes of its targets, in their order."
                 )
             first, second = student.pyramid(view), teacher.pyramid(teacher.restyle(view))
-            pooled[0].append(pool_instances([first[pair[0]] for pair in pairs], strides, boxes).cpu())
-            pooled[1].append(pool_instances([second[pair[1]] for pair in pairs], strides, boxes).cpu())
+            maps = [first[pair[0]] for pair in pairs], [second[pair[1]] for pair in pairs]
+            for kept, features in zip(pooled, pool_pair(*maps, strides, boxes), strict=True):
+                kept.append(features.cpu())
     return torch.cat(pooled[0], dim=1), torch.cat(pooled[1], dim=1)
 
 

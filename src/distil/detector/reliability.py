@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distil.detector.adapters import common_levels
-from distil.detector.pooling import pool_instances
+from distil.detector.pooling import pool_pair
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.views import evaluating
 from distil.functional.boxes import pyramid_levels
@@ -63,8 +63,9 @@ def measure_objects(
             view = student.view(pictures, targets)
             seen = [target["boxes"] for target in view.targets]
             own, aim = student.pyramid(view), teacher.pyramid(teacher.restyle(view))
-            ours = pool_instances([own[first] for first, _ in pairs], strides, seen)
-            theirs = pool_instances([aim[second] for _, second in pairs], strides, seen)
+            ours, theirs = pool_pair(
+                [own[first] for first, _ in pairs], [aim[second] for _, second in pairs], strides, seen
+            )
             classes = torch.cat([target["labels"] for target in view.targets])
             by_level = torch.stack(
                 [
