@@ -244,6 +244,7 @@ _COMMON_SOURCES = {
     "storage": "ours; the papers keep four bytes a value",
     "target_updates": "one in all the papers",
     "lr_schedule": "constant in all the papers",
+    "gradient_scale": "as it is in all the papers",
     "bfloat16": "none in all the papers",
     "seed": _OURS_ALONE,
 }

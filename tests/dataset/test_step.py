@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from distil.dataset import step
+from distil.dataset import matching, step
 from distil.dataset.matching import advance, initial_state, lr_image_at
 from distil.dataset.networks import fresh_learner
 from distil.dataset.step import Age, matching_gradient, prepare, real_targets
@@ -218,3 +218,30 @@ def test_the_schedule_moves_the_canvases():
         ends.append(states)
     assert torch.equal(ends[0][0], ends[1][0])
     assert not torch.equal(ends[0][1], ends[1][1])
+
+
+@pytest.mark.parametrize("weight", [1.0, 100.0])
+def test_a_scaled_gradient_moves_every_canvas_by_the_learning_rate(monkeypatch, weight):
+    real = make_images(side=16)
+    settings = settings_for(gradient_scale="canvas", lr_image=0.002, momentum_image=0.0, inner=1, outer=1)
+    original = matching.matching_gradient
+    monkeypatch.setattr(matching, "matching_gradient", lambda *a: (weight * original(*a)[0], original(*a)[1]))
+    state = initial_state(real, settings)
+    state.canvases = state.canvases.clamp(0.1, 0.9)
+    before = state.canvases.clone()
+
+    for _ in advance(state, real, settings, None):
+        moved = (state.canvases - before).square().mean((1, 2, 3)).sqrt()
+
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.002), rtol=1e-3, atol=0)
+
+
+def test_a_canvas_without_gradient_stays(monkeypatch):
+    real = make_images(side=16)
+    settings = settings_for(gradient_scale="canvas", inner=1, outer=1)
+    nothing = lambda canvases, *_: (torch.zeros_like(canvases), {})  # noqa: E731
+    monkeypatch.setattr(matching, "matching_gradient", nothing)
+    state = initial_state(real, settings)
+    before = state.canvases.clone()
+    list(advance(state, real, settings, None))
+    assert torch.equal(state.canvases, before)

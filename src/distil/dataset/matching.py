@@ -123,6 +123,8 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
             visit, turn = divmod(within, settings.inner)
             age = ages[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
         gradient, state.losses = matching_gradient(state.canvases, state.mined, age, real, settings)
+        if settings.gradient_scale == "canvas":
+            gradient = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
         state.momentum.mul_(settings.momentum_image).add_(gradient)
         state.canvases.sub_(lr_image_at(state.step, settings) * scale * state.momentum)
         if settings.target_updates == 1 and within < settings.inner - 1:
