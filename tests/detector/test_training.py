@@ -3,10 +3,12 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +22,7 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.step import Columns, learning_rate, shares
 from distil.detector.training import BEST, LAST, hold_out, train_detector
 from distil.errors import DistilError
-from distil.runs import CHECKPOINT, Interrupted, load_tensors
+from distil.runs import CHECKPOINT, Interrupted, load_tensors, save_tensors
 from distil.sources.detection import match_classes
 from distil.types import Trace
 
@@ -281,6 +283,19 @@ def test_a_run_resumes_with_its_own_settings_only(tmp_path, changes, message):
         train(tmp_path, changed, teacher=cells(5), resume=True)
     with pytest.raises(DistilError, match=r"already holds a training run\. Continue it with --resume .*, or choose"):
         train(tmp_path, tiny_settings(knowledge="pkd"), teacher=cells(5))
+
+
+def test_a_run_from_before_a_setting_existed_resumes_with_its_default(tmp_path):
+    settings = tiny_settings(knowledge="gkd")
+    train(tmp_path / "new", settings, teacher=cells(5))
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    tensors, header = load_tensors(tmp_path / "old" / CHECKPOINT)
+    del header["settings"]["prototype_features"]
+    save_tensors(tmp_path / "old" / CHECKPOINT, tensors, header)
+    train(tmp_path / "old", settings, teacher=cells(5), resume=True)
+    changed = replace(settings, prototype_features="training")
+    with pytest.raises(DistilError, match="made with --prototype-features fresh, and this run has training"):
+        train(tmp_path / "old", changed, teacher=cells(5), resume=True)
 
 
 def test_a_run_resumes_with_other_workers(tmp_path):

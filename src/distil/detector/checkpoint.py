@@ -53,7 +53,8 @@ def read_checkpoint(path: Path, settings: DetectorSettings, made_for: Mapping[st
     tensors, header = load_tensors(path)
     if header.get("kind") != KIND or header.get("version") != VERSION:
         raise DistilError(f"{path} is no checkpoint of a detector's training: give the folder of such a run.")
-    saved = header["settings"]
+    saved = asdict(DetectorSettings()) | header["settings"]  # of a setting that is new, the default is what was
+    saved = {key: list(x) if isinstance(x, tuple) else x for key, x in saved.items()}
     now = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(settings).items()}
     pairs = [(f"--{key.replace('_', '-')}", saved.get(key), value) for key, value in now.items() if key not in FREE]
     pairs += [(key, header.get(key), value) for key, value in made_for.items()]

@@ -255,7 +255,8 @@ def _read_result(path: Path, settings: DetectorSettings) -> dict[str, Any] | Non
         result = json.loads(path.read_text())
     except ValueError:
         return None
-    if result["settings"] != _plain(asdict(settings)):
+    made_with = asdict(DetectorSettings()) | result["settings"]  # of a setting that is new, the default is what was
+    if _plain(made_with) != _plain(asdict(settings)):
         raise DistilError(f"{path} was made with other settings: choose another folder with --out.")
     return result
 
