@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from distil.models.detectors import Architecture
     from distil.sources.detection import DetectionSet, DetectionSource
 
+KINDS = ("faster-rcnn", "retinanet", "fcos")
+
 HELP = """\
 usage: distil detector COMMAND ...
 
@@ -72,7 +74,7 @@ Split = Annotated[Literal["train", "val", "test"], arg(help="Which images of SOU
 class StudentFlags:
     """The detector that is trained."""
 
-    detector: Literal["faster-rcnn", "retinanet", "fcos"] = "faster-rcnn"
+    detector: Literal["faster-rcnn", "retinanet", "fcos"] = KINDS[0]
     """Its kind."""
     backbone: str = "resnet50"
     """A torchvision network (resnet18, resnet50, mobilenet_v3_large, ...), or a timm network after timm:."""
@@ -144,7 +146,8 @@ def _with_presets(name: str, words: list[str]) -> Any:
     source = positional[0 if name == "train" else 1 :][:1]
     key = "scenes" if source and source[0].split(":")[0] == "scenes" else "custom"
     method = values.get("--method", "plain" if name == "train" else "gkd")
-    kind = values.get("--detector", "faster-rcnn")
+    kind = values.get("--detector", "")
+    kind = kind if kind in KINDS else KINDS[0]
     settings = detector_preset(method, key)
     student = StudentFlags(**student_preset(kind, key, teacher=name == "train"))
     return {

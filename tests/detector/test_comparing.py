@@ -206,6 +206,13 @@ def test_unequal_or_empty_comparisons_are_refused(tmp_path, ways, options, messa
     assert not list(Path(tmp_path).iterdir())
 
 
+def test_knowledge_that_two_detectors_cannot_share_is_refused_before_anything_is_trained(tmp_path, tiny_world):
+    ways = {"crosskd": tiny_settings(knowledge="crosskd", epochs=1)}
+    with pytest.raises(DistilError):
+        compare(tmp_path, cells(0), ways)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_architectures_seed_decides_the_first_weights():
     architecture = Architecture("retinanet", "resnet18", CLASSES, channels=32, norm="group", head_convs=1)
     one, same, other = (build_detector(architecture, seed=seed) for seed in (0, 0, 1))

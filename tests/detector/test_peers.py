@@ -455,7 +455,7 @@ def test_names_that_cannot_be(names, given, message):
 
 def test_kinds_that_two_detectors_cannot_share():
     two, one = make_adapter(activation="softmax"), make_adapter()
-    for name, remedy in (("gkd", "set its soft_label to 0"), ("response", "leave it out")):
+    for name, remedy in (("gkd", "switch that off (--soft-weight 0)"), ("response", "leave it out")):
         with pytest.raises(DistilError) as error:
             build_knowledge([name], two, one)
         assert str(error.value) == (

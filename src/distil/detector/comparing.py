@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distil.detector.adapters import adapt, freeze
 from distil.detector.loop import Measure, predict
-from distil.detector.preparing import class_match, in_data_labels
+from distil.detector.preparing import class_match, in_data_labels, make_knowledge, make_student
 from distil.detector.training import train_detector
 from distil.errors import DistilError
 from distil.models.detectors import Architecture, load_detector
@@ -151,6 +151,9 @@ def compare_detectors(
         raise DistilError(f"--seeds {' '.join(map(str, seeds)) or 'is empty'}: give each seed once, and at least one.")
     if test.classes != data.classes:
         raise DistilError(f"the classes of {test.name} are not those of {data.name}: test on data of the same kind.")
+    for way in ways.values():
+        if way.knowledge != "none" and teacher is not None:
+            make_knowledge(make_student(student, way, data, weights)[1], teacher, teacher_classes, data, way)
     truths = [test.annotations(index) for index in range(len(test))]
     heard = events or silent
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}

@@ -96,7 +96,7 @@ def _crosskd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
 
 def _see_activations(name: str, student: Any, teacher: Any) -> None:
     if student.activation != teacher.activation:
-        instead = "set its soft_label to 0" if name == "gkd" else "leave it out"
+        instead = "switch that off (--soft-weight 0)" if name == "gkd" else "leave it out"
         raise DistilError(
             f"{name} compares class responses, but the student's end in a {student.activation} and the teacher's in a "
             f"{teacher.activation}: {instead}, or use a teacher of the student's kind"

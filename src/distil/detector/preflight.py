@@ -188,7 +188,7 @@ def _classes(teacher: Any, teacher_classes: Sequence[str] | None, data: Detectio
     try:
         match = class_match(teacher, teacher_classes, data)
     except DistilError as error:
-        return Check("classes", str(error), "stop", "A teacher must know classes of this data.")
+        return Check("classes", str(error).rstrip("."), "stop", "A teacher must know classes of this data.")
     found = "; ".join(match.describe().splitlines())
     if match.complete:
         return Check("classes", found)
