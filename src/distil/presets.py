@@ -211,7 +211,8 @@ def _fast(settings: MatchingSettings) -> MatchingSettings:
         outer=min(settings.outer, 20),
         inner=20,
         target_updates=5,
-        lr_image=0.025 * settings.ipc * 128 / settings.width,
+        gradient_scale="canvas",
+        lr_image=0.018,
         lr_schedule="cosine",
         bfloat16="real_network_synthetic",
     )
@@ -305,6 +306,9 @@ _OURS = "our reconstruction, see docs/methods/udd.md"
 _UDD_SOURCES = _IDC_SOURCES | {
     "policy": "UDD names the response-based and the data-jittering-based policy",
     "windows": _OURS,
+    "windows_factor": _OURS,
+    "windows_init": _OURS,
+    "windows_loss": _OURS,
     "windows_share": _OURS,
     "windows_mask": _OURS,
     "windows_start": _OURS,

@@ -108,10 +108,16 @@ class MatchingSettings:
     """How windows beyond the grid are chosen: fixed seams, at random, least response, least change under jitter."""
     windows: int = 1
     """Windows mined on each canvas."""
+    windows_factor: int = 0
+    """Mined windows have the size of cells of a grid of this factor; 0: of the canvas's own grid."""
+    windows_init: Literal["kept", "real"] = "kept"
+    """What mined windows begin with: the canvas as it is, or a real image of the class each, shrunk."""
+    windows_loss: Literal["apart", "joint"] = "apart"
+    """Match mined windows by a loss of their own, or together with the cells as views like any other."""
     windows_share: float = 0.2
-    """Size of the mined windows' gradient as a share of the grid's; 0 lets them be views without moving pixels."""
+    """With apart: size of their gradient as a share of the grid's; 0 lets them be views without moving pixels."""
     windows_mask: bool = True
-    """Let the mined windows move underutilized pixels only (their gradient is multiplied by 1 - utilisation)."""
+    """With apart: let them move underutilized pixels only (their gradient is multiplied by 1 - utilisation)."""
     windows_start: float = 0.2
     """Share of the run after which windows are mined."""
     windows_freeze: float = 0.1

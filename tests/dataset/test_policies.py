@@ -6,6 +6,7 @@ from torch import nn
 
 from distil.dataset.policies import jitter_scores, mine, response_utilisation, seam_windows
 from distil.errors import DistilError
+from distil.functional.regions import intersection_over_union
 from distil.rng import stream
 
 SIZE = (16, 16)
@@ -109,3 +110,21 @@ def test_utilisation_does_not_depend_on_the_batch():
         response_utilisation(canvases, Brightness(), **how),
         response_utilisation(canvases, Brightness(), batch=4, **how),
     )
+
+
+@pytest.mark.parametrize("policy", ["fixed", "random", "response", "jitter"])
+def test_small_windows_apart_do_not_overlap(policy):
+    canvases = torch.rand(3, 1, *SIZE, generator=torch.Generator().manual_seed(0))
+    windows = run(policy, canvases, count=8, windows_factor=4, apart=True).windows
+    assert windows.shape == (3, 8, 4)
+    assert ((windows[..., 2:] - windows[..., :2]) == 4).all()
+    for own in windows:
+        overlaps = intersection_over_union(own, own).fill_diagonal_(0)
+        assert not overlaps.any()
+
+
+def test_small_windows_are_those_of_a_finer_grid():
+    assert len(seam_windows(2, SIZE, 4)) == 49
+    canvases = torch.ones(1, 1, *SIZE)
+    canvases[0, 0, 4:8, 12:16] = 0.0
+    assert run("response", canvases, windows_factor=4).windows[0, 0].tolist() == [12, 4, 16, 8]

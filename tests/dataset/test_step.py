@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, interpolate
 
 from distil.dataset import matching, step
 from distil.dataset.matching import advance, initial_state, lr_image_at
 from distil.dataset.networks import fresh_learner
+from distil.dataset.policies import Mined
 from distil.dataset.step import Age, matching_gradient, prepare, real_targets
 from distil.errors import DistilError
 from distil.functional.distances import gradient_distance
@@ -245,3 +246,56 @@ def test_a_canvas_without_gradient_stays(monkeypatch):
     before = state.canvases.clone()
     list(advance(state, real, settings, None))
     assert torch.equal(state.canvases, before)
+
+
+def test_windows_matched_jointly_are_views_like_cells():
+    real = make_images(side=16)
+    settings = settings_for(factor=2, windows_loss="joint", policy="random", batch_real=4, augment="none")
+    state = initial_state(real, settings)
+    learner = fresh_learner("convnet3", 8, real, device="cpu", seed=0, address=("network", 0))
+    age = Age(learner, real_targets(learner, real, settings, 0, 0), 0, 0)
+    cells = grid_regions(2, real.size)
+    mined = Mined(cells[None, :1].expand(len(state.canvases), -1, -1), torch.zeros(len(state.canvases), *real.size))
+
+    joint, losses = matching_gradient(state.canvases, mined, age, real, settings)
+
+    twice = torch.cat([cells, cells[:1]])[None]
+    expected, loss = step._views_gradient(state.canvases, twice, age, real, settings)
+    torch.testing.assert_close(joint, expected)
+    assert losses.keys() == {"loss"}
+    torch.testing.assert_close(losses["loss"], loss)
+
+
+def test_new_windows_begin_with_real_images_of_their_class_and_old_ones_stay(monkeypatch):
+    real = make_images(side=16)
+    settings = settings_for(
+        factor=2, policy="random", windows=2, windows_factor=4, windows_init="real", windows_start=0.0, inner=1, outer=2
+    )
+    settings = replace(settings, refresh=1, windows_freeze=0.0, lr_image=1e-12)
+    state = initial_state(real, settings)
+    run = advance(state, real, settings, None)
+    seen = [(at.canvases.clone(), at.mined.windows.clone()) for at in run if at.mined is not None]
+    first = initial_state(real, settings).canvases
+    for canvases, windows in seen:
+        for row, own in enumerate(windows):
+            inside = torch.zeros(real.size, dtype=torch.bool)
+            for x1, y1, x2, y2 in own.int().tolist():
+                inside[y1:y2, x1:x2] = True
+                assert not torch.allclose(canvases[row, :, y1:y2, x1:x2], first[row, :, y1:y2, x1:x2], atol=1e-3)
+            if windows is seen[0][1]:
+                assert torch.allclose(canvases[row][:, ~inside], first[row][:, ~inside], atol=1e-6)
+    x1, y1, x2, y2 = seen[0][1][0, 0].int().tolist()
+    images = real.images[real.labels == 0].float() / 255
+    shrunk = interpolate(images, size=(4, 4), mode="bilinear", antialias=True)
+    gaps = (shrunk - seen[0][0][0, :, y1:y2, x1:x2]).abs().amax((1, 2, 3))
+    assert float(gaps.min()) < 1e-5
+
+
+def test_runs_can_share_networks_and_targets():
+    real = make_images(side=16)
+    settings = settings_for(target_updates=2, inner=2, outer=2, width=8)
+    alone = [state.canvases.clone() for state in advance(initial_state(real, settings), real, settings, None)][-1]
+    shared = {outer: matching.all_ages(real, settings, outer) for outer in range(2)}
+    for _ in range(2):
+        run = advance(initial_state(real, settings), real, settings, None, shared.__getitem__)
+        assert torch.equal([state.canvases.clone() for state in run][-1], alone)

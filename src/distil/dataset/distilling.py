@@ -100,8 +100,13 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
                 f"--factor {settings.factor} is larger than the images' side, {min(real.size)} pixels: use a factor of "
                 "2 or 3."
             )
+        if settings.windows_factor > min(real.size):
+            raise DistilError(
+                f"--windows-factor {settings.windows_factor} is larger than the images' side, {min(real.size)} pixels: "
+                "use a factor of 3 or 4."
+            )
         if settings.policy != "none":
-            seam_windows(settings.factor, real.size)
+            seam_windows(settings.factor, real.size, settings.windows_factor)
     check_count(real, settings)
 
 

@@ -1,13 +1,14 @@
 """What the canvases look like before the first step."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from distil.functional.regions import grid_regions
 from distil.rng import stream
 from distil.sources.images import ImageSet
+from distil.types import Regions
 
 
 def initial_canvases(real: ImageSet, ipc: int, init: str, factor: int, seed: int) -> Float[Tensor, "n c h w"]:
@@ -35,3 +36,21 @@ def initial_canvases(real: ImageSet, ipc: int, init: str, factor: int, seed: int
                 shrunk = interpolate(cell, size=(y2 - y1, x2 - x1), mode="bilinear", antialias=True)
                 canvases[rows, :, y1:y2, x1:x2] = shrunk[:, :, : height - y1, : width - x1]
     return canvases.clamp_(0, 1)
+
+
+def paste_real(
+    canvases: Float[Tensor, "n c h w"], regions: Regions, fresh: Bool[Tensor, "n r"], real: ImageSet, seed: int, at: int
+) -> None:
+    """Paste random real images of each canvas's class, shrunk with antialiasing, into its regions that are `fresh`.
+
+    canvases: in [0, 1], class by class; changed in place. regions: inside the canvas, at whole pixels. at: address of
+    the draws, beside the class's name.
+    """
+    ipc = len(canvases) // len(real.classes)
+    for row in fresh.any(1).nonzero().flatten().tolist():
+        places = regions[row][fresh[row]].int().tolist()
+        label, copy = divmod(row, ipc)
+        images = real.sample_class(label, len(places), stream(seed, "windows", "real", at, real.classes[label], copy))
+        for image, (x1, y1, x2, y2) in zip(images, places, strict=True):
+            shrunk = interpolate(image[None], size=(y2 - y1, x2 - x1), mode="bilinear", antialias=True)
+            canvases[row, :, y1:y2, x1:x2] = shrunk[0].clamp(0, 1)

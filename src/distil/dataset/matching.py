@@ -4,15 +4,15 @@ A loop's whole state is in `State`; every draw is addressed by (seed, name, step
 and going on gives the same canvases, bit for bit on the CPU.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from math import cos, pi
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distil.dataset.initial import initial_canvases
+from distil.dataset.initial import initial_canvases, paste_real
 from distil.dataset.networks import (
     Learner,
     fresh_learner,
@@ -27,7 +27,7 @@ from distil.functional.regions import crop_resize, grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
-from distil.types import Batch
+from distil.types import Batch, Regions
 
 
 @dataclass
@@ -83,11 +83,18 @@ def total_steps(settings: MatchingSettings) -> int:
     return settings.outer * settings.inner * settings.target_updates
 
 
-def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None) -> Iterator[State]:
+def advance(
+    state: State,
+    real: ImageSet,
+    settings: MatchingSettings,
+    proxy: nn.Module | None,
+    ages: Callable[[int], list[Age]] | None = None,
+) -> Iterator[State]:
     """Run the loop from `state` to the end, changing it in place and yielding it after every matching step.
 
     real: training images, on the device that everything runs on. proxy: network trained on real images, for the
-    policies that need one.
+    policies that need one. ages: with target_updates above 1, gives the networks and targets of an outer iteration,
+    which several runs with the same data, seed and network settings can share; None computes them (`all_ages`).
 
     Each of `outer` fresh networks serves `inner` matching steps. In a step every class's real batch and synthetic
     views, augmented alike, are matched and all canvases move once; then the network is trained. The canvases are
@@ -104,13 +111,16 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
     scale = torch.ones(1, real.channels, 1, 1, device=device)
     if settings.lr_space == "normalised":
         scale = torch.tensor(real.std, device=device).view(1, -1, 1, 1).square()
-    ages: list[Age] = []
+    held: list[Age] = []
     while state.step < total_steps(settings):
         outer, within = divmod(state.step, settings.inner * settings.target_updates)
         if within == 0:
             state.canvases.clamp_(0, 1)
             if _windows_due(settings, outer, state.mined is None):
-                state.mined = chosen_windows(state.canvases, real, settings, proxy, outer)
+                before, state.mined = state.mined, chosen_windows(state.canvases, real, settings, proxy, outer)
+                if settings.windows_init == "real":
+                    fresh = _not_among(state.mined.windows, before)
+                    paste_real(state.canvases, state.mined.windows, fresh, real, settings.seed, outer)
         if settings.target_updates == 1:
             if within == 0:
                 state.learner = _fresh(real, settings, outer, device)
@@ -118,10 +128,10 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
                 raise ValueError("a state in the middle of an outer iteration has no network")
             age = Age(state.learner, real_targets(state.learner, real, settings, outer, within), outer, within)
         else:
-            if within == 0 or not ages:
-                ages = _all_ages(real, settings, outer, device)
+            if within == 0 or not held:
+                held = ages(outer) if ages else all_ages(real, settings, outer)
             visit, turn = divmod(within, settings.inner)
-            age = ages[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
+            age = held[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
         gradient, state.losses = matching_gradient(state.canvases, state.mined, age, real, settings)
         if settings.gradient_scale == "canvas":
             gradient = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
@@ -135,9 +145,9 @@ def advance(state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.
         yield state
 
 
-def _all_ages(real: ImageSet, settings: MatchingSettings, outer: int, device: torch.device | str) -> list[Age]:
-    """A fresh network at every age that its matching steps see."""
-    learner = _fresh(real, settings, outer, device)
+def all_ages(real: ImageSet, settings: MatchingSettings, outer: int) -> list[Age]:
+    """A fresh network at every age that the matching steps of an outer iteration see, and its real targets there."""
+    learner = _fresh(real, settings, outer, real.images.device)
     ages = []
     for inner in range(settings.inner):
         age = Age(learner, real_targets(learner, real, settings, outer, inner), outer, inner)
@@ -179,6 +189,13 @@ def _fresh(real: ImageSet, settings: MatchingSettings, outer: int, device: torch
     )
 
 
+def _not_among(windows: Regions, before: Mined | None) -> Bool[Tensor, "n r"]:
+    """Which windows of each canvas were not chosen before."""
+    if before is None:
+        return torch.ones(windows.shape[:2], dtype=torch.bool, device=windows.device)
+    return ~(windows[:, :, None] == before.windows[:, None]).all(3).any(2)
+
+
 def _windows_due(settings: MatchingSettings, outer: int, none_yet: bool) -> bool:
     last = settings.outer - 1
     if settings.policy == "none" or outer < min(settings.windows_start * settings.outer, last):
@@ -202,6 +219,8 @@ def chosen_windows(
         jitter=settings.jitter,
         jitter_draws=settings.jitter_draws,
         generator=stream(settings.seed, "windows", outer),
+        windows_factor=settings.windows_factor,
+        apart=settings.windows_init == "real",
     )
 
 

@@ -33,12 +33,15 @@ class Mined:
     utilisation: Float[Tensor, "n h w"]
 
 
-def seam_windows(factor: int, size: tuple[int, int], *, device: torch.device | str = "cpu") -> Float[Tensor, "r 4"]:
-    """The candidate windows that are not cells of the grid.
+def seam_windows(
+    factor: int, size: tuple[int, int], windows_factor: int = 0, *, device: torch.device | str = "cpu"
+) -> Float[Tensor, "r 4"]:
+    """The candidate windows that are not cells of the grid, as large as cells of a grid of `windows_factor` (0: of
+    `factor`).
 
-    Raises: DistilError when factor and size leave none, as at factor 1.
+    Raises: DistilError when none is left, as at factor 1.
     """
-    windows, cells = candidate_windows(factor, size), grid_regions(factor, size)
+    windows, cells = candidate_windows(windows_factor or factor, size), grid_regions(factor, size)
     fresh = ~(windows[:, None] == cells[None]).all(2).any(1)
     if not fresh.any():
         raise DistilError(f"a {size[0]}x{size[1]} canvas at --factor {factor} has no windows to mine: use --factor 2.")
@@ -58,6 +61,8 @@ def mine(
     jitter: float,
     jitter_draws: int,
     generator: torch.Generator,
+    windows_factor: int = 0,
+    apart: bool = False,
 ) -> Mined:
     """Choose `count` windows on every canvas among the candidates that are not cells of the grid.
 
@@ -69,7 +74,8 @@ def mine(
     Raises: DistilError if there are fewer candidates than `count`.
     """
     size = (canvases.shape[-2], canvases.shape[-1])
-    windows = seam_windows(factor, size, device=canvases.device)
+    windows = seam_windows(factor, size, windows_factor, device=canvases.device)
+    overlap = 0.0 if apart else 0.5
     if count > len(windows):
         raise DistilError(
             f"--windows {count} is more than the {len(windows)} candidate windows of a {size[0]}x{size[1]} canvas at "
@@ -79,19 +85,22 @@ def mine(
         scores = torch.arange(len(windows), dtype=canvases.dtype).expand(len(canvases), -1)
         if policy == "random":
             scores = torch.rand(len(canvases), len(windows), generator=generator, dtype=canvases.dtype)
-        order = scores.to(canvases.device).argsort(dim=1)[:, :count]
-        return Mined(windows[order], torch.zeros_like(canvases[:, 0]))
+        if apart:
+            chosen = lowest_apart(scores.to(canvases.device), windows, count, overlap=overlap)
+        else:
+            chosen = windows[scores.to(canvases.device).argsort(dim=1)[:, :count]]
+        return Mined(chosen, torch.zeros_like(canvases[:, 0]))
     if proxy is None:
         raise ValueError(f"the {policy} policy needs a proxy network")
     if policy == "response":
         utilisation = response_utilisation(canvases, proxy, factor=factor, mean=mean, std=std)
         scores = window_means(utilisation, windows)
     else:
-        every = candidate_windows(factor, size, device=canvases.device)
+        every = candidate_windows(windows_factor or factor, size, device=canvases.device)
         all_scores = jitter_scores(canvases, every, proxy, factor, mean, std, jitter, jitter_draws, generator)
         utilisation = spread_scores(all_scores, every, size)
         scores = all_scores[:, (every[:, None] == windows[None]).all(2).float().argmax(0)]
-    return Mined(lowest_apart(scores, windows, count), utilisation)
+    return Mined(lowest_apart(scores, windows, count, overlap=overlap), utilisation)
 
 
 @torch.no_grad()

@@ -104,12 +104,18 @@ def matching_gradient(
 ) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
     """Gradient of one matching step with respect to all canvases, and the losses that make it up (sums over classes).
 
-    The matching loss L_g of every class over the grid's views; with mined windows, their own matching loss, whose
-    gradient is multiplied by 1 - utilisation so that it moves idle pixels; with cfc_share > 0, the contrastive loss L_c
-    across classes. The last two gradients are scaled to windows_share and cfc_share of the first one's norm.
+    The matching loss L_g of every class over the grid's views, and with windows_loss "joint" those of mined windows;
+    with "apart" these have a matching loss of their own, whose gradient is multiplied by 1 - utilisation so that it
+    moves idle pixels; with cfc_share > 0, the contrastive loss L_c across classes. The last two gradients are scaled to
+    windows_share and cfc_share of the first one's norm.
     """
     cells = grid_regions(settings.factor, real.size, device=canvases.device)[None]
-    total, loss = _views_gradient(canvases, cells, age, real, settings)
+    if mined is not None and settings.windows_loss == "joint":
+        views = torch.cat([cells.expand(len(canvases), -1, -1), mined.windows], 1)
+        mined = None
+    else:
+        views = cells
+    total, loss = _views_gradient(canvases, views, age, real, settings)
     losses = {"loss": loss}
     extra = torch.zeros_like(total)
     if mined is not None:
