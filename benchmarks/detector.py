@@ -7,9 +7,9 @@
 
 `teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and
 with each of --arms; what is done is not done again, so several may share OUT with different --seeds, and a last one
-with all seeds writes the table. `cost` adds to benchmarks/results/detector-cost.jsonl what a step and a choice of
-prototypes take, in one run, and the losses of a first step. `keep` copies the table and the students' AP on validation
-images to benchmarks/results/detector-NAME.*. Arms are knowledge as
+with all seeds writes the table. `cost` adds to benchmarks/results/detector-cost.jsonl the processor seconds of a step
+and of a choice of prototypes, in one run, and the losses of a first step. `keep` copies the table and the students' AP
+on validation images to benchmarks/results/detector-NAME.*. Arms are knowledge as
 --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
 """
 
@@ -25,9 +25,10 @@ from statistics import median
 import torch
 
 from distil import Architecture, adapt, average_precision, compare_detectors, load_detector, open_detection
-from distil.detector.adapters import freeze
+from distil.detector.adapters import common_levels, freeze
+from distil.detector.gathering import Gathering
 from distil.detector.preparing import make_augmentation, make_knowledge, make_student, prototype_settings
-from distil.detector.prototypes import generate_prototypes
+from distil.detector.prototypes import _pool_candidates, choose_candidates, prototypes_among
 from distil.detector.step import Step, Work
 from distil.detector_presets import FROM_NOTHING, detector_preset
 from distil.memory import freed_memory_kept
@@ -123,10 +124,23 @@ def cost(args: argparse.Namespace) -> None:
             _, student = make_student(shape(args.kind, data, STUDENT), settings, data.train, None)
             knowledge, columns = make_knowledge(student, teacher, None, data.train, settings)
             step = Step(student, knowledge, columns).train()
+            how = prototype_settings(settings)
+            candidates = choose_candidates(data.train, how, settings.seed)
+            pairs = common_levels(student.strides, teacher.strides)
             began = time.process_time()
-            prototypes = generate_prototypes(student, teacher, data.train, prototype_settings(settings))
+            features = _pool_candidates(student, teacher, data.train, candidates, pairs, settings.batch)
+            passed = time.process_time() - began
+            part = knowledge.global_knowledge
+            assert part is not None
+            strides = part.strides
+            began = time.process_time()
+            prototypes = prototypes_among(
+                candidates, features, data.train, strides, how, epoch=0, device=torch.device("cpu")
+            )
             chosen = time.process_time() - began
             knowledge.use(prototypes)
+            part.gathers = settings.prototype_features == "training"
+            gathering = Gathering(candidates, len(strides), part.channels)
             options = {"shuffle": True, "augmentation": make_augmentation(settings)}
             batch = next(iter(loader(data.train, batch=settings.batch, seed=0, epoch=0, **options)))
             targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
@@ -137,13 +151,26 @@ def cost(args: argparse.Namespace) -> None:
                 "teacher": lambda view=view, trace=trace: teacher.trace(view, regions=trace),
                 "distilled": lambda step=step, view=view: learn(step, Work(view, teacher, 0.0)),
             }
+            with torch.no_grad():
+                taught = teacher.trace(teacher.restyle(view), regions=trace)
+            maps = [x.detach().requires_grad_() for x in trace.pyramid]
+            alone = replace(trace, pyramid=tuple(maps), logits=trace.logits.detach().requires_grad_())
+            calls["knowledge"] = lambda knowledge=knowledge, alone=alone, taught=taught, view=view: sum(
+                knowledge(alone, taught, view, 0.0).values()
+            ).backward()
+            calls["gathering"] = lambda gathering=gathering, batch=batch, part=part: gathering.add(
+                [target for _, target in batch], part.truth
+            )
             spent = {name: round(median(seconds(call) for _ in range(5)), 4) for name, call in calls.items()}
             with torch.no_grad():
                 losses = {name: round(float(loss), 4) for name, loss in step(Work(view, teacher, 0.0))[0].items()}
             line["arms"][text] = {
                 **spent,
                 "over_floor": round(spent["distilled"] / (spent["plain"] + spent["teacher"]), 3),
-                "prototypes": round(chosen, 2),
+                "knowledge_share": round(spent["knowledge"] / spent["distilled"], 3),
+                "choosing": round(chosen, 2),
+                "pass_for_features": round(passed, 2),
+                "candidates": len(candidates.labels),
                 "prototype_images": len(prototypes.images.unique()),
                 "steps_an_epoch": -(-len(data.train) // settings.batch),
                 "losses": losses,

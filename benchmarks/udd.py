@@ -6,9 +6,9 @@
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
 targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on
 held-out training images (a tenth, 4,000 at most) with protocol quick, two networks; the test images are never opened.
-mUE is measured by the same proxy
-network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an interrupted run goes on; `table` prints means,
-standard deviations, and differences to the first arm seed by seed, and `keep` copies both to benchmarks/results.
+mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an
+interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed, and
+`keep` copies both to benchmarks/results.
 """
 
 import argparse

@@ -217,6 +217,8 @@ class DetectorSettings:
     """gkd: penalty of pursuit and ridge."""
     use_global: bool = True
     """gkd: have the global loss at all; without it prototypes only measure reliability."""
+    global_levels: Literal["all", "own"] = "all"
+    """gkd: compare an instance with the prototypes of every level, or of the level of its size alone."""
     local_scale: Literal["raw", "teacher"] = "raw"
     """gkd: units of the local losses: features as they are, or the mean square of the teacher's features."""
     adapting_kernel: Literal[1, 3] = 3

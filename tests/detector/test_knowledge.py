@@ -67,7 +67,8 @@ def slow_losses(
             weights[level, i] = weight
             a = weight * slow_projection(f_s, p_s, settings.projection, settings.penalty)
             b = weight * slow_projection(f_t, p_t, settings.projection, settings.penalty)
-            values += [0.5 * gap**2 if gap < 1 else gap - 0.5 for gap in (a - b).abs().tolist()]
+            counted = settings.global_levels == "all" or OWN_LEVELS[i] == level
+            values += [counted * (0.5 * gap**2 if gap < 1 else gap - 0.5) for gap in (a - b).abs().tolist()]
         global_term += sum(values) / len(values)
     own = [weights[OWN_LEVELS[i], i] for i in range(count)]
     lengths = [len(boxes) for boxes in student.boxes]
@@ -112,9 +113,9 @@ def slow_losses(
 
 @pytest.mark.parametrize("projection", ["cosine", "pursuit", "ridge"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("scale", ["raw", "teacher"])
-def test_every_term_is_its_equation(projection, activation, scale):
-    choices = {"projection": projection, "local_scale": scale}
+@pytest.mark.parametrize(("scale", "levels"), [("raw", "all"), ("teacher", "all"), ("raw", "own")])
+def test_every_term_is_its_equation(projection, activation, scale, levels):
+    choices = {"projection": projection, "local_scale": scale, "global_levels": levels}
     knowledge = make_knowledge(6, 5, **choices, penalty=3.0, global_weight=7.0, soft_label=1.5)
     student = make_trace(1, activation=activation)
     teacher = make_trace(2, channels=5, activation=activation)

@@ -45,6 +45,8 @@ class GlobalSettings:
     """Let the global and the local weights fall linearly to zero over the training."""
     reliability: Literal["measured", "one"] = "measured"
     """Filter instances by their reliability, or (the control) take all as fully reliable."""
+    global_levels: Literal["all", "own"] = "all"
+    """Compare an instance with the prototypes of every level, or of the level of its size alone (ours)."""
     projection: Literal["cosine", "pursuit", "ridge"] = "cosine"
     """How an instance is measured by the prototypes."""
     penalty: float = 10.0
@@ -62,7 +64,7 @@ class GlobalSettings:
             if not getattr(self, name) > 0:
                 raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
         choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
-        choices |= {"local_scale": ("raw", "teacher")}
+        choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 accepted = ", ".join(str(value) for value in known)
@@ -99,7 +101,7 @@ class GlobalKnowledge(nn.Module):
     projection:
 
     - gkd.global: sum over l of mean over (i, k) of smoothL1(w_il P(f^s_il, p^s_k), w_il P(f^t_il, p^t_k)); absent
-      before the first prototypes
+      before the first prototypes; with global_levels "own" only the level of the box's size counts (ours)
     - gkd.foreground: mean over l of sum M (A(F^s) - F^t)^2 / max(1, 2 sum M), sums over images, channels and cells; M
       is w_i within the boxes of level l (the largest where they overlap); A a convolution a level; with local_scale
       "teacher" each level is divided by the mean of (F^t)^2 over its map (ours)
@@ -253,9 +255,14 @@ class GlobalKnowledge(nn.Module):
         assert vectors is not None
         kind, penalty = self.settings.projection, self.settings.penalty
         value = vectors[0].sum() * 0
-        for own, aim, weights, basis in zip(*vectors, reliabilities.levels, self.bases, strict=True):
+        for level, (own, aim, weights, basis) in enumerate(
+            zip(*vectors, reliabilities.levels, self.bases, strict=True)
+        ):
             if len(basis.labels):
                 ours = weights[:, None] * projection(own, basis.student, kind, penalty=penalty)
                 theirs = weights[:, None] * projection(aim, basis.teacher, kind, penalty=penalty)
-                value = value + smooth_l1_loss(ours, theirs, reduction="sum") / (instances * len(basis.labels))
+                gaps = smooth_l1_loss(ours, theirs, reduction="none").sum(1)
+                if self.settings.global_levels == "own":
+                    gaps = gaps * (reliabilities.level == level)
+                value = value + gaps.sum() / (instances * len(basis.labels))
         return value

@@ -128,6 +128,7 @@ def global_settings(settings: DetectorSettings) -> GlobalSettings:
     """The part of the settings that is gkd's."""
     return GlobalSettings(
         use_global=settings.use_global,
+        global_levels=settings.global_levels,
         global_weight=settings.global_weight,
         foreground=settings.foreground_weight,
         background=settings.background_weight,
