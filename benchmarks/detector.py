@@ -3,13 +3,15 @@
     python benchmarks/detector.py teacher coco:FOLDER retinanet OUT
     python benchmarks/detector.py compare coco:FOLDER retinanet OUT --arms gkd pkd gkd,pkd --seeds 0 1 2
     python benchmarks/detector.py cost coco:FOLDER retinanet OUT --threads 1
+    python benchmarks/detector.py tags scenes:480 retinanet OUT NAME
     python benchmarks/detector.py keep OUT NAME
 
 `teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and
 with each of --arms; what is done is not done again, so several may share OUT with different --seeds, and a last one
 with all seeds writes the table. `cost` adds to benchmarks/results/detector-cost.jsonl the processor seconds of a step
 and of a choice of prototypes, in one run, and the losses of a first step. `keep` copies the table and the students' AP
-on validation images to benchmarks/results/detector-NAME.*. Arms are knowledge as
+on validation images to benchmarks/results/detector-NAME.*. `tags` judges the students of a comparison on scenes by
+kind of hard object, in benchmarks/results/detector-NAME-tags.md. Arms are knowledge as
 --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
 """
 
@@ -20,17 +22,19 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 
 import torch
 
 from distil import Architecture, adapt, average_precision, compare_detectors, load_detector, open_detection
 from distil.detector.adapters import common_levels, freeze
 from distil.detector.gathering import Gathering
+from distil.detector.loop import predict
 from distil.detector.preparing import make_augmentation, make_knowledge, make_student, prototype_settings
 from distil.detector.prototypes import _pool_candidates, choose_candidates, prototypes_among
 from distil.detector.step import Step, Work
-from distil.detector_presets import FROM_NOTHING, detector_preset
+from distil.detector_presets import FROM_NOTHING, detector_preset, student_preset
+from distil.evaluate.precision import precision_by_tag
 from distil.memory import freed_memory_kept
 from distil.report.progress import show_progress
 from distil.runs import load_tensors
@@ -54,27 +58,31 @@ BUDGET = {
 }
 
 
-def budget(method: str, **changes) -> DetectorSettings:
+def budget(method: str, source: str, **changes) -> DetectorSettings:
+    if source.startswith("scenes"):
+        return replace(detector_preset(method, "scenes"), **changes)
     return replace(detector_preset(method, "custom"), **(BUDGET | changes))
 
 
 def shape(kind: str, data: DetectionSource, values: dict) -> Architecture:
+    if data.train.name.startswith("scenes"):
+        return Architecture(classes=data.train.classes, **student_preset(kind, "scenes", teacher=values is TEACHER))
     two_stage = {"finest": 8, "proposals": 300, "sampled": 128} if kind == "faster-rcnn" else {}
     return Architecture(kind, classes=data.train.classes, **SMALL_IMAGES, **two_stage, **values)
 
 
-def arm(text: str, epochs: int) -> DetectorSettings:
+def arm(text: str, source: str, epochs: int) -> DetectorSettings:
     knowledge, _, changes = text.partition("/")
     pairs = (change.split("=", 1) for change in changes.split(",") if change)
     values = {name: value_of(value) for name, value in pairs}
-    return budget("gkd", knowledge=knowledge, epochs=epochs, evaluate_every=epochs, **values)
+    return budget("gkd", source, knowledge=knowledge, epochs=epochs, evaluate_every=epochs, **values)
 
 
 def train_teacher(args: argparse.Namespace) -> None:
     from distil import train_detector
 
     data = open_detection(args.source)
-    settings = budget("plain", epochs=args.epochs or 30, evaluate_every=3)
+    settings = budget("plain", args.source, epochs=args.epochs or 30, evaluate_every=3)
     with show_progress(f"teacher on {data.train.name}") as shown:
         train_detector(
             shape(args.kind, data, TEACHER),
@@ -94,8 +102,8 @@ def compare(args: argparse.Namespace) -> None:
     teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
     freeze(teacher)
     epochs = args.epochs or 20
-    contenders = {"plain": budget("plain", epochs=epochs, evaluate_every=epochs)}
-    contenders |= {text.replace("/", " "): arm(text, epochs) for text in args.arms}
+    contenders = {"plain": budget("plain", args.source, epochs=epochs, evaluate_every=epochs)}
+    contenders |= {text.replace("/", " "): arm(text, args.source, epochs) for text in args.arms}
     with show_progress(f"students on {data.train.name}") as shown:
         made = compare_detectors(
             shape(args.kind, data, STUDENT),
@@ -120,7 +128,7 @@ def cost(args: argparse.Namespace) -> None:
     line = {"kind": args.kind, "threads": args.threads, "source": Path(args.source).name, "arms": {}}
     with freed_memory_kept():
         for text in args.arms:
-            settings = arm(text, 20)
+            settings = arm(text, args.source, 20)
             _, student = make_student(shape(args.kind, data, STUDENT), settings, data.train, None)
             knowledge, columns = make_knowledge(student, teacher, None, data.train, settings)
             step = Step(student, knowledge, columns).train()
@@ -192,6 +200,34 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
+def tags(args: argparse.Namespace) -> None:
+    """AP of every kind of hard object, mean and standard error over the seeds, and gains over plain seed by seed."""
+    data = open_detection(args.source).test
+    assert data is not None
+    found: dict[str, dict[str, list[float]]] = {}
+    objects: dict[str, int] = {}
+    for path in sorted((args.out / "students").glob("*/seed-*/best.safetensors")):
+        table = precision_by_tag(predict(adapt(load_detector(path)[0]), data), data)
+        for kind, score in table.items():
+            found.setdefault(path.parent.parent.name, {}).setdefault(kind, []).append(score.ap)
+            objects[kind] = score.objects
+    head = " | ".join(f"{kind} ({count} objects)" for kind, count in objects.items())
+    lines = [f"| AP of | {head} |", "|---" * (1 + len(objects)) + "|"]
+    for name in sorted(found, key=lambda name: name != "plain"):
+        cells = []
+        for kind, values in found[name].items():
+            gains = [own - base for own, base in zip(values, found["plain"][kind], strict=True)]
+            cells.append(mean_error(values) + ("" if name == "plain" else f" ({mean_error(gains, '+')})"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    (RESULTS / f"detector-{args.name}-tags.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def mean_error(values: list[float], sign: str = "") -> str:
+    error = f" ± {stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else ""
+    return f"{fmean(values):{sign}.1f}{error}"
+
+
 def keep(args: argparse.Namespace) -> None:
     made = json.loads((args.out / "students" / "comparison.json").read_text())
     made["validation_ap"] = {
@@ -215,6 +251,12 @@ def main() -> None:
         part.add_argument("--threads", type=int, default=torch.get_num_threads())
         part.add_argument("--arms", nargs="+", default=["gkd"])
         part.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    part = parts.add_parser("tags")
+    part.set_defaults(action=tags)
+    part.add_argument("source")
+    part.add_argument("kind")
+    part.add_argument("out", type=Path)
+    part.add_argument("name")
     part = parts.add_parser("keep")
     part.set_defaults(action=keep)
     part.add_argument("out", type=Path)

@@ -1,5 +1,6 @@
 """The detector tour from end to end, with few scenes."""
 
+import json
 from contextlib import contextmanager
 
 import pytest
@@ -31,6 +32,10 @@ def test_the_tour_trains_three_detectors_and_writes_one_report(few_scenes, tmp_p
     assert len(tour.reliabilities.values) == tour.scores["teacher"].objects
     titles = {title for title, name in seen if name == "validation"}
     assert len(titles) == 3
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["scores"]["teacher"]["ap"] == tour.scores["teacher"].ap
+    assert sum(summary["reliability"][kind]["objects"] for kind in ("clear",)) <= len(tour.reliabilities.values)
+    assert any("gkd" in line for line in summary["preflight"])
     page = (tmp_path / "report.html").read_text()
     for text in (
         "student with gkd",

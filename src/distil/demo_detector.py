@@ -1,5 +1,6 @@
 """The tour of the second half: a teacher, a student alone, a student with the teacher, on embedded scenes of digits."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -12,11 +13,11 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.reliability import ObjectReliabilities, measure_objects
 from distil.detector.training import predict, train_detector
 from distil.detector_presets import detector_preset, student_preset
-from distil.evaluate.precision import Precision, average_precision
+from distil.evaluate.precision import Precision, average_precision, precision_by_tag
 from distil.models.detectors import Architecture, load_detector
-from distil.report.detector_html import write_detector_report
+from distil.report.detector_html import reliability_by_tag, write_detector_report
 from distil.report.progress import both
-from distil.runs import CHECKPOINT, LOG, EventLog, Events, read_log
+from distil.runs import CHECKPOINT, LOG, EventLog, Events, read_log, write_atomic
 from distil.settings import DetectorSettings
 from distil.sources.detection import open_detection
 
@@ -24,6 +25,7 @@ SCENES = 480
 DETECTOR = "retinanet"
 TEACHER_EPOCHS = 16
 STUDENT_EPOCHS = 10
+SUMMARY = "summary.json"
 
 Stage = Callable[[str], AbstractContextManager[Events]]
 """Given a title, a context that yields events which show the progress of that part."""
@@ -50,7 +52,8 @@ def run_detector_demo(
     scenes: int = SCENES,
     epochs: tuple[int, int] = (TEACHER_EPOCHS, STUDENT_EPOCHS),
 ) -> Tour:
-    """Train a teacher, a student alone and a student with the teacher's knowledge; judge all, write report.html.
+    """Train a teacher, a student alone and a student with the teacher's knowledge; judge all, write report.html and its
+    figures as summary.json.
 
     out: folder for the runs and the report; runs that are there already are begun again. scenes: training images.
     epochs: of the teacher and of both students. Raises: DistilError if `out` cannot be written.
@@ -107,10 +110,12 @@ def run_detector_demo(
     assert prototypes is not None
     with stage("which objects the two agree on") as shown:
         reliabilities = measure_objects(student, teacher, prototypes, data.test)
+    by_tag = {title: precision_by_tag(own, data.test) for title, own in found.items()}
     write_detector_report(
         out / "report.html",
         data=data,
         scores=scores,
+        by_tag=by_tag,
         weights=weights,
         seconds=seconds,
         found=found,
@@ -122,6 +127,22 @@ def run_detector_demo(
             title: {**asdict(architecture), **asdict(settings)} for title, (architecture, settings) in plan.items()
         },
     )
+    summary = {
+        "scores": {title: score.to_dict() for title, score in scores.items()},
+        "by_tag": {
+            title: {kind: {"objects": score.objects, "ap": score.ap, "ap50": score.ap50} for kind, score in own.items()}
+            for title, own in by_tag.items()
+        },
+        "weights": weights,
+        "seconds": {title: round(value, 1) for title, value in seconds.items()},
+        "reliability": {
+            kind: {"objects": count, "mean": round(mean, 4), "standard_error": round(error, 4)}
+            for kind, (count, mean, error) in reliability_by_tag(reliabilities, data.test).items()
+        },
+        "preflight": checked.splitlines(),
+    }
+    text = json.dumps(summary, indent=1) + "\n"
+    write_atomic(out / SUMMARY, lambda path: path.write_text(text))
     return Tour(scores, weights, seconds, reliabilities)
 
 

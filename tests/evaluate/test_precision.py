@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from distil.errors import DistilError
-from distil.evaluate.precision import average_precision, voc_average_precision
+from distil.evaluate.precision import average_precision, precision_by_tag, voc_average_precision
 
 
 @dataclass(frozen=True)
@@ -273,3 +273,34 @@ def test_nothing_leaks_and_more_than_a_hundred_detections_are_taken(capsys):
 def test_what_cannot_be_judged_is_refused(predictions, annotations, message):
     with pytest.raises(DistilError, match=message):
         average_precision(predictions, annotations, ("a", "b"))
+
+
+class Tagged:
+    classes = ("a",)
+    kinds = (frozenset(), frozenset({"small"}), frozenset({"small", "blurred"}))
+
+    def __init__(self, tagged=True):
+        self.kinds = self.kinds if tagged else (frozenset(),) * 3
+
+    def __len__(self):
+        return 1
+
+    def annotations(self, index):
+        return truth([[0, 0, 20, 20], [40, 0, 60, 20], [80, 0, 100, 20]])
+
+    def tags(self, index):
+        return list(self.kinds)
+
+
+def test_each_tag_is_judged_by_its_own_objects_alone():
+    finds_first_two = [found([[0, 0, 20, 20], [40, 0, 60, 20]], [0.9, 0.8])]
+    table = precision_by_tag(finds_first_two, Tagged())
+    assert list(table) == ["clear", "blurred", "small"]
+    assert {kind: each.objects for kind, each in table.items()} == {"clear": 1, "blurred": 1, "small": 2}
+    assert table["clear"].ap == pytest.approx(100)
+    assert table["blurred"].ap == 0
+    assert table["small"].ap == pytest.approx(100 * 51 / 101)
+
+
+def test_data_without_tags_have_no_table_of_them():
+    assert precision_by_tag([found([[0, 0, 20, 20]], [0.9])], Tagged(tagged=False)) == {}

@@ -31,6 +31,26 @@ class Objects(Protocol):
     def areas(self) -> Tensor: ...
 
 
+class TaggedObjects(Protocol):
+    """Images with objects and what makes each object hard, as `distil.sources.detection.DetectionSet` tells it."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+    def __len__(self) -> int: ...
+    def annotations(self, index: int, /) -> Objects: ...
+    def tags(self, index: int, /) -> Sequence[frozenset[str]]: ...
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Objects of an image, some of them ignored."""
+
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+    areas: Tensor
+
+
 @dataclass(frozen=True)
 class Precision:
     """Average precisions in percent; nan where there is no object to find."""
@@ -92,6 +112,25 @@ def average_precision(
     else:
         values |= dict.fromkeys(("ap", "ap50", "ap75", "small", "medium", "large", "voc50"), math.nan)
     return Precision(per_class=dict(zip(classes, per_class, strict=True)), **values)
+
+
+def precision_by_tag(predictions: Sequence[Mapping[str, Tensor]], data: TaggedObjects) -> dict[str, Precision]:
+    """Average precision of each kind of hard object that the data's tags tell, and of those without a tag ("clear").
+
+    For each tag all other objects count as ignored: not to be found, and what finds them is neither right nor wrong.
+    An object of several tags counts for each. Empty where the data has no tags. Raises: as average_precision.
+    """
+    annotations = [data.annotations(index) for index in range(len(data))]
+    tags = [data.tags(index) for index in range(len(data))]
+    kinds = sorted({tag for image in tags for own in image for tag in own})
+    table = {}
+    for kind in ["clear", *kinds] if kinds else []:
+        chosen = []
+        for found, image in zip(annotations, tags, strict=True):
+            own = torch.tensor([kind in (each or {"clear"}) for each in image], dtype=torch.bool)
+            chosen.append(_Chosen(found.boxes, found.labels, found.ignored | ~own, found.areas))
+        table[kind] = average_precision(predictions, chosen, data.classes)
+    return table
 
 
 def voc_average_precision(

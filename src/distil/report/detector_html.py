@@ -38,6 +38,7 @@ def write_detector_report(
     *,
     data: DetectionSource,
     scores: Mapping[str, Precision],
+    by_tag: Mapping[str, Mapping[str, Precision]],
     weights: Mapping[str, int],
     seconds: Mapping[str, float],
     found: Mapping[str, Sequence[Mapping[str, Tensor]]],
@@ -51,9 +52,9 @@ def write_detector_report(
 ) -> None:
     """Write scores, detections, prototypes and the least reliable objects of a teacher and its students.
 
-    scores, weights (parameters), seconds (of training), found (predictions on the test images), logs and settings: by
-    the name of the detector, teacher first. prototypes: from `data.train`. reliabilities: of the objects of the test
-    images. images, crops: how many are shown.
+    scores, by_tag (of each kind of hard object), weights (parameters), seconds (of training), found (predictions on the
+    test images), logs and settings: by the name of the detector, teacher first. prototypes: from `data.train`.
+    reliabilities: of the objects of the test images. images, crops: how many are shown.
     Raises: DistilError if the file cannot be written.
     """
     test = data.test or data.val or data.train
@@ -70,6 +71,7 @@ def write_detector_report(
         f'<p class="lead">{escape(test.describe().splitlines()[0])}. All began with random weights; both '
         "students began with the same ones and saw the same images in the same order.</p>",
         _table(scores, weights, seconds),
+        _tag_table(by_tag),
         "<h2>What they find</h2>",
         html_figure(
             draw_detections(pictures, columns, test.classes, least_score=LEAST_SCORE),
@@ -121,6 +123,25 @@ def _table(scores: Mapping[str, Precision], weights: Mapping[str, int], seconds:
         f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         '<p class="small">Average precision in percent; small, medium and large are COCO\'s sizes (below 32 x 32, '
         "below 96 x 96 pixels, above). One run each: differences of a point or two are chance.</p>"
+    )
+
+
+def _tag_table(by_tag: Mapping[str, Mapping[str, Precision]]) -> str:
+    kinds = next(iter(by_tag.values()), {})
+    if not kinds:
+        return ""
+    head = "".join(f'<th scope="col" class="number">{escape(f"{k} ({p.objects})")}</th>' for k, p in kinds.items())
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f'<td class="number">{_number(score.ap)}</td>' for score in own.values())
+        + "</tr>"
+        for name, own in by_tag.items()
+    )
+    return (
+        '<div class="card"><table><thead><tr><th scope="col">AP of objects that are</th>'
+        f"{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+        '<p class="small">Clear, or what the scenes did to them, and how many there are; an object may be several. The '
+        "other objects then count neither for nor against.</p>"
     )
 
 
