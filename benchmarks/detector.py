@@ -230,10 +230,11 @@ def mean_error(values: list[float], sign: str = "") -> str:
 
 def keep(args: argparse.Namespace) -> None:
     made = json.loads((args.out / "students" / "comparison.json").read_text())
-    made["validation_ap"] = {
-        str(path.parent.relative_to(args.out / "students")): load_tensors(path)[1]["history"][-1]["ap"]
-        for path in sorted((args.out / "students").glob("*/seed-*/checkpoint.safetensors"))
-    }
+    made["validation_ap"] = {}
+    for path in sorted((args.out / "students").glob("*/seed-*/result.json")):
+        history = load_tensors(path.parent / "checkpoint.safetensors")[1]["history"]
+        if history:
+            made["validation_ap"][str(path.parent.relative_to(args.out / "students"))] = history[-1]["ap"]
     (RESULTS / f"detector-{args.name}.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n")
     shutil.copyfile(args.out / "students" / "comparison.md", RESULTS / f"detector-{args.name}.md")
 

@@ -148,3 +148,10 @@ def test_settings_of_another_version_are_refused():
     values = asdict(CoresetSettings()) | {"colour": 3}
     with pytest.raises(DistilError, match="unknown setting 'colour' in the saved run"):
         settings_from_dict(values)
+
+
+def test_the_fast_recipe_has_one_learning_rate_for_all_and_small_windows_for_udd():
+    idc, udd = (preset(name, "cifar10", 10, "fast") for name in ("idc", "udd"))
+    assert (idc.gradient_scale, idc.lr_image) == ("canvas", 0.018) == (udd.gradient_scale, udd.lr_image)
+    assert (udd.windows, udd.windows_factor, udd.windows_init, udd.windows_loss) == (8, 4, "real", "joint")
+    assert (idc.windows_factor, preset("udd", "cifar10", 1).windows_factor) == (0, 0)

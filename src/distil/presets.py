@@ -204,8 +204,9 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
 
 
 def _fast(settings: MatchingSettings) -> MatchingSettings:
-    """Our own settings for minutes instead of days, chosen on held-out training images: docs/speed.md."""
-    return replace(
+    """Our own settings for minutes instead of days, chosen on held-out training images: docs/speed.md, and for the
+    windows of UDD docs/methods/udd.md."""
+    fast = replace(
         settings,
         distance="squared",
         outer=min(settings.outer, 20),
@@ -215,6 +216,17 @@ def _fast(settings: MatchingSettings) -> MatchingSettings:
         lr_image=0.018,
         lr_schedule="cosine",
         bfloat16="real_network_synthetic",
+    )
+    if settings.policy == "none":
+        return fast
+    return replace(
+        fast,
+        windows=8,
+        windows_factor=4,
+        windows_init="real",
+        windows_loss="joint",
+        windows_start=0.0,
+        windows_freeze=1.0,
     )
 
 
