@@ -150,8 +150,14 @@ def test_settings_of_another_version_are_refused():
         settings_from_dict(values)
 
 
-def test_the_fast_recipe_has_one_learning_rate_for_all_and_small_windows_for_udd():
-    idc, udd = (preset(name, "cifar10", 10, "fast") for name in ("idc", "udd"))
-    assert (idc.gradient_scale, idc.lr_image) == ("canvas", 0.018) == (udd.gradient_scale, udd.lr_image)
+def test_the_fast_recipe_has_one_learning_rate_for_all():
+    for name in ("idc", "udd"):
+        for ipc in (1, 10):
+            fast = preset(name, "cifar10", ipc, "fast")
+            assert (fast.gradient_scale, fast.lr_image) == ("canvas", 0.018)
+
+
+def test_udd_has_small_windows_but_for_the_smallest_images():
+    udd, digits = preset("udd", "mnist", 1), preset("udd", "digits", 1)
     assert (udd.windows, udd.windows_factor, udd.windows_init, udd.windows_loss) == (8, 4, "real", "joint")
-    assert (idc.windows_factor, preset("udd", "cifar10", 1).windows_factor) == (0, 0)
+    assert (digits.windows, digits.windows_factor, digits.windows_init, digits.windows_loss) == (1, 0, "kept", "apart")

@@ -185,28 +185,43 @@ def _idc(key: str, ipc: int) -> MatchingSettings:
 
 def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
     def settings(key: str, ipc: int) -> MatchingSettings:
-        return replace(
+        udd = replace(
             _idc(key, ipc),
             method=name,
             policy=policy,
-            windows=1,
-            windows_share=0.2,
-            windows_mask=True,
-            windows_start=0.2,
-            windows_freeze=0.1,
-            refresh=2 if key == "digits" else 10,
-            proxy_steps=300 if key == "digits" else 1000,
+            windows=8,
+            windows_factor=4,
+            windows_init="real",
+            windows_loss="joint",
+            windows_start=0.0,
+            windows_freeze=1.0,
+            proxy_steps=1000,
             cfc_share=0.1,
             cfc_temperature=0.1,
         )
+        return _udd_for_digits(udd) if key == "digits" else udd
 
     return settings
 
 
+def _udd_for_digits(settings: MatchingSettings) -> MatchingSettings:
+    """A window of a cell's size, later and with a loss of its own: quarters of these small images show nothing."""
+    return replace(
+        settings,
+        windows=1,
+        windows_factor=0,
+        windows_init="kept",
+        windows_loss="apart",
+        windows_start=0.2,
+        windows_freeze=0.1,
+        refresh=2,
+        proxy_steps=300,
+    )
+
+
 def _fast(settings: MatchingSettings) -> MatchingSettings:
-    """Our own settings for minutes instead of days, chosen on held-out training images: docs/speed.md, and for the
-    windows of UDD docs/methods/udd.md."""
-    fast = replace(
+    """Our own settings for minutes instead of days, chosen on held-out training images: docs/speed.md."""
+    return replace(
         settings,
         distance="squared",
         outer=min(settings.outer, 20),
@@ -216,17 +231,6 @@ def _fast(settings: MatchingSettings) -> MatchingSettings:
         lr_image=0.018,
         lr_schedule="cosine",
         bfloat16="real_network_synthetic",
-    )
-    if settings.policy == "none":
-        return fast
-    return replace(
-        fast,
-        windows=8,
-        windows_factor=4,
-        windows_init="real",
-        windows_loss="joint",
-        windows_start=0.0,
-        windows_freeze=1.0,
     )
 
 

@@ -69,7 +69,7 @@ def test_every_method_makes_a_set(real, method):
     assert made.canvases.dtype == torch.uint8
     assert made.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert made.method == method
-    views = 5 if method.startswith("udd") else 4 if method == "idc" else 1
+    views = 12 if method.startswith("udd") else 4 if method == "idc" else 1
     assert made.regions.shape[1] == views
     assert len(made.decoded()) == 6 * views
     assert (made.utilisation is not None) == method.startswith("udd")
@@ -142,7 +142,8 @@ def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradien
 
 
 def test_mined_windows_move_idle_pixels_only(real):
-    settings = tiny("udd", augment="none", cfc_share=0.0, windows_share=0.5)
+    apart = {"windows": 1, "windows_factor": 0, "windows_init": "kept", "windows_loss": "apart"}
+    settings = tiny("udd", augment="none", cfc_share=0.0, windows_share=0.5, **apart)
     state = next(iter(advance(initial_state(real, settings), real, settings, _proxy(real))))
     mined, learner = state.mined, state.learner
     plain, _ = step_gradient(state.canvases, None, learner, real, settings)
@@ -189,7 +190,7 @@ def test_windows_enter_refresh_and_freeze(real):
 @pytest.mark.parametrize("policy", ["fixed", "random"])
 def test_control_policies_need_no_proxy(real, policy, tmp_path):
     made = distil_dataset(real, tiny("udd", policy=policy), folder=tmp_path)
-    assert made.regions.shape == (3, 5, 4) or policy == "fixed"
+    assert made.regions.shape == (3, 12, 4) or policy == "fixed"
     assert not (tmp_path / "proxy.safetensors").exists()
 
 
