@@ -169,12 +169,14 @@ def cost(args: argparse.Namespace) -> None:
             calls["gathering"] = lambda gathering=gathering, batch=batch, part=part: gathering.add(
                 [target for _, target in batch], part.truth
             )
-            spent = {name: round(median(seconds(call) for _ in range(5)), 4) for name, call in calls.items()}
+            rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(9)]
+            spent = {name: round(median(each[name] for each in rounds), 4) for name in calls}
+            over = median(each["distilled"] / (each["plain"] + each["teacher"]) for each in rounds)
             with torch.no_grad():
                 losses = {name: round(float(loss), 4) for name, loss in step(Work(view, teacher, 0.0))[0].items()}
             line["arms"][text] = {
                 **spent,
-                "over_floor": round(spent["distilled"] / (spent["plain"] + spent["teacher"]), 3),
+                "over_floor": round(over, 3),
                 "knowledge_share": round(spent["knowledge"] / spent["distilled"], 3),
                 "choosing": round(chosen, 2),
                 "pass_for_features": round(passed, 2),

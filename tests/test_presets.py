@@ -157,7 +157,10 @@ def test_the_fast_recipe_has_one_learning_rate_for_all():
             assert (fast.gradient_scale, fast.lr_image) == ("canvas", 0.018)
 
 
-def test_udd_has_small_windows_but_for_the_smallest_images():
-    udd, digits = preset("udd", "mnist", 1), preset("udd", "digits", 1)
+def test_udd_has_small_windows_but_for_grey_images():
+    udd = preset("udd", "cifar100", 1)
     assert (udd.windows, udd.windows_factor, udd.windows_init, udd.windows_loss) == (8, 4, "real", "joint")
-    assert (digits.windows, digits.windows_factor, digits.windows_init, digits.windows_loss) == (1, 0, "kept", "apart")
+    for key in ("mnist", "fashionmnist", "digits"):
+        grey = preset("udd", key, 1)
+        assert (grey.windows, grey.windows_factor, grey.windows_init, grey.windows_loss) == (1, 0, "kept", "apart")
+    assert (grey.refresh, grey.proxy_steps) == (2, 300)

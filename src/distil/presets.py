@@ -20,6 +20,8 @@ DSA_OPERATIONS = "color_crop_cutout_flip_scale_rotate"
 UPRIGHT = ("mnist", "svhn", "digits")
 """Digits: a mirrored one is another sign, so nothing is flipped."""
 
+GREY = ("mnist", "fashionmnist", "digits")
+
 Accuracies = tuple[float | None, float | None, float | None]
 
 
@@ -199,13 +201,14 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
             cfc_share=0.1,
             cfc_temperature=0.1,
         )
-        return _udd_for_digits(udd) if key == "digits" else udd
+        return _udd_for_grey(udd, key) if key in GREY else udd
 
     return settings
 
 
-def _udd_for_digits(settings: MatchingSettings) -> MatchingSettings:
-    """A window of a cell's size, later and with a loss of its own: quarters of these small images show nothing."""
+def _udd_for_grey(settings: MatchingSettings, key: str) -> MatchingSettings:
+    """A window of a cell's size, later and with a loss of its own: objects that fill their cells have no room for small
+    ones (docs/methods/udd.md)."""
     return replace(
         settings,
         windows=1,
@@ -214,8 +217,8 @@ def _udd_for_digits(settings: MatchingSettings) -> MatchingSettings:
         windows_loss="apart",
         windows_start=0.2,
         windows_freeze=0.1,
-        refresh=2,
-        proxy_steps=300,
+        refresh=2 if key == "digits" else 10,
+        proxy_steps=300 if key == "digits" else 1000,
     )
 
 
