@@ -138,10 +138,8 @@ def table(args: argparse.Namespace) -> str:
     for line in lines:
         arms.setdefault(line["arm"], {})[line["seed"]] = line
     first = next(iter(arms))
-    rows = [
-        f"| arm | views a class | bytes | accuracy (%) | difference to {first} | seeds |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ["arm", "views a class", "bytes", "accuracy (%)", f"difference to {first}", "mUE", "seeds"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     classes = {"cifar100.npz": 100}.get(lines[0]["source"], 10)
     for arm, runs in arms.items():
         values = [run["accuracy"] for run in runs.values()]
