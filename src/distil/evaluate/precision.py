@@ -118,7 +118,8 @@ def precision_by_tag(predictions: Sequence[Mapping[str, Tensor]], data: TaggedOb
     """Average precision of each kind of hard object that the data's tags tell, and of those without a tag ("clear").
 
     For each tag all other objects count as ignored: not to be found, and what finds them is neither right nor wrong.
-    An object of several tags counts for each. Empty where the data has no tags. Raises: as average_precision.
+    An object of several tags counts for each. What is found where there is nothing counts against every kind, so values
+    compare between detectors, not between kinds. Empty where the data has no tags. Raises: as average_precision.
     """
     annotations = [data.annotations(index) for index in range(len(data))]
     tags = [data.tags(index) for index in range(len(data))]

@@ -141,7 +141,8 @@ def _tag_table(by_tag: Mapping[str, Mapping[str, Precision]]) -> str:
         '<div class="card"><table><thead><tr><th scope="col">AP of objects that are</th>'
         f"{head}</tr></thead><tbody>{lines}</tbody></table></div>"
         '<p class="small">Clear, or what the scenes did to them, and how many there are; an object may be several. The '
-        "other objects then count neither for nor against.</p>"
+        "other objects then count neither for nor against; what is found where there is nothing counts against every "
+        "kind: compare within a column.</p>"
     )
 
 
