@@ -26,6 +26,7 @@ from distil.dataset.matching import advance, all_ages, initial_state
 from distil.dataset.policies import response_utilisation
 from distil.functional.utilisation import utilisation_entropy
 from distil.memory import freed_memory_kept
+from distil.presets import SMALL_WINDOWS
 from distil.report.progress import show_progress
 from held_out import value_of
 
@@ -33,15 +34,7 @@ RESULTS = Path(__file__).parent / "results"
 HELD_OUT = 4000
 NETWORKS = 2
 
-MINED = {
-    "windows": 8,
-    "windows_factor": 4,
-    "windows_init": "real",
-    "windows_loss": "joint",
-    "windows_start": 0.0,
-    "windows_freeze": 1.0,
-    "cfc_share": 0.0,
-}
+MINED = {**SMALL_WINDOWS, "cfc_share": 0.0}
 ARMS = {
     "idc": {},
     "idc-raw": {"gradient_scale": "raw", "lr_image": 0.1},

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from distil.models.detectors import Architecture
     from distil.sources.detection import DetectionSet, DetectionSource
 
-KINDS = ("faster-rcnn", "retinanet", "fcos")
+DetectorKind = Literal["faster-rcnn", "retinanet", "fcos"]
+KINDS: tuple[DetectorKind, ...] = get_args(DetectorKind)
 
 HELP = """\
 usage: distil detector COMMAND ...
@@ -74,7 +75,7 @@ Split = Annotated[Literal["train", "val", "test"], arg(help="Which images of SOU
 class StudentFlags:
     """The detector that is trained."""
 
-    detector: Literal["faster-rcnn", "retinanet", "fcos"] = KINDS[0]
+    detector: DetectorKind = "faster-rcnn"
     """Its kind."""
     backbone: str = "resnet50"
     """A torchvision network (resnet18, resnet50, mobilenet_v3_large, ...), or a timm network after timm:."""

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
+from typing import Any
 
 from distil.errors import DistilError
 from distil.settings import CoresetSettings, MatchingSettings, Settings
@@ -21,6 +22,18 @@ UPRIGHT = ("mnist", "svhn", "digits")
 """Digits: a mirrored one is another sign, so nothing is flipped."""
 
 GREY = ("mnist", "fashionmnist", "digits")
+"""Objects fill their cells: no room for small windows (docs/methods/udd.md). UDD mines one of a cell's size, with a
+loss of its own."""
+
+SMALL_WINDOWS: dict[str, Any] = {
+    "windows": 8,
+    "windows_factor": 4,
+    "windows_init": "real",
+    "windows_loss": "joint",
+    "windows_start": 0.0,
+    "windows_freeze": 1.0,
+}
+"""Eight windows of half a cell's side, views like cells from the beginning."""
 
 Accuracies = tuple[float | None, float | None, float | None]
 
@@ -187,39 +200,12 @@ def _idc(key: str, ipc: int) -> MatchingSettings:
 
 def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
     def settings(key: str, ipc: int) -> MatchingSettings:
-        udd = replace(
-            _idc(key, ipc),
-            method=name,
-            policy=policy,
-            windows=8,
-            windows_factor=4,
-            windows_init="real",
-            windows_loss="joint",
-            windows_start=0.0,
-            windows_freeze=1.0,
-            proxy_steps=1000,
-            cfc_share=0.1,
-            cfc_temperature=0.1,
-        )
-        return _udd_for_grey(udd, key) if key in GREY else udd
+        udd = replace(_idc(key, ipc), method=name, policy=policy, cfc_share=0.1)  # pyright: ignore[reportArgumentType]
+        if key == "digits":
+            return replace(udd, refresh=2, proxy_steps=300)
+        return udd if key in GREY else replace(udd, **SMALL_WINDOWS)
 
     return settings
-
-
-def _udd_for_grey(settings: MatchingSettings, key: str) -> MatchingSettings:
-    """A window of a cell's size, later and with a loss of its own: objects that fill their cells have no room for small
-    ones (docs/methods/udd.md)."""
-    return replace(
-        settings,
-        windows=1,
-        windows_factor=0,
-        windows_init="kept",
-        windows_loss="apart",
-        windows_start=0.2,
-        windows_freeze=0.1,
-        refresh=2 if key == "digits" else 10,
-        proxy_steps=300 if key == "digits" else 1000,
-    )
 
 
 def _fast(settings: MatchingSettings) -> MatchingSettings:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from distil.detector import gathering
 from distil.detector.gathering import Gathering
 from distil.detector.pooling import pool_instances
 from distil.detector.preparing import make_knowledge, make_student, prototype_settings
@@ -26,19 +27,19 @@ def gathered_in_an_epoch(settings, data, augmentation=None):
     knowledge, columns = make_knowledge(student, teacher, None, data, settings)
     step = Step(student, knowledge, columns)
     knowledge.global_knowledge.gathers = True
-    gathering = Gathering(choose_candidates(data, prototype_settings(settings), settings.seed), 2, CHANNELS)
+    gathered = Gathering(choose_candidates(data, prototype_settings(settings), settings.seed), 2, CHANNELS)
     for batch in loader(data, batch=4, seed=0, epoch=0, augmentation=augmentation):
         targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
         step(Work(student.view([image for image, _ in batch], targets), teacher, 0.0))
-        gathering.add([target for _, target in batch], knowledge.global_knowledge.truth)
-    return gathering, student, teacher
+        gathered.add([target for _, target in batch], knowledge.global_knowledge.truth)
+    return gathered, student, teacher
 
 
 def test_without_changes_an_epoch_gathers_what_a_pass_sees():
     data, settings = squares(), tiny_settings(knowledge="gkd", prototype_side=18.0)
-    gathering, student, teacher = gathered_in_an_epoch(settings, data)
+    gathered, student, teacher = gathered_in_an_epoch(settings, data)
 
-    candidates, features = gathering.together(ONE)
+    candidates, features = gathered.together(ONE)
 
     assert 0 < len(candidates.labels) < sum(data.counts)
     assert len(candidates.labels) == len(choose_candidates(data, prototype_settings(settings), 0).labels)
@@ -56,11 +57,11 @@ def test_without_changes_an_epoch_gathers_what_a_pass_sees():
 
 def test_changed_images_count_as_they_were_seen_and_objects_out_of_sight_not_at_all():
     data, settings = squares(40), tiny_settings(knowledge="gkd")
-    gathering, _, _ = gathered_in_an_epoch(settings, data, Augmentation(flip=0.5, scale=(1.5, 2.0)))
+    gathered, _, _ = gathered_in_an_epoch(settings, data, Augmentation(flip=0.5, scale=(1.5, 2.0)))
 
-    candidates, (student, _) = gathering.together(ONE)
+    candidates, (student, _) = gathered.together(ONE)
 
-    total = len(gathering.candidates.labels)
+    total = len(gathered.candidates.labels)
     assert 0.3 * total < len(candidates.labels) < total
     assert bool((student.abs().sum((0, 2)) > 0).all())
 
@@ -68,6 +69,7 @@ def test_changed_images_count_as_they_were_seen_and_objects_out_of_sight_not_at_
 def test_processes_put_together_what_each_has_seen():
     data, settings = squares(), tiny_settings(knowledge="gkd")
     whole, _, _ = gathered_in_an_epoch(settings, data)
+    assert whole.tensors(ONE)["seen"].all()
     parts = []
     for seen in (torch.arange(len(whole.seen)) % 2 == 0, torch.arange(len(whole.seen)) % 3 == 0):
         part = Gathering(whole.candidates, 2, CHANNELS)
@@ -121,3 +123,12 @@ def test_only_a_pass_reads_the_images_once_more(tmp_path, features, reads):
 
     holding = sum(1 for count in range(len(data)) if count % 4)
     assert len(passes) == 2 * len(data) + reads * holding
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_how_many_steps_wait_does_not_matter(monkeypatch, steps):
+    data, settings = squares(), tiny_settings(knowledge="gkd")
+    expected = gathered_in_an_epoch(settings, data)[0].tensors(ONE)
+    monkeypatch.setattr(gathering, "STEPS_WAITING", steps)
+    for name, x in gathered_in_an_epoch(settings, data)[0].tensors(ONE).items():
+        assert torch.equal(x, expected[name])

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from distil.detector.prototypes import Candidates
 
+STEPS_WAITING = 50
+"""Features of so many steps stay on the device before they are fetched together: a fetch waits for the device."""
+
 
 class Gathering:
     """What student and teacher last saw of every candidate, on every level, in training steps since it was made.
@@ -25,6 +28,7 @@ class Gathering:
         self.student = torch.zeros(levels, count, channels[0])
         self.teacher = torch.zeros(levels, count, channels[1])
         self.seen = torch.zeros(count, dtype=torch.bool)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         pairs = zip(candidates.images.tolist(), candidates.objects.tolist(), strict=True)
         self._places = {pair: place for place, pair in enumerate(pairs)}
 
@@ -40,9 +44,17 @@ class Gathering:
         if not found:
             return
         rows, places = torch.tensor(found).T
-        for kept, features in zip((self.student, self.teacher), pooled, strict=True):
-            kept[:, places] = features[:, rows.to(features.device)].detach().float().cpu()
-        self.seen[places] = True
+        student, teacher = (x[:, rows.to(x.device)].detach() for x in pooled)
+        self._waiting.append((places, student, teacher))
+        if len(self._waiting) == STEPS_WAITING:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        """Bring what waits on the device to the CPU, in the order in which it was seen."""
+        for places, student, teacher in self._waiting:
+            self.student[:, places], self.teacher[:, places] = student.float().cpu(), teacher.float().cpu()
+            self.seen[places] = True
+        self._waiting.clear()
 
     def together(self, fabric: Any) -> tuple[Candidates, tuple[Tensor, Tensor]]:
         """The candidates that any process has seen, and their features on the CPU."""
@@ -52,6 +64,7 @@ class Gathering:
 
     def tensors(self, fabric: Any) -> dict[str, Tensor]:
         """What all processes together have seen, the mean where several saw an object; the same for every process."""
+        self._fetch()
         if fabric.world_size == 1:
             return {"student": self.student, "teacher": self.teacher, "seen": self.seen}
 

@@ -63,4 +63,4 @@ def pool_pair(
     """Means of two pyramids' maps over the same boxes."""
     sizes, others = ([(maps.shape[2], maps.shape[3]) for maps in pyramid] for pyramid in (student, teacher))
     pooling = Pooling(boxes, sizes, strides)
-    return pooling(student), (pooling if others == sizes else Pooling(boxes, others, strides))(teacher)
+    return pooling(student), pooling(teacher) if others == sizes else pool_instances(teacher, strides, boxes)
