@@ -19,12 +19,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
+from torch import nn
 
-from distil import MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
+from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.distilling import _proxy, _result
 from distil.dataset.matching import advance, all_ages, initial_state
-from distil.dataset.policies import response_utilisation
-from distil.functional.utilisation import utilisation_entropy
+from distil.functional.augment import normalise
+from distil.functional.utilisation import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.presets import SMALL_WINDOWS
 from distil.report.progress import show_progress
@@ -35,6 +36,7 @@ HELD_OUT = 4000
 NETWORKS = 2
 
 MINED = {**SMALL_WINDOWS, "cfc_share": 0.0}
+COSINES = {"formation": "spectrum", "cfc_share": 0.0}
 ARMS = {
     "idc": {},
     "idc-raw": {"gradient_scale": "raw", "lr_image": 0.1},
@@ -47,6 +49,11 @@ ARMS = {
     "response": MINED | {"policy": "response"},
     "jitter": MINED | {"policy": "jitter"},
     "response-cfc": MINED | {"policy": "response", "cfc_share": 0.3},
+    "cosines-response": COSINES | {"policy": "response"},
+    "cosines-jitter": COSINES | {"policy": "jitter"},
+    "cosines-random": COSINES | {"policy": "random"},
+    "cosines-fixed": COSINES | {"policy": "fixed"},
+    "cosines-response-cfc": COSINES | {"policy": "response", "cfc_share": 0.3},
     "seams": {"policy": "response", "windows_start": 0.0, "windows_freeze": 1.0, "cfc_share": 0.0},
 }
 """What each arm changes of the laboratory's settings; a slash and settings after a name change more."""
@@ -90,7 +97,7 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
     assert proxy is not None
     for arm in arms:
         settings = settings_of(arm, source.key, args, seed)
-        state = initial_state(kept, settings)
+        state = initial_state(kept, settings, proxy)
         steps = settings.outer * settings.inner * settings.target_updates
         with show_progress(f"{arm}, seed {seed}") as shown:
             shown("start", step=0, steps=steps)
@@ -101,8 +108,6 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
         scores = evaluate_distilled(
             made, held_out, protocol_for("quick", source.key), runs=NETWORKS, width=args.width, seed=seed
         )
-        canvases = state.canvases.clamp(0, 1)
-        used = response_utilisation(canvases, proxy, factor=settings.factor, mean=kept.mean, std=kept.std)
         line = {
             "source": Path(args.source).name,
             "ipc": args.ipc,
@@ -113,11 +118,19 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
             "accuracy": round(fmean(scores.mean.values()), 2),
             "views": scores.views,
             "bytes": scores.bytes,
-            "mue": round(float(utilisation_entropy(used)), 4),
+            "mue": round(entropy_of(made, proxy), 4),
         }
         with open(path, "a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
+
+
+@torch.no_grad()
+def entropy_of(made: DistilledSet, proxy: nn.Module) -> float:
+    """mUE of a set: U is the proxy's response at every cell of its last maps of all views of a canvas."""
+    views = normalise(made.decoded().images, made.mean, made.std)
+    maps = torch.cat([proxy.activations(part).mean(1) for part in views.split(256)])
+    return float(utilisation_entropy(stretch(maps.view(len(made.canvases), -1, maps.shape[2]))))
 
 
 def read(path: Path) -> list[dict]:

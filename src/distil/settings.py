@@ -50,6 +50,11 @@ class MatchingSettings:
     width: int = 128
     """Channels of that network's layers."""
 
+    formation: Literal["grid", "spectrum"] = "grid"
+    """What a canvas's numbers are: pixels, cut into the cells of a grid, or coefficients of cosines, some a view."""
+    spectral_views: int = 24
+    """With spectrum: views on each canvas; a view has the canvas's numbers divided by this as coefficients."""
+
     objective: Literal["gradient", "feature"] = "gradient"
     """Match gradients of the classification loss, or mean embeddings."""
     distance: Literal["cosine", "squared", "l1"] = "squared"
@@ -105,7 +110,8 @@ class MatchingSettings:
     """One random operation a step (DC, DSA); otherwise flip, colour and cutout always, plus one of the rest (IDC)."""
 
     policy: Literal["none", "fixed", "random", "response", "jitter"] = "none"
-    """How windows beyond the grid are chosen: fixed seams, at random, least response, least change under jitter."""
+    """How windows beyond the grid are chosen: fixed seams, at random, least response, least change under jitter. With
+    formation spectrum, how cosines are kept: the lowest frequencies, at random, of most response or change."""
     windows: int = 1
     """Windows mined on each canvas."""
     windows_factor: int = 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from distil.dataset.artifact import DECODE_RULE, DistilledSet
+from distil.dataset.artifact import COSINES_RULE, DECODE_RULE, Cosines, DistilledSet
 from distil.errors import DistilError
 from distil.functional.regions import grid_regions, whole_region
 
@@ -374,9 +374,9 @@ def test_safetensors_of_another_program(tmp_path):
 
 
 def test_a_newer_format(saved):
-    rewrite(saved, header={"format_version": 2})
+    rewrite(saved, header={"format_version": 3})
     assert refusal(saved) == (
-        f"{saved}: made by a newer distil (format 2, this one reads up to 1): upgrade with pip install -U distil"
+        f"{saved}: made by a newer distil (format 3, this one reads up to 2): upgrade with pip install -U distil"
     )
 
 
@@ -435,3 +435,77 @@ def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
         make_set(seed=1).save(saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
+
+
+def spectral_set(**changes):
+    kept = torch.tensor([0, 1, 8, 70, 130])
+    cosines = Cosines(kept, torch.tensor([6.0, 4.0, 4.0, 1.0, 0.5]))
+    values = {"channels": 3, "regions": torch.empty(1, 0, 4), "cosines": cosines, "view_size": (8, 8)}
+    return make_set(**(values | changes))
+
+
+def decoded_by_the_rule(path):
+    """The file's own words, with nothing of distil."""
+    with safe_open(path, framework="np") as file:
+        canvases, kept, spans = (file.get_tensor(name) for name in ("canvases", "kept", "spans"))
+    channels, height, width = canvases.shape[1:]
+
+    def row(frequency, length):
+        places = np.arange(length)
+        values = np.sqrt(2 / length) * np.cos(np.pi * frequency * (places + 0.5) / length)
+        return values / np.sqrt(2) if frequency == 0 else values
+
+    views = []
+    for canvas in canvases:
+        values = canvas.reshape(-1) / 255
+        for start in range(0, len(values) - len(kept) + 1, len(kept)):
+            image = np.full((channels, height, width), 0.5)
+            for value, position, span in zip(values[start:], kept, spans, strict=False):
+                a, rest = divmod(int(position), height * width)
+                b, d = divmod(rest, width)
+                image += (value - 0.5) * span * np.einsum("a,b,d", row(a, channels), row(b, height), row(d, width))
+            views.append(image)
+    return np.stack(views)
+
+
+def test_a_spectral_set_decodes_as_its_file_says(tmp_path):
+    made = spectral_set(per_class=2)
+    made.save(tmp_path / "set.safetensors")
+    read = DistilledSet.load(tmp_path / "set.safetensors")
+    assert read.views == 192 // 5 == 38
+    batch = read.decoded()
+    assert batch.images.shape == (6 * 38, 3, 8, 8)
+    assert batch.labels.tolist() == [label for label in range(3) for _ in range(2 * 38)]
+    np.testing.assert_allclose(batch.images.numpy(), decoded_by_the_rule(tmp_path / "set.safetensors"), atol=1e-5)
+    assert torch.equal(read.decoded_of([4]), batch.images[4 * 38 : 5 * 38])
+    assert torch.equal(read.decoded().images, made.decoded().images)
+
+
+def test_a_spectral_file_is_version_2_and_counts_its_cosines(tmp_path):
+    made = spectral_set()
+    assert made.header()["format_version"] == 2
+    assert made.header()["decode"] == COSINES_RULE
+    assert make_set().header()["format_version"] == 1
+    assert made.bytes["cosines"] == 5 * 2 + 5 * 4
+    assert made.bytes["total"] == 3 * 192 + 3 + 30
+    made.save(tmp_path / "set.safetensors")
+    rewrite(tmp_path / "set.safetensors", drop=("kept",))
+    with pytest.raises(DistilError, match="lacks kept"):
+        DistilledSet.load(tmp_path / "set.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cosines": Cosines(torch.tensor([0, 0]), torch.ones(2))}, "different positions"),
+        ({"cosines": Cosines(torch.tensor([0, 192]), torch.ones(2))}, "below 192"),
+        ({"cosines": Cosines(torch.tensor([0, 1]), torch.ones(3))}, "one entry of each"),
+        ({"cosines": Cosines(torch.tensor([0, 1]), torch.tensor([1.0, 0.0]))}, "above 0"),
+        ({"regions": grid_regions(2, (8, 8))[None]}, "no regions"),
+        ({"view_size": (4, 4)}, "canvases' size"),
+        ({"utilisation": True}, "no utilisation"),
+    ],
+)
+def test_a_spectral_set_that_contradicts_itself_is_refused(changes, message):
+    with pytest.raises(DistilError, match=message):
+        spectral_set(**changes)

@@ -226,8 +226,9 @@ def test_a_restored_state_goes_on_bit_for_bit(real, method, changes, stop):
     assert torch.equal(again.canvases, state.canvases)
 
 
-def test_an_interrupted_run_resumes_to_the_same_bytes(real, tmp_path):
-    settings = tiny("udd", validations=2, validation=0.25)
+@pytest.mark.parametrize("formation", ["grid", "spectrum"])
+def test_an_interrupted_run_resumes_to_the_same_bytes(real, tmp_path, formation):
+    settings = tiny("udd", validations=2, validation=0.25, formation=formation, spectral_views=4)
     judged = []
 
     def validate(made, held_out):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import distil.functional as functional
-from distil.functional import augment, contrast, distances, regions, utilisation
+from distil.functional import augment, contrast, distances, regions, spectrum, utilisation
 from distil.rng import stream
 
 
@@ -44,6 +44,7 @@ CHECKED = {
         (draws(3, 4),),
     ),
     "mean_embedding_distance": (distances.mean_embedding_distance, (draws(3, 4), draws(2, 4, seed=1))),
+    "coefficients": (spectrum.coefficients, (draws(2, 3, 4, 5),)),
     "normalise": (lambda x: augment.normalise(x, (0.4, 0.5), (0.2, 0.3)), (draws(1, 2, 3, 3),)),
     "augment": (
         lambda x: augment.augment(x, "color_crop_cutout_flip_scale_rotate", stream(0), shared=True, one=False),
@@ -77,6 +78,11 @@ NOT_DIFFERENTIABLE = {
     "dense_enough",
     "select_prototypes",
     "reliability",
+    "cosines",
+    "cosine_images",
+    "jitter_of_cosines",
+    "lowest_frequencies",
+    "response_to_cosines",
 }
 
 

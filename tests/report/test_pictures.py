@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from distil.dataset.artifact import DistilledSet
+from distil.dataset.artifact import Cosines, DistilledSet
 from distil.errors import DistilError
 from distil.functional.regions import candidate_windows, grid_regions, whole_region
 from distil.report.pictures import (
@@ -189,3 +189,19 @@ def test_comparison_draws_a_bar_for_each_row():
 )
 def test_bytes_in_words(count, words):
     assert bytes_in_words(count) == words
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_spectral_set_shows_its_views_and_the_cosines_kept(channels):
+    kept = torch.tensor([0, 1, 16, 17])
+    cosines = Cosines(kept, torch.full((4,), 3.0))
+    made = replace(make_set(channels=channels, factor=1), regions=torch.empty(1, 0, 4), cosines=cosines)
+    figure = draw_set(made, views_shown=5)
+    assert made.views == channels * 64
+    words = " ".join(texts(figure))
+    assert f"First 5 of {made.views} views" in words
+    assert ("brightness" in words) == (channels == 3)
+    assert f"{made.views} views each" in words
+    picture = figure.axes[1].images[0].get_array()
+    dark = (np.asarray(picture)[..., 0] < 128).sum()
+    assert dark == 4 * 6 * 6

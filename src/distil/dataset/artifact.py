@@ -1,7 +1,7 @@
 """The artifact: a distilled set in one safetensors file that explains itself."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from torch.utils.data import Dataset
 
 from distil.errors import DistilError
 from distil.functional.regions import crop_resize
+from distil.functional.spectrum import GREY, cosine_images
 from distil.runs import write_atomic
 from distil.types import Batch
 
-FORMAT_VERSION = 1
-"""Version of the file; a reader refuses a newer one."""
+FORMAT_VERSION = 2
+"""Newest version of the file; a reader refuses a newer one. Sets of pixels are version 1, those of cosines 2."""
 
 SUFFIX = ".safetensors"
 
@@ -32,6 +33,27 @@ DECODE_RULE = (
     "an index into classes or probabilities over them; subtract mean and divide by std, per channel, before it "
     "enters a network."
 )
+
+COSINES_RULE = (
+    "View j of canvas i: with k = the number of entries of kept, take canvases[i], row by row and channel by channel, "
+    "as values in [0, 1] (divide by 255 if stored as uint8) and of these those from j*k up to (j+1)*k, for j from 0 "
+    "while so many are left; value q stands for the coefficient (value - 1/2) * spans[q] at position kept[q] = "
+    "(a*height + b)*width + d of an image of channels x height x width, the canvas's own; all others are zero. The "
+    "image is the sum over (a, b, d) of coefficient * R(a, channel) * R(b, row) * R(d, column), plus 1/2, with the "
+    "orthonormal DCT-II of each axis, N its length: R(f, x) = sqrt(2/N) cos(pi f (x + 1/2) / N), for f = 0 divided by "
+    "sqrt(2). It may leave [0, 1]. The view carries labels[i], an index into classes or probabilities over them; "
+    "subtract mean and divide by std, per channel, before it enters a network."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Cosines:
+    """What the numbers of a spectral set's canvases multiply; see COSINES_RULE in the file's header."""
+
+    kept: Int[Tensor, " k"]
+    """Positions of the coefficients that views have, in channels x height x width."""
+    spans: Float[Tensor, " k"]
+    """Of each, the difference between the coefficients that 0 and 1 stand for."""
 
 
 class Views(Dataset[tuple[Tensor, int | Tensor]]):
@@ -70,6 +92,8 @@ class DistilledSet:
     view_size: (height, width) of a decoded view.
     method, settings, seed: what made the set; settings must be what JSON can hold.
     source, source_fingerprint: name and content hash of the images it was made from.
+    cosines: of a spectral set, what its canvases' numbers multiply; its regions are then [1, 0, 4], as no view is a
+        region, its views all have the size of the canvas, and its labels are those of canvases.
     utilisation: how much a network uses each pixel of each canvas, in [0, 1]; a picture, not needed for training.
 
     Raises: DistilError where the fields contradict each other or are out of range.
@@ -88,11 +112,15 @@ class DistilledSet:
     source: str
     source_fingerprint: str
     utilisation: Float[Tensor, "n h w"] | None = None
+    cosines: Cosines | None = None
 
     def __post_init__(self) -> None:
         self._check_description()
         self._check_canvases()
-        self._check_regions()
+        if self.cosines is None:
+            self._check_regions()
+        else:
+            self._check_cosines(self.cosines)
         self._check_labels()
         self._check_utilisation()
 
@@ -165,8 +193,34 @@ class DistilledSet:
             regions = regions[:1].clone()
         self._set(regions=regions)
 
+    def _check_cosines(self, cosines: Cosines) -> None:
+        numbers, size = self.canvases[0].numel(), tuple(self.canvases.shape[2:])
+        kept, spans = cosines.kept.detach().long().cpu(), cosines.spans.detach().float().cpu()
+        _require(
+            self.view_size == size,
+            f"view_size is {self.view_size!r}: views of cosines have the canvases' size, {size}.",
+        )
+        _require(
+            kept.ndim == 1 and 1 <= len(kept) <= numbers and spans.shape == kept.shape,
+            f"kept has shape {list(kept.shape)} and spans {list(spans.shape)}: expected one entry of each for every "
+            f"coefficient of a view, at least 1 and at most the {numbers} numbers of a canvas.",
+        )
+        _require(
+            bool((kept >= 0).all()) and bool((kept < numbers).all()) and len(kept.unique()) == len(kept),
+            f"kept reaches from {int(kept.min())} to {int(kept.max())}: expected different positions below {numbers}.",
+        )
+        _require(
+            bool(spans.isfinite().all()) and bool((spans > 0).all()),
+            f"spans reach from {float(spans.min()):.4g} to {float(spans.max()):.4g}: expected finite numbers above 0.",
+        )
+        _require(
+            self.regions.numel() == 0, f"regions have shape {list(self.regions.shape)}: a spectral set has no regions."
+        )
+        _require(self.utilisation is None, "a spectral set has no utilisation map: its canvases are no pictures.")
+        self._set(regions=torch.empty(1, 0, 4), cosines=Cosines(kept, spans))
+
     def _check_labels(self) -> None:
-        count, views, classes = len(self.canvases), self.regions.shape[1], len(self.classes)
+        count, views, classes = len(self.canvases), self.views, len(self.classes)
         labels = self.labels.detach()
         if labels.is_floating_point():
             labels = labels.float()
@@ -213,6 +267,13 @@ class DistilledSet:
         return (self.labels.mean(1) if self.labels.ndim == 3 else self.labels).argmax(-1)
 
     @property
+    def views(self) -> int:
+        """Views of each canvas."""
+        if self.cosines is None:
+            return self.regions.shape[1]
+        return self.canvases[0].numel() // len(self.cosines.kept)
+
+    @property
     def images_per_class(self) -> int:
         """Canvases of a class; of the largest class where they differ."""
         return int(torch.bincount(self.class_of).max())
@@ -227,6 +288,8 @@ class DistilledSet:
         stored = self._stored()
         sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in stored.items()}
         needed = {"images": sizes["canvases"], "regions": sizes["regions"], "labels": sizes["labels"]}
+        if self.cosines is not None:
+            needed["cosines"] = sizes["kept"] + sizes["spans"]
         return {**needed, "total": sum(needed.values()), "extra": sizes.get("utilisation", 0)}
 
     def canvases_float(self) -> Float[Tensor, "n c h w"]:
@@ -234,12 +297,24 @@ class DistilledSet:
         return self.canvases.float() / 255 if self.canvases.dtype == torch.uint8 else self.canvases
 
     def decoded(self) -> Batch:
-        """All n*r views in [0, 1] at `view_size`, canvas by canvas, each canvas's in the order of its regions."""
-        views = self.regions.shape[1]
-        regions = self.regions.expand(len(self.canvases), -1, -1)
-        images = crop_resize(self.canvases_float(), regions, self.view_size)
+        """All n*r views at `view_size`, canvas by canvas, each canvas's in the order of its regions.
+
+        In [0, 1]; those of a spectral set may leave it a little.
+        """
+        views = self.views
+        images = self.decoded_of(range(len(self.canvases)))
         labels = self.labels.flatten(0, 1) if self.labels.ndim == 3 else self.labels.repeat_interleave(views, dim=0)
         return Batch(images, labels)
+
+    def decoded_of(self, members: Sequence[int]) -> Float[Tensor, "views c h w"]:
+        """The views of some canvases."""
+        canvases = self.canvases_float()[list(members)]
+        if self.cosines is None:
+            return crop_resize(canvases, self.regions.expand(len(self.canvases), -1, -1)[list(members)], self.view_size)
+        shape, count = tuple(canvases.shape[1:]), len(self.cosines.kept)
+        atoms = cosine_images(self.cosines.kept, (shape[0], shape[1], shape[2]), device=canvases.device).flatten(1)
+        shares = canvases.flatten(1)[:, : self.views * count].reshape(-1, count) - 0.5
+        return ((shares * self.cosines.spans.to(canvases.device)) @ atoms + GREY).unflatten(1, shape)
 
     def dataset(self, transform: Callable[[Tensor], Tensor] | None = None, *, normalise: bool = True) -> Views:
         """The views, decoded once, as a torch dataset of (image, label); see `Views`.
@@ -255,8 +330,8 @@ class DistilledSet:
         stored = self._stored()
         kinds = {1: "class index of each canvas", 2: "class probabilities of each canvas"}
         return {
-            "format_version": FORMAT_VERSION,
-            "decode": DECODE_RULE,
+            "format_version": 1 if self.cosines is None else 2,
+            "decode": DECODE_RULE if self.cosines is None else COSINES_RULE,
             "value_range": [0, 1],
             "stored_dtype": {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()},
             "label_kind": kinds.get(self.labels.ndim, "class probabilities of each view"),
@@ -278,6 +353,11 @@ class DistilledSet:
             highest = len(self.classes) - 1
             labels = labels.to(torch.uint8 if highest < 2**8 else torch.int16 if highest < 2**15 else torch.int32)
         stored = {"canvases": self.canvases, "labels": labels, "regions": self.regions}
+        if self.cosines is not None:
+            stored |= {
+                "kept": self.cosines.kept.to(torch.int16 if self.canvases[0].numel() <= 2**15 else torch.int32),
+                "spans": self.cosines.spans,
+            }
         return stored if self.utilisation is None else {**stored, "utilisation": self.utilisation}
 
     def save(self, path: Path | str) -> None:
@@ -314,6 +394,7 @@ class DistilledSet:
         lists = ("classes", "mean", "std", "view_size")
         described = (*lists, "method", "settings", "seed", "source", "source_fingerprint")
         missing = [name for name in ("canvases", "labels", "regions") if name not in tensors]
+        missing += [name for name in ("kept", "spans") if version > 1 and name not in tensors]
         missing += [name for name in described if name not in header]
         if missing:
             raise DistilError(f"{path}: it lacks {', '.join(missing)}. Make or copy the file again.")
@@ -322,12 +403,14 @@ class DistilledSet:
                 raise DistilError(f"{path}: {name} is {header[name]!r}, expected a list. Make or copy the file again.")
             header[name] = tuple(header[name])
         labels = tensors["labels"]
+        cosines = Cosines(tensors["kept"], tensors["spans"]) if "kept" in tensors else None
         try:
             return cls(
                 canvases=tensors["canvases"],
                 labels=labels if labels.is_floating_point() else labels.long(),
                 regions=tensors["regions"],
                 utilisation=tensors.get("utilisation"),
+                cosines=cosines,
                 **{name: header[name] for name in described},
             )
         except DistilError as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distil.dataset.artifact import DistilledSet
+from distil.dataset.artifact import Cosines, DistilledSet
 from distil.dataset.coresets import choose, random_choice
+from distil.dataset.formation import Spectrum, cosines_of_a_view, views_on
 from distil.dataset.matching import State, advance, all_regions, initial_state, restored_state, total_steps
 from distil.dataset.networks import embed_all, trained_proxy
 from distil.dataset.policies import response_utilisation, seam_windows
@@ -105,7 +106,9 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
                 f"--windows-factor {settings.windows_factor} is larger than the images' side, {min(real.size)} pixels: "
                 "use a factor of 3 or 4."
             )
-        if settings.policy != "none":
+        if settings.formation == "spectrum":
+            cosines_of_a_view((real.channels, *real.size), settings.spectral_views)
+        elif settings.policy != "none":
             seam_windows(settings.factor, real.size, settings.windows_factor)
     check_count(real, settings)
 
@@ -127,6 +130,8 @@ def check_count(real: ImageSet, settings: Settings) -> None:
         if settings.init == "noise":
             return
         cells = settings.factor**2 if settings.init == "mix" else 1
+        if settings.formation == "spectrum":
+            cells = 1
     need = settings.ipc * cells
     for name, count in zip(real.classes, real.counts, strict=True):
         if settings.ipc > count:
@@ -175,12 +180,15 @@ def _match(
 ) -> DistilledSet:
     steps = total_steps(settings)
     checkpoint = None if folder is None else folder / CHECKPOINT
-    state = initial_state(kept, settings)
+    saved = None
     if resume and checkpoint is not None and checkpoint.is_file():
-        tensors, header = load_tensors(checkpoint)
-        state = restored_state(int(header["step"]), tensors, kept, settings, device)
-    events("start", step=state.step, steps=steps)
+        saved = load_tensors(checkpoint)
+    events("start", step=0 if saved is None else int(saved[1]["step"]), steps=steps)
     proxy = _proxy(kept, settings, device, folder, resume)
+    if saved is None:
+        state = initial_state(kept, settings, proxy)
+    else:
+        state = restored_state(int(saved[1]["step"]), saved[0], kept, settings, device)
 
     log_every = max(1, steps // LOG_LINES)
     validate_at = set()
@@ -258,6 +266,8 @@ def _proxy(
 def _result(
     state: State, kept: ImageSet, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None
 ) -> DistilledSet:
+    if state.spectrum is not None:
+        return _spectral_result(state.canvases, state.spectrum, real, settings)
     canvases = state.canvases.clamp(0, 1)
     regions = all_regions(state.mined, settings.factor, kept.size, canvases.device)
     utilisation = None
@@ -268,8 +278,27 @@ def _result(
     return _finished(canvases, regions, utilisation, real, settings)
 
 
+def _spectral_result(canvases: Tensor, spectrum: Spectrum, real: ImageSet, settings: MatchingSettings) -> DistilledSet:
+    """Every coefficient is stored between 0 and 1, as a share of its own span over the views of all canvases."""
+    cosines, used = len(spectrum.kept), views_on(canvases, spectrum) * len(spectrum.kept)
+    unit = spectrum.atoms.square().sum((1, 2, 3)).sqrt().mean()
+    numbers = canvases.flatten(1)[:, :used].view(-1, cosines) * unit
+    spans = (2 * numbers.abs().amax(0)).clamp_min(1e-6)
+    stored = torch.full_like(canvases.flatten(1), 0.5)
+    stored[:, :used] = (numbers / spans + 0.5).clamp(0, 1).view(len(canvases), -1)
+    stored = stored.view_as(canvases)
+    if settings.storage == "uint8":
+        stored = (stored * 255).round().to(torch.uint8)
+    return _finished(stored, torch.empty(1, 0, 4), None, real, settings, Cosines(spectrum.kept.cpu(), spans.cpu()))
+
+
 def _finished(
-    canvases: Tensor, regions: Tensor, utilisation: Tensor | None, real: ImageSet, settings: Settings
+    canvases: Tensor,
+    regions: Tensor,
+    utilisation: Tensor | None,
+    real: ImageSet,
+    settings: Settings,
+    cosines: Cosines | None = None,
 ) -> DistilledSet:
     return DistilledSet(
         canvases=canvases.cpu(),
@@ -285,4 +314,5 @@ def _finished(
         source=real.name,
         source_fingerprint=real.fingerprint(),
         utilisation=None if utilisation is None else utilisation.cpu(),
+        cosines=cosines,
     )

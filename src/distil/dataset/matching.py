@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from distil.dataset.formation import Spectrum, kept_cosines, spectral_canvases, views_of
 from distil.dataset.initial import initial_canvases, paste_real
 from distil.dataset.networks import (
     Learner,
@@ -23,7 +24,7 @@ from distil.dataset.networks import (
 )
 from distil.dataset.policies import Mined, mine
 from distil.dataset.step import Age, matching_gradient, real_targets
-from distil.functional.regions import crop_resize, grid_regions
+from distil.functional.regions import grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
@@ -40,6 +41,8 @@ class State:
     momentum: Float[Tensor, "n c h w"]
     learner: Learner | None = None
     mined: Mined | None = None
+    spectrum: Spectrum | None = None
+    """With formation spectrum: what the canvases' numbers multiply."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Losses of the last step, on the device."""
 
@@ -48,16 +51,23 @@ class State:
         named = {"canvases": self.canvases, "momentum": self.momentum}
         if self.mined is not None:
             named |= {"windows": self.mined.windows, "utilisation": self.mined.utilisation}
+        if self.spectrum is not None:
+            named["cosines"] = self.spectrum.kept
         if self.learner is not None:
             named |= {f"weight.{i}": weight for i, weight in enumerate(self.learner.weights)}
             named |= {f"weight_momentum.{i}": m for i, m in enumerate(self.learner.momenta)}
         return named
 
 
-def initial_state(real: ImageSet, settings: MatchingSettings) -> State:
-    """The state before the first step."""
-    canvases = initial_canvases(real, settings.ipc, settings.init, settings.factor, settings.seed)
-    return State(0, canvases, torch.zeros_like(canvases))
+def initial_state(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None = None) -> State:
+    """The state before the first step. proxy: network trained on real images, for the policies that need one."""
+    spectrum = None
+    if settings.formation == "spectrum":
+        spectrum = Spectrum.of(kept_cosines(real, settings, proxy), (real.channels, *real.size), real.images.device)
+        canvases = spectral_canvases(real, spectrum, settings.ipc, settings.init, settings.seed)
+    else:
+        canvases = initial_canvases(real, settings.ipc, settings.init, settings.factor, settings.seed)
+    return State(0, canvases, torch.zeros_like(canvases), spectrum=spectrum)
 
 
 def restored_state(
@@ -66,6 +76,8 @@ def restored_state(
     """The state that `tensors` of a checkpoint describe."""
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     state = State(step, tensors["canvases"], tensors["momentum"])
+    if "cosines" in tensors:
+        state.spectrum = Spectrum.of(tensors["cosines"], (real.channels, *real.size), device)
     if "windows" in tensors:
         state.mined = Mined(tensors["windows"], tensors["utilisation"])
     if "weight.0" in tensors:
@@ -115,7 +127,7 @@ def advance(
     while state.step < total_steps(settings):
         outer, within = divmod(state.step, settings.inner * settings.target_updates)
         if within == 0:
-            state.canvases.clamp_(0, 1)
+            _clamp(state)
             if _windows_due(settings, outer, state.mined is None):
                 before, state.mined = state.mined, chosen_windows(state.canvases, real, settings, proxy, outer)
                 if settings.windows_init == "real":
@@ -132,7 +144,7 @@ def advance(
                 held = ages(outer) if ages else all_ages(real, settings, outer)
             visit, turn = divmod(within, settings.inner)
             age = held[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
-        gradient, state.losses = matching_gradient(state.canvases, state.mined, age, real, settings)
+        gradient, state.losses = matching_gradient(state.canvases, state.mined, age, real, settings, state.spectrum)
         if settings.gradient_scale == "canvas":
             gradient = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
         state.momentum.mul_(settings.momentum_image).add_(gradient)
@@ -141,7 +153,7 @@ def advance(
             _train(age, state, real, settings)
         state.step += 1
         if state.step == total_steps(settings):
-            state.canvases.clamp_(0, 1)
+            _clamp(state)
         yield state
 
 
@@ -166,8 +178,14 @@ def _train(age: Age, state: State | None, real: ImageSet, settings: MatchingSett
     elif settings.network_data == "matched":
         train_by_gradient(age.learner, age.targets.descent, training)
     elif settings.network_data == "synthetic" and state is not None:
-        views = decode(state.canvases, state.mined, settings, len(real.classes))
+        views = decode(state.canvases, state.mined, settings, len(real.classes), state.spectrum)
         train_on_views(age.learner, views, settings.network_epochs, training, real, settings.seed, *address)
+
+
+def _clamp(state: State) -> None:
+    """Hold pixels within [0, 1]; coefficients are free."""
+    if state.spectrum is None:
+        state.canvases.clamp_(0, 1)
 
 
 def lr_image_at(step: int, settings: MatchingSettings) -> float:
@@ -198,7 +216,11 @@ def _not_among(windows: Regions, before: Mined | None) -> Bool[Tensor, "n r"]:
 
 def _windows_due(settings: MatchingSettings, outer: int, none_yet: bool) -> bool:
     last = settings.outer - 1
-    if settings.policy == "none" or outer < min(settings.windows_start * settings.outer, last):
+    if (
+        settings.policy == "none"
+        or settings.formation == "spectrum"
+        or outer < min(settings.windows_start * settings.outer, last)
+    ):
         return False
     frozen = outer >= (1 - settings.windows_freeze) * settings.outer
     return none_yet or (outer % settings.refresh == 0 and not frozen and settings.policy != "fixed")
@@ -225,12 +247,15 @@ def chosen_windows(
 
 
 @torch.no_grad()
-def decode(canvases: Tensor, mined: Mined | None, settings: MatchingSettings, classes: int) -> Batch:
-    """All views of all canvases, grid cells then mined windows, with their classes' labels."""
+def decode(
+    canvases: Tensor, mined: Mined | None, settings: MatchingSettings, classes: int, spectrum: Spectrum | None = None
+) -> Batch:
+    """All views of all canvases, grid cells then mined windows or those of the spectrum, with their classes' labels."""
     size = (canvases.shape[-2], canvases.shape[-1])
-    regions = all_regions(mined, settings.factor, size, canvases.device)
-    labels = torch.arange(classes, device=canvases.device).repeat_interleave(settings.ipc * regions.shape[1])
-    return Batch(crop_resize(canvases, regions, size), labels)
+    regions = spectrum or all_regions(mined, settings.factor, size, canvases.device)
+    views = views_of(canvases, regions, size)
+    labels = torch.arange(classes, device=canvases.device).repeat_interleave(len(views) // classes)
+    return Batch(views, labels)
 
 
 def all_regions(

@@ -1,19 +1,20 @@
 """One matching step: the real targets in the present network, and the gradient that they give every canvas."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distil.dataset.formation import Spectrum, views_of, views_on
 from distil.dataset.networks import Learner
 from distil.dataset.objectives import feature_matching, gradient_matching, real_gradients
 from distil.dataset.policies import Mined
 from distil.functional.augment import augment, normalise
 from distil.functional.contrast import contrastive_loss
 from distil.functional.gradients import matched_names
-from distil.functional.regions import crop_resize, grid_regions
+from distil.functional.regions import grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
@@ -101,16 +102,17 @@ def matching_gradient(
     age: Age,
     real: ImageSet,
     settings: MatchingSettings,
+    spectrum: Spectrum | None = None,
 ) -> tuple[Float[Tensor, "n c h w"], dict[str, Tensor]]:
     """Gradient of one matching step with respect to all canvases, and the losses that make it up (sums over classes).
 
     The matching loss L_g of every class over the grid's views, and with windows_loss "joint" those of mined windows;
     with "apart" these have a matching loss of their own, whose gradient is multiplied by 1 - utilisation so that it
     moves idle pixels; with cfc_share > 0, the contrastive loss L_c across classes. The last two gradients are scaled to
-    windows_share and cfc_share of the first one's norm.
+    windows_share and cfc_share of the first one's norm. With a spectrum, its views take the place of the grid's.
     """
-    cells = grid_regions(settings.factor, real.size, device=canvases.device)[None]
-    if mined is not None and settings.windows_loss == "joint":
+    cells = spectrum or grid_regions(settings.factor, real.size, device=canvases.device)[None]
+    if mined is not None and isinstance(cells, Tensor) and settings.windows_loss == "joint":
         views = torch.cat([cells.expand(len(canvases), -1, -1), mined.windows], 1)
         mined = None
     else:
@@ -124,24 +126,25 @@ def matching_gradient(
             gradient = gradient * (1 - mined.utilisation)[:, None]
         extra = extra + _share_of(total, gradient, settings.windows_share)
     if settings.cfc_share > 0 and settings.objective == "gradient":
-        gradient, losses["contrast"] = contrast_gradient(canvases, age, real, settings)
+        gradient, losses["contrast"] = contrast_gradient(canvases, age, real, settings, spectrum)
         extra = extra + _share_of(total, gradient, settings.cfc_share)
     return total + extra, losses
 
 
 def _views_gradient(
     canvases: Tensor,
-    regions: Regions,
+    regions: Regions | Spectrum,
     age: Age,
     real: ImageSet,
     settings: MatchingSettings,
 ) -> tuple[Tensor, Tensor]:
-    """Gradient of the matching loss of the views of `regions` with respect to the canvases, and the loss."""
+    """Gradient of the matching loss of the views of `regions`, or of a spectrum, with respect to the canvases, and the
+    loss."""
     net = age.learner.computing("synthetic" in settings.bfloat16)
     dtype = next(net.parameters()).dtype
     total = torch.zeros_like(canvases)
     losses = []
-    count = min(settings.ipc * regions.shape[1], settings.batch_views)
+    count = min(settings.ipc * views_on(canvases, regions), settings.batch_views)
     most = VIEWS_AT_ONCE.get(canvases.device.type, VIEWS_AT_ONCE_ELSEWHERE)
     for classes in _together(len(real.classes), count, most):
         first, last = classes[0] * settings.ipc, (classes[-1] + 1) * settings.ipc
@@ -171,22 +174,22 @@ def _together(classes: int, images: int, most: int) -> Iterator[list[int]]:
         yield list(range(first, min(classes, first + size)))
 
 
-def _rows(regions: Regions, classes: list[int], ipc: int) -> list[Regions]:
+def _rows(regions: Regions | Spectrum, classes: list[int], ipc: int) -> Sequence[Regions | Spectrum]:
     """The regions of each class's canvases."""
-    if len(regions) == 1:
+    if isinstance(regions, Spectrum) or len(regions) == 1:
         return [regions] * len(classes)
     return [regions[label * ipc : (label + 1) * ipc] for label in classes]
 
 
 def _some_views(
     canvases: Tensor,
-    regions: Regions,
+    regions: Regions | Spectrum,
     real: ImageSet,
     settings: MatchingSettings,
     address: tuple[str | int, ...],
 ) -> Tensor:
     """The augmented views of one class, at most batch_views of them, drawn at the class's address."""
-    views = crop_resize(canvases, regions, real.size)
+    views = views_of(canvases, regions, real.size)
     if len(views) > settings.batch_views:
         order = torch.randperm(len(views), generator=stream(settings.seed, *address, "views"))
         views = views[order[: settings.batch_views].to(views.device)]
@@ -199,7 +202,11 @@ def _share_of(whole: Tensor, part: Tensor, share: float) -> Tensor:
 
 
 def contrast_gradient(
-    canvases: Float[Tensor, "n c h w"], age: Age, real: ImageSet, settings: MatchingSettings
+    canvases: Float[Tensor, "n c h w"],
+    age: Age,
+    real: ImageSet,
+    settings: MatchingSettings,
+    spectrum: Spectrum | None = None,
 ) -> tuple[Float[Tensor, "n c h w"], Tensor]:
     """Gradient of the contrastive loss with respect to all canvases, and the loss.
 
@@ -209,13 +216,13 @@ def contrast_gradient(
     net = age.learner.computing("synthetic" in settings.bfloat16)
     dtype = next(net.parameters()).dtype
     ipc = settings.ipc
-    cells = grid_regions(settings.factor, real.size, device=canvases.device)[None]
+    cells = spectrum or grid_regions(settings.factor, real.size, device=canvases.device)[None]
     most = max(1, CONTRAST_VIEWS // len(real.classes))
     leaf = canvases.detach().requires_grad_()
     means = []
     for label, name in enumerate(real.classes):
         address = age.address(name)
-        views = crop_resize(leaf[label * ipc : (label + 1) * ipc], cells, real.size)
+        views = views_of(leaf[label * ipc : (label + 1) * ipc], cells, real.size)
         if len(views) > most:
             kept = torch.randperm(len(views), generator=stream(settings.seed, *address, "contrast"))[:most]
             views = views[kept.to(views.device)]

@@ -211,11 +211,13 @@ def _percent(row: Mapping[str, Any]) -> str:
 
 
 def _pictured(name: str, distilled: DistilledSet) -> str:
-    views, factor = distilled.regions.shape[1], distilled.settings.get("factor")
-    mined = views - factor**2 if isinstance(factor, int) else 0
+    views, factor = distilled.views, distilled.settings.get("factor")
+    mined = views - factor**2 if isinstance(factor, int) and distilled.cosines is None else 0
     caption = [f"{name}: {len(distilled.canvases)} canvases of {distilled.source}, {views} views of each."]
     if mined > 0:
         caption.append(f"Strong colours mark the {mined} mined region{'s' * (mined > 1)} and the view of each.")
+    if distilled.cosines is not None:
+        caption.append(f"Each view is a sum of {len(distilled.cosines.kept)} cosines, dark where they are kept.")
     if distilled.utilisation is not None:
         caption.append("Dark parts of the utilisation map are idle.")
     return html_figure(draw_set(distilled), f"Distilled images of {name}", " ".join(caption))

@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from distil.dataset.artifact import DistilledSet
-from distil.functional.regions import crop_resize
+from distil.dataset.artifact import Cosines, DistilledSet
 from distil.runs import write_atomic
 
 DPI = 144
@@ -38,6 +37,8 @@ def draw_set(
 
     Grid regions are thin and pale; regions beyond the first factor^2 (settings["factor"]) are mined: each has a strong
     colour that frames its view as well. Pixels are enlarged by a whole number, at least 3 for sides up to 32.
+    Of a spectral set: the first views of each class, and which cosines of each colour plane they are made of, lowest
+    frequency at the top left.
     classes_shown: at most so many rows. per_class: canvases in a row (default: up to 10, fewer beside views).
     views_shown: at most so many views in a row, those of its first canvases.
     """
@@ -48,7 +49,9 @@ def draw_set(
     present = len(rows)
     rows = rows[: max(1, classes_shown)]
     most = max(len(members) for _, members in rows)
-    views, mined = distilled.regions.shape[1], _mined(distilled)
+    if distilled.cosines is not None:
+        return _draw_spectral(distilled, distilled.cosines, rows, present, most, views_shown)
+    views, mined = distilled.views, _mined(distilled)
     decodes = not _is_whole(distilled)
     fitting = 10 if not decodes else 1 if views > views_shown // 2 else 3
     columns = min(most, fitting if per_class is None else max(1, per_class))
@@ -70,7 +73,7 @@ def draw_set(
     if decodes:
         wanted = min(views * columns, max(1, views_shown))
         first = math.ceil(wanted / views)
-        decoded = [list(_decode(distilled, members[:first])[:wanted]) for members in shown]
+        decoded = [list(distilled.decoded_of(members[:first])[:wanted].cpu()) for members in shown]
         of = "" if columns == 1 else " of the first" if first == 1 else f" of the first {first}"
         heading = f"Decoded views{of}" if wanted >= views else f"First {wanted} of {views} decoded views"
         panels.append(_Panel(heading, decoded, _zoom(*distilled.view_size, aim=aim if wanted <= 6 else 96)))
@@ -82,6 +85,28 @@ def draw_set(
     if distilled.utilisation is not None:
         _draw_utilisation(figure, axes[1], panels[1], distilled.utilisation.detach().cpu(), shown)
     return figure
+
+
+def _draw_spectral(
+    distilled: DistilledSet,
+    cosines: Cosines,
+    rows: list[tuple[int, list[int]]],
+    present: int,
+    most: int,
+    views_shown: int,
+) -> Figure:
+    channels, height, width = distilled.canvases.shape[1:]
+    wanted = min(distilled.views, max(1, views_shown))
+    tiles = [list(distilled.decoded_of(members[:1])[:wanted].cpu()) for _, members in rows]
+    zoom = _zoom(height, width, aim=96)
+    planes = torch.ones(channels * height * width)
+    planes[cosines.kept] = 0.2
+    kept: list[list[Tensor]] = [list(planes.view(channels, 1, height, width)), *([] for _ in rows[1:])]
+    heading = f"First {wanted} of {distilled.views} views" if wanted < distilled.views else "Views"
+    names = [_short(distilled.classes[label]) for label, _ in rows]
+    planes_are = "Cosines kept: brightness, red - blue, green - both" if channels == 3 else "Cosines kept"
+    title = _title(distilled, len(rows), present, 1, most)
+    return _lay_out([_Panel(heading, tiles, zoom), _Panel(planes_are, kept, zoom)], title, names)[0]
 
 
 def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
@@ -209,12 +234,6 @@ def _canvas(distilled: DistilledSet, index: int) -> Float[Tensor, "c h w"]:
     return canvas.float() / 255 if canvas.dtype == torch.uint8 else canvas
 
 
-def _decode(distilled: DistilledSet, members: list[int]) -> Float[Tensor, "views c h w"]:
-    canvases = torch.stack([_canvas(distilled, index) for index in members])
-    regions = distilled.regions.expand(len(distilled.canvases), -1, -1)[members].cpu()
-    return crop_resize(canvases, regions, distilled.view_size)
-
-
 def _is_whole(distilled: DistilledSet) -> bool:
     """Whether every view is its canvas, so that showing both would show the same twice."""
     height, width = distilled.canvases.shape[2:]
@@ -224,12 +243,12 @@ def _is_whole(distilled: DistilledSet) -> bool:
 
 def _mined(distilled: DistilledSet) -> int:
     """Regions of each canvas beyond its grid."""
-    factor = distilled.settings.get("factor")
+    factor = distilled.settings.get("factor") if distilled.cosines is None else None
     return max(0, distilled.regions.shape[1] - factor**2) if isinstance(factor, int) and factor >= 1 else 0
 
 
 def _title(distilled: DistilledSet, shown: int, present: int, columns: int, most: int) -> tuple[str, str]:
-    count, views = len(distilled.canvases), distilled.regions.shape[1]
+    count, views = len(distilled.canvases), distilled.views
     method = distilled.method.upper() if len(distilled.method) <= 4 else distilled.method.capitalize()
     heading = f"{method} on {distilled.source}"
     parts = [

@@ -1,0 +1,99 @@
+"""Images as sums of few cosines: the transform behind the spectral formation, and how much a network uses each cosine.
+
+Source: the discrete cosine transform (Ahmed, Natarajan, Rao 1974). Learning synthetic images by chosen coefficients is
+known from FreD (Shin et al., NeurIPS 2023), which chooses them by explained variance; the scores by a network's
+response and by jitter are ours (docs/methods/udd.md).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from distil.functional.utilisation import jitter_divergence
+
+GREY = 0.5
+"""The image whose coefficients are all zero is grey at this value."""
+
+
+def cosines(
+    size: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "{size} {size}"]:
+    """Rows of the orthonormal DCT-II of a length, lowest frequency first."""
+    frequency = torch.arange(size, dtype=torch.float64)[:, None]
+    place = torch.arange(size, dtype=torch.float64)[None] + 0.5
+    rows = torch.cos(math.pi * frequency * place / size) * math.sqrt(2 / size)
+    rows[0] /= math.sqrt(2)
+    return rows.to(device, dtype)
+
+
+def coefficients(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c*h*w"]:
+    """Coefficients of images in [0, 1]: the DCT over channel, row and column of their difference from mid grey.
+
+    Along three colour channels its rows are brightness (1, 1, 1), red against blue (1, 0, -1) and green against both
+    (1, -2, 1), each divided by its length. Orthonormal, so that lengths are kept.
+    """
+    colour, row, column = (cosines(size, device=images.device, dtype=images.dtype) for size in images.shape[1:])
+    return torch.einsum("ab,nbhw->nahw", colour, row @ (images - GREY) @ column.T).flatten(1)
+
+
+def cosine_images(
+    kept: Int[Tensor, " k"], shape: tuple[int, int, int], *, device: torch.device | str = "cpu"
+) -> Float[Tensor, "k c h w"]:
+    """The images of length 1 that the coefficients `kept` (positions in c*h*w) multiply."""
+    _, height, width = shape
+    colour, row, column = (cosines(size, device=device) for size in shape)
+    kept = kept.to(device).long()
+    plane, rest = kept // (height * width), kept % (height * width)
+    return torch.einsum("kc,kh,kw->kchw", colour[plane], row[rest // width], column[rest % width])
+
+
+def response_to_cosines(
+    predict: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], generator: torch.Generator, draws: int = 4
+) -> Float[Tensor, "c*h*w"]:
+    """How strongly a network responds to each coefficient: its variance times the Fisher information about it.
+
+    u_q = Var(a_q) E[(d log p(y|x) / d a_q)^2], y drawn from p(.|x): to second order, twice the divergence of the
+    prediction when coefficient q is moved by its own standard deviation.
+    predict: images in [0, 1] -> logits. draws: of y for each image. generator: on the CPU.
+    """
+    total = 0.0
+    for _ in range(draws):
+        leaf = images.detach().requires_grad_()
+        log_p = predict(leaf).log_softmax(1)
+        drawn = torch.multinomial(log_p.detach().float().exp().cpu(), 1, generator=generator).to(images.device)
+        gradient = torch.autograd.grad(log_p.gather(1, drawn).sum(), leaf)[0]
+        total = total + coefficients(gradient + GREY).square().mean(0)
+    return coefficients(images).var(0) * total / draws
+
+
+@torch.no_grad()
+def jitter_of_cosines(
+    predict: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], generator: torch.Generator
+) -> Float[Tensor, "c*h*w"]:
+    """How much a jitter of each coefficient changes a network's predictions.
+
+    u_q = E KL(p(.|x) || p(.|x')), x' being x with coefficient q of another of the images.
+    predict: images in [0, 1] -> logits. generator: on the CPU.
+    """
+    _, channels, height, width = images.shape
+    values, before = coefficients(images), predict(images)
+    others = torch.randperm(len(images), generator=generator).to(images.device)
+    moves = values[others] - values
+    scores = []
+    for part in torch.arange(values.shape[1]).split(max(1, 1024 // len(images))):
+        atoms = cosine_images(part, (channels, height, width), device=images.device)
+        moved = images[None] + torch.einsum("nq,qchw->qnchw", moves[:, part.to(images.device)], atoms)
+        after = predict(moved.flatten(0, 1))
+        scores.append(jitter_divergence(before.repeat(len(part), 1), after).view(len(part), -1).mean(1))
+    return torch.cat(scores)
+
+
+def lowest_frequencies(shape: tuple[int, int, int]) -> Float[Tensor, " coefficients"]:
+    """Minus the length of each coefficient's frequency, along colour counted double: what a fixed choice goes by."""
+    channels, height, width = shape
+    rows, columns = torch.arange(height) + 1.0, torch.arange(width) + 1.0
+    length = (rows[:, None].square() + columns.square()).sqrt()
+    return -torch.stack([length * (1 if plane == 0 else 2) for plane in range(channels)]).flatten()

@@ -1,0 +1,121 @@
+"""Canvases of coefficients: what their numbers mean, how they begin, which cosines are kept, and their gradient."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from distil.dataset.distilling import distil_dataset
+from distil.dataset.formation import Spectrum, cosines_of_a_view, kept_cosines, spectral_canvases, views_of, views_on
+from distil.dataset.matching import initial_state
+from distil.dataset.networks import fresh_learner, trained_proxy
+from distil.dataset.step import Age, matching_gradient, real_targets
+from distil.errors import DistilError
+from distil.functional.spectrum import GREY, coefficients, cosine_images, lowest_frequencies
+
+from .test_distilling import tiny
+
+SHAPE = (1, 8, 8)
+
+
+def spectral(**changes):
+    return tiny(**({"formation": "spectrum", "spectral_views": 4} | changes))
+
+
+def test_numbers_move_their_own_view_by_as_much_as_they_change():
+    spectrum = Spectrum.of(torch.tensor([0, 3, 9]), SHAPE, "cpu")
+    canvases = torch.zeros(2, *SHAPE)
+    assert views_on(canvases, spectrum) == 21
+    moved = canvases.clone().flatten(1)
+    moved[1, 3:6] = 0.2
+    views = views_of(moved.view_as(canvases), spectrum, (8, 8))
+    changed = (views - GREY).square().mean((1, 2, 3)).sqrt()
+    assert changed.nonzero().flatten().tolist() == [21 + 1]
+    torch.testing.assert_close(changed[22], torch.tensor(0.2), rtol=1e-5, atol=0)
+
+
+def test_canvases_begin_as_real_images_of_their_class_seen_through_the_cosines(real):
+    kept = torch.arange(16)
+    spectrum = Spectrum.of(kept, SHAPE, "cpu")
+    canvases = spectral_canvases(real, spectrum, 2, "mix", 0)
+    assert canvases.shape == (6, *SHAPE)
+    views = views_of(canvases, spectrum, real.size).view(3, 8, *SHAPE)
+    atoms = cosine_images(kept, SHAPE)
+    for label in range(3):
+        mine = real.images[real.by_class[label]].float() / 255
+        seen = torch.einsum("nk,kchw->nchw", coefficients(mine)[:, kept], atoms) + GREY
+        gaps = (views[label][:, None] - seen[None]).abs().amax((2, 3, 4)).amin(1)
+        assert float(gaps.max()) < 1e-5
+
+
+def test_each_policy_keeps_what_it_says(real):
+    proxy = trained_proxy("convnet2", 4, real, 2, device="cpu", seed=0)
+    chosen = {
+        policy: kept_cosines(real, spectral(policy=policy), proxy).tolist()
+        for policy in ("fixed", "random", "response", "jitter")
+    }
+    assert all(len(set(kept)) == 16 and kept == sorted(kept) for kept in chosen.values())
+    order = lowest_frequencies(SHAPE).argsort(descending=True, stable=True)
+    assert chosen["fixed"] == sorted(order[:16].tolist())
+    assert chosen["random"] != kept_cosines(real, spectral(policy="random", seed=1), None).tolist()
+    assert chosen["random"] == kept_cosines(real, spectral(policy="random"), None).tolist()
+    for policy in ("response", "jitter"):
+        assert chosen[policy] == kept_cosines(real, spectral(policy=policy), proxy).tolist()
+        with pytest.raises(ValueError, match="needs a proxy"):
+            kept_cosines(real, spectral(policy=policy), None)
+
+
+def test_the_proxys_blind_spots_are_not_kept(real):
+    class Blind(torch.nn.Module):
+        def forward(self, x):
+            return 5 * coefficients(x)[:, 40:43]
+
+    for policy in ("response", "jitter"):
+        kept = kept_cosines(real, spectral(policy=policy), Blind())
+        assert {40, 41, 42} <= set(kept.tolist())
+
+
+def test_more_views_than_numbers_is_refused(real):
+    assert cosines_of_a_view(SHAPE, 64) == 1
+    with pytest.raises(DistilError, match=r"--spectral-views 65 is more than a canvas has numbers, 64"):
+        distil_dataset(real, spectral(spectral_views=65))
+
+
+@pytest.mark.parametrize("ipc", [1, 2])
+def test_the_gradient_is_that_of_the_pixels_along_the_cosines(real, ipc):
+    settings = spectral(ipc=ipc, augment="none", policy="fixed")
+    state = initial_state(real, settings)
+    learner = fresh_learner("convnet2", 4, real, device="cpu", seed=0, address=("t",))
+    age = Age(learner, real_targets(learner, real, settings, 0, 0), 0, 0)
+    found, losses = matching_gradient(state.canvases, None, age, real, settings, state.spectrum)
+
+    views = views_of(state.canvases, state.spectrum, real.size)
+    plain = replace(settings, formation="grid", factor=1, ipc=4 * ipc)
+    pixels, expected_losses = matching_gradient(views, None, age, real, plain)
+    expected = (pixels.flatten(1) @ state.spectrum.atoms.flatten(1).T).reshape(state.canvases.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(losses["loss"], expected_losses["loss"])
+
+
+def test_the_contrastive_loss_sees_the_views(real):
+    settings = spectral(policy="fixed", cfc_share=0.3, cfc_temperature=1.0)
+    state = initial_state(real, settings)
+    learner = fresh_learner("convnet2", 4, real, device="cpu", seed=0, address=("t",))
+    age = Age(learner, real_targets(learner, real, settings, 0, 0), 0, 0)
+    both, losses = matching_gradient(state.canvases, None, age, real, settings, state.spectrum)
+    plain, _ = matching_gradient(state.canvases, None, age, real, replace(settings, cfc_share=0.0), state.spectrum)
+    assert math.isfinite(losses["contrast"])
+    torch.testing.assert_close((both - plain).norm(), 0.3 * plain.norm(), rtol=1e-3, atol=0)
+
+
+def test_a_finished_set_shows_what_was_learned(real):
+    settings = spectral(policy="fixed", gradient_scale="canvas", lr_image=0.02)
+    fine = distil_dataset(real, replace(settings, storage="float32"))
+    coarse = distil_dataset(real, settings)
+    assert (fine.views, coarse.views) == (4, 4)
+    assert coarse.canvases.dtype == torch.uint8
+    gap = (fine.decoded().images - coarse.decoded().images).abs().max()
+    assert 0 < float(gap) < 0.05
+    start = views_of(initial_state(real, settings).canvases, initial_state(real, settings).spectrum, real.size)
+    assert 0.01 < float((fine.decoded().images - start).square().mean().sqrt()) < 0.3
