@@ -258,7 +258,7 @@ def levers(args: argparse.Namespace) -> Iterator[dict]:
 
 def stages(args: argparse.Namespace) -> Iterator[dict]:
     """Seconds of every stage of a step, and the memory that it adds, for ours in float32 and bfloat16."""
-    args.method = "udd"
+    args.method = "udd-windows"
     for shape in args.shapes:
         channels, side = SHAPES[shape]
         for classes in args.classes:
@@ -552,7 +552,7 @@ PARTS = {"steps": steps, "levers": levers, "stages": stages, "growth": growth, "
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=[*PARTS, "table"])
-    parser.add_argument("--method", default="idc", help="idc, udd or udd-jitter")
+    parser.add_argument("--method", default="idc", help="idc or a udd method")
     parser.add_argument("--shapes", nargs="+", default=["cifar"], choices=list(SHAPES))
     parser.add_argument("--classes", nargs="+", type=int, default=[10])
     parser.add_argument("--ipc", nargs="+", type=int, default=[1])

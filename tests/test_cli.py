@@ -186,7 +186,10 @@ def test_misspelt_flag(capsys):
         (["dataset"], "give a METHOD and a SOURCE: distil dataset idc digits."),
         (["dataset", "idc"], "give a SOURCE after idc: mnist,"),
         (["dataset", "idc", "digits", "--recipe", "quick"], "unknown recipe 'quick'. Recipes: published, fast."),
-        (["dataset", "dm", "digits", "--recipe", "fast"], "dm has no recipe 'fast': idc, udd, udd-jitter have one."),
+        (
+            ["dataset", "dm", "digits", "--recipe", "fast"],
+            "dm has no recipe 'fast': idc, udd, udd-jitter, udd-windows have one.",
+        ),
         (["dataset", "idc", "digits", "--ipc", "0"], "--ipc is 0: ask for at least 1"),
         (["dataset", "idc", "digits", "--ipc", "-3"], "--ipc is -3: ask for at least 1"),
         (["dataset", "idc", "digits", "--lr-image", "nan"], "--lr-image is nan: give a finite number"),
@@ -244,18 +247,18 @@ def test_system_errors_of_a_path_are_one_line(capsys, monkeypatch):
 
 
 def test_dataset_makes_a_run_folder_and_says_what_comes_next(capsys):
-    assert main(["dataset", "udd", "digits", *TINY, "--proxy-steps", "2", "--windows-start", "0"]) == 0
-    folder = Path("runs/digits-udd-ipc1-seed0")
+    assert main(["dataset", "udd-windows", "digits", *TINY, "--proxy-steps", "2", "--windows-start", "0"]) == 0
+    folder = Path("runs/digits-udd-windows-ipc1-seed0")
     output = capsys.readouterr()
     assert output.out.splitlines()[0] == f"{folder}/distilled.safetensors"
     assert "10 images, 1 per class" in output.out
     assert f"  distil evaluate {folder}/distilled.safetensors digits\n" in output.out
-    assert "udd on digits: step 4 of 4, loss" in output.err
+    assert "udd-windows on digits: step 4 of 4, loss" in output.err
     assert "validation" in output.err
 
     distilled = DistilledSet.load(folder / "distilled.safetensors")
     manifest = json.loads((folder / "run.json").read_text())
-    assert (distilled.method, len(distilled.canvases)) == ("udd", 10)
+    assert (distilled.method, len(distilled.canvases)) == ("udd-windows", 10)
     assert distilled.regions.shape[1] == 5
     assert manifest["settings"] == distilled.settings
     assert manifest["source_fingerprint"] == distilled.source_fingerprint
@@ -513,7 +516,7 @@ def test_show(capsys, artifact):
 
 
 def test_show_tells_how_evenly_the_pixels_are_used(capsys):
-    assert main(["dataset", "udd", "digits", *TINY, "--proxy-steps", "2", "--out", "udd"]) == 0
+    assert main(["dataset", "udd-windows", "digits", *TINY, "--proxy-steps", "2", "--out", "udd"]) == 0
     capsys.readouterr()
     assert main(["show", "udd/distilled.safetensors"]) == 0
     used = re.search(r"mUE (\d\.\d+)", capsys.readouterr().out)

@@ -44,4 +44,4 @@ def test_the_demo_judges_both_methods_beside_their_controls_and_writes_a_report(
     titles = list(dict.fromkeys(title for title, _ in seen))
     assert titles[0] == "IDC: distil 1,297 images into 10"
     assert len(titles) == 6
-    assert {name for _, name in seen} >= {"start", "step", "validation", "evaluate", "windows", "done"}
+    assert {name for _, name in seen} >= {"start", "step", "validation", "evaluate", "cosines", "done"}

@@ -52,7 +52,7 @@ def test_every_preset_is_sound_and_survives_json(name, key, ipc):
     assert settings_from_dict(asdict(settings)) == settings
 
 
-@pytest.mark.parametrize("name", ["idc", "udd", "udd-jitter"])
+@pytest.mark.parametrize("name", ["idc", "udd", "udd-jitter", "udd-windows"])
 @pytest.mark.parametrize("key", [*DATASETS, "custom"])
 def test_the_fast_recipe_costs_less_and_is_the_same_method(name, key):
     fast, published = preset(name, key, 10, "fast"), preset(name, key, 10)
@@ -115,11 +115,20 @@ def test_idc(key, ipc, lr, samples, distance, cutmix):
 
 
 def test_udd_is_idc_with_regions_and_contrast():
-    udd, idc = published("udd"), published("idc")
-    differing = {name for name in udd if udd[name] != idc[name]}
+    udd, windows, idc = published("udd"), published("udd-windows"), published("idc")
+    differing = {name for name in idc if windows[name] != idc[name]}
     assert differing <= {"method", *REGION_FIELDS}
+    differing = {name for name in idc if udd[name] != idc[name]}
+    steps = {"gradient_scale", "lr_image", "lr_schedule"}
+    assert differing == {"method", "formation", "spectral_views", "policy", "cfc_share", *steps} & differing
+    assert (udd["formation"], udd["gradient_scale"]) == ("spectrum", "canvas")
     assert (udd["policy"], published("udd-jitter")["policy"]) == ("response", "jitter")
-    assert all("reconstruction" in METHODS[name].description for name in ("udd", "udd-jitter"))
+    assert all("reconstruction" in METHODS[name].description for name in METHODS if name.startswith("udd"))
+
+
+@pytest.mark.parametrize(("key", "views"), [("cifar100", 24), ("custom", 24), ("mnist", 8), ("digits", 8)])
+def test_udd_makes_more_views_of_colour_images(key, views):
+    assert preset("udd", key, 1).spectral_views == views
 
 
 def test_unknown_methods_and_impossible_counts_are_refused():
@@ -158,9 +167,9 @@ def test_the_fast_recipe_has_one_learning_rate_for_all():
 
 
 def test_udd_has_small_windows_but_for_grey_images():
-    udd = preset("udd", "cifar100", 1)
+    udd = preset("udd-windows", "cifar100", 1)
     assert (udd.windows, udd.windows_factor, udd.windows_init, udd.windows_loss) == (8, 4, "real", "joint")
     for key in ("mnist", "fashionmnist", "digits"):
-        grey = preset("udd", key, 1)
+        grey = preset("udd-windows", key, 1)
         assert (grey.windows, grey.windows_factor, grey.windows_init, grey.windows_loss) == (1, 0, "kept", "apart")
     assert (grey.refresh, grey.proxy_steps) == (2, 300)

@@ -53,7 +53,7 @@ class MatchingSettings:
     formation: Literal["grid", "spectrum"] = "grid"
     """What a canvas's numbers are: pixels, cut into the cells of a grid, or coefficients of cosines, some a view."""
     spectral_views: int = 24
-    """With spectrum: views on each canvas; a view has the canvas's numbers divided by this as coefficients."""
+    """With spectrum: at least so many views on each canvas; each has their share of its numbers as coefficients."""
 
     objective: Literal["gradient", "feature"] = "gradient"
     """Match gradients of the classification loss, or mean embeddings."""

@@ -69,10 +69,11 @@ def test_every_method_makes_a_set(real, method):
     assert made.canvases.dtype == torch.uint8
     assert made.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert made.method == method
-    views = 12 if method.startswith("udd") else 4 if method == "idc" else 1
-    assert made.regions.shape[1] == views
+    views = {"udd-windows": 12, "idc": 4, "udd": 32, "udd-jitter": 32}.get(method, 1)
+    assert made.views == views
     assert len(made.decoded()) == 6 * views
-    assert (made.utilisation is not None) == method.startswith("udd")
+    assert (made.utilisation is not None) == (method == "udd-windows")
+    assert (made.cosines is not None) == (method in ("udd", "udd-jitter"))
 
 
 @pytest.mark.parametrize("method", ["random", "herding", "k-center", "k-means"])
@@ -88,8 +89,8 @@ def test_the_matching_loss_falls(method):
     real = make_images(each=30, side=16)
     settings = tiny(method, width=8, outer=1, inner=40, batch_real=30, network_data="none", policy="none")
     settings = replace(settings, augment="none", cfc_share=0.0)
-    lr = {"dc": 3.0, "dsa": 3.0, "dm": 3.0}.get(method, 0.02)
-    settings = replace(settings, init="noise", lr_image=lr)
+    lr = {"dc": 3.0, "dsa": 3.0, "dm": 3.0, "udd": 0.06, "udd-jitter": 0.06}.get(method, 0.02)
+    settings = replace(settings, init="noise", lr_image=lr, spectral_views=4)
     log = Recorder()
     distil_dataset(real, settings, events=log)
     losses = [fields["loss"] for fields in log.of("step")]
@@ -122,7 +123,7 @@ def test_relabelling_the_classes_relabels_the_result():
 
 
 def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradient(real):
-    settings = tiny("udd", augment="color_crop", policy="none", cfc_share=0.3)
+    settings = tiny("udd-windows", augment="color_crop", policy="none", cfc_share=0.3)
     order = [2, 0, 1]
     swapped = replace(
         real,
@@ -143,7 +144,7 @@ def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradien
 
 def test_mined_windows_move_idle_pixels_only(real):
     apart = {"windows": 1, "windows_factor": 0, "windows_init": "kept", "windows_loss": "apart"}
-    settings = tiny("udd", augment="none", cfc_share=0.0, windows_share=0.5, **apart)
+    settings = tiny("udd-windows", augment="none", cfc_share=0.0, windows_share=0.5, **apart)
     state = next(iter(advance(initial_state(real, settings), real, settings, _proxy(real))))
     mined, learner = state.mined, state.learner
     plain, _ = step_gradient(state.canvases, None, learner, real, settings)
@@ -166,7 +167,7 @@ def test_mined_windows_move_idle_pixels_only(real):
 
 
 def test_the_contrastive_gradient_has_its_share(real):
-    settings = tiny("udd", policy="none", cfc_share=0.25)
+    settings = tiny("udd-windows", policy="none", cfc_share=0.25)
     state = next(iter(advance(initial_state(real, settings), real, settings, None)))
     both, losses = step_gradient(state.canvases, None, state.learner, real, settings)
     plain, _ = step_gradient(state.canvases, None, state.learner, real, replace(settings, cfc_share=0.0))
@@ -181,7 +182,7 @@ def _proxy(real):
 
 
 def test_windows_enter_refresh_and_freeze(real):
-    settings = tiny("udd", outer=10, inner=1, windows_start=0.3, windows_freeze=0.3, refresh=2)
+    settings = tiny("udd-windows", outer=10, inner=1, windows_start=0.3, windows_freeze=0.3, refresh=2)
     log = Recorder()
     distil_dataset(real, settings, events=log)
     assert [fields["step"] for fields in log.of("windows")] == [4, 5, 7]
@@ -189,7 +190,7 @@ def test_windows_enter_refresh_and_freeze(real):
 
 @pytest.mark.parametrize("policy", ["fixed", "random"])
 def test_control_policies_need_no_proxy(real, policy, tmp_path):
-    made = distil_dataset(real, tiny("udd", policy=policy), folder=tmp_path)
+    made = distil_dataset(real, tiny("udd-windows", policy=policy), folder=tmp_path)
     assert made.regions.shape == (3, 12, 4) or policy == "fixed"
     assert not (tmp_path / "proxy.safetensors").exists()
 
@@ -210,12 +211,14 @@ FAST = {
 }
 
 
-@pytest.mark.parametrize(("method", "changes"), [*((method, {}) for method in MATCHING), ("idc", FAST), ("udd", FAST)])
+@pytest.mark.parametrize(
+    ("method", "changes"), [*((method, {}) for method in MATCHING), ("idc", FAST), ("udd-windows", FAST)]
+)
 @pytest.mark.parametrize("stop", [2, 3, 5])
 def test_a_restored_state_goes_on_bit_for_bit(real, method, changes, stop):
     settings = tiny(method, **changes)
     proxy = _proxy(real) if method.startswith("udd") else None
-    state = initial_state(real, settings)
+    state = initial_state(real, settings, proxy)
     for _ in advance(state, real, settings, proxy):
         if state.step == stop:
             saved = {name: tensor.clone() for name, tensor in state.tensors().items()}
@@ -228,7 +231,7 @@ def test_a_restored_state_goes_on_bit_for_bit(real, method, changes, stop):
 
 @pytest.mark.parametrize("formation", ["grid", "spectrum"])
 def test_an_interrupted_run_resumes_to_the_same_bytes(real, tmp_path, formation):
-    settings = tiny("udd", validations=2, validation=0.25, formation=formation, spectral_views=4)
+    settings = tiny("udd-windows", validations=2, validation=0.25, formation=formation, spectral_views=4)
     judged = []
 
     def validate(made, held_out):
@@ -257,7 +260,7 @@ KILLED = """
 import sys
 from dataclasses import replace
 from distil import open_source, preset, distil_dataset
-settings = replace(preset("udd", "custom", 1), network="convnet2", width=4, outer=12, inner=4, batch_real=8,
+settings = replace(preset("udd-windows", "custom", 1), network="convnet2", width=4, outer=12, inner=4, batch_real=8,
                    network_samples=16, refresh=2, windows_start=0.2, proxy_steps=3, validation=0.1)
 distil_dataset(open_source("digits").train, settings, folder=sys.argv[1], resume=True, checkpoint_seconds=0.0)
 """
@@ -290,8 +293,8 @@ def test_killed_at_a_random_moment_the_result_has_the_same_bytes(tmp_path):
 
 
 def test_the_proxy_of_an_earlier_run_in_the_folder_is_not_used(real, tmp_path):
-    distil_dataset(real, tiny("udd", proxy_steps=40), folder=tmp_path / "used")
-    again, fresh = (distil_dataset(real, tiny("udd"), folder=tmp_path / name) for name in ("used", "fresh"))
+    distil_dataset(real, tiny("udd-windows", proxy_steps=40), folder=tmp_path / "used")
+    again, fresh = (distil_dataset(real, tiny("udd-windows"), folder=tmp_path / name) for name in ("used", "fresh"))
     torch.testing.assert_close(again.utilisation, fresh.utilisation, rtol=0, atol=0)
     assert (tmp_path / "used" / "proxy.safetensors").read_bytes() == (
         tmp_path / "fresh" / "proxy.safetensors"
@@ -376,9 +379,9 @@ def test_a_result_in_an_impossible_place_is_named(real, tmp_path):
 
 
 def test_the_saved_set_says_how_it_was_made(real, tmp_path):
-    distil_dataset(real, tiny("udd"), folder=tmp_path)
+    distil_dataset(real, tiny("udd-windows"), folder=tmp_path)
     loaded = DistilledSet.load(tmp_path / RESULT)
-    assert loaded.method == "udd"
+    assert loaded.method == "udd-windows"
     assert loaded.settings["policy"] == "response"
     assert loaded.source_fingerprint == real.fingerprint()
     assert loaded.classes == real.classes

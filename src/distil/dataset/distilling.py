@@ -187,6 +187,8 @@ def _match(
     proxy = _proxy(kept, settings, device, folder, resume)
     if saved is None:
         state = initial_state(kept, settings, proxy)
+        if state.spectrum is not None:
+            events("cosines", step=0, kept=state.spectrum.kept.tolist())
     else:
         state = restored_state(int(saved[1]["step"]), saved[0], kept, settings, device)
 
@@ -282,7 +284,7 @@ def _spectral_result(canvases: Tensor, spectrum: Spectrum, real: ImageSet, setti
     """Every coefficient is stored between 0 and 1, as a share of its own span over the views of all canvases."""
     cosines, used = len(spectrum.kept), views_on(canvases, spectrum) * len(spectrum.kept)
     unit = spectrum.atoms.square().sum((1, 2, 3)).sqrt().mean()
-    numbers = canvases.flatten(1)[:, :used].view(-1, cosines) * unit
+    numbers = canvases.flatten(1)[:, :used].reshape(-1, cosines) * unit
     spans = (2 * numbers.abs().amax(0)).clamp_min(1e-6)
     stored = torch.full_like(canvases.flatten(1), 0.5)
     stored[:, :used] = (numbers / spans + 0.5).clamp(0, 1).view(len(canvases), -1)
