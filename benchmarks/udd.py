@@ -1,28 +1,36 @@
 """Controls of region mining at equal updates and equal bytes, in a fast laboratory: the tables of docs/methods/udd.md.
 
-    python benchmarks/udd.py run CIFAR10.npz OUT --arms idc idc-3 idc-4 random response jitter --seeds 0 1 2 --threads 1
+    python benchmarks/udd.py run CIFAR10.npz OUT --arms idc idc-4 cosines-response cosines-fixed --seeds 0 1 --threads 1
     python benchmarks/udd.py table OUT
+    python benchmarks/udd.py transfer CIFAR10.npz OUT --arms idc cosines-response --networks vgg11 vit
+    python benchmarks/udd.py mue udd-lab-cifar10 udd-lab-svhn --to docs/images/udd-mue.png
+    python benchmarks/udd.py cosines CIFAR10.npz --threads 1
+    python benchmarks/udd.py keep OUT udd-lab-cifar10
 
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
 targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on
 held-out training images (a tenth, 4,000 at most) with protocol quick, two networks; the test images are never opened.
 mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an
-interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed, and
-`keep` copies both to benchmarks/results.
+interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed,
+`transfer` judges the saved sets with other networks, and `keep` copies all of it to benchmarks/results. `cosines` tells
+how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `mue` draws mUE against accuracy of kept
+results and prints their correlation.
 """
 
 import argparse
 import json
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import correlation, fmean, stdev
 
 import torch
 from torch import nn
 
 from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.distilling import _proxy, _result
+from distil.dataset.formation import kept_cosines
 from distil.dataset.matching import advance, all_ages, initial_state
 from distil.functional.augment import normalise
 from distil.functional.utilisation import stretch, utilisation_entropy
@@ -77,9 +85,7 @@ def run(args: argparse.Namespace) -> None:
         done = {(line["arm"], line["seed"]) for line in read(path)}
         missing = [arm for arm in args.arms if (arm, seed) not in done]
         if missing:
-            kept, held_out = source.train.split(0.1, seed)
-            if len(held_out.labels) > HELD_OUT:
-                held_out = held_out.split(1 - HELD_OUT / len(held_out.labels), 0)[0]
+            kept, held_out = held_out_of(source, seed)
             with freed_memory_kept():
                 one_seed(args, source, kept, held_out, seed, missing, path)
 
@@ -133,6 +139,78 @@ def entropy_of(made: DistilledSet, proxy: nn.Module) -> float:
     return float(utilisation_entropy(stretch(maps.view(len(made.canvases), -1, maps.shape[2]))))
 
 
+def transfer(args: argparse.Namespace) -> None:
+    """One line of OUT/transfer.jsonl for each saved set and network."""
+    torch.set_num_threads(args.threads)
+    path = args.out / "transfer.jsonl"
+    source = open_source(args.source)
+    done = {(line["arm"], line["seed"], line["network"]) for line in read(path)}
+    for seed in args.seeds:
+        for network, arm in product(args.networks, args.arms):
+            if (arm, seed, network) in done:
+                continue
+            made = DistilledSet.load(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
+            protocol = protocol_for("quick", source.key)
+            with freed_memory_kept():
+                scores = evaluate_distilled(
+                    made, held_out_of(source, seed)[1], protocol, networks=(network,), runs=1, seed=seed
+                )
+            line = {"source": Path(args.source).name, "arm": arm, "seed": seed, "network": network}
+            line["accuracy"] = round(scores.mean[network], 2)
+            with open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+
+
+def cosines(args: argparse.Namespace) -> None:
+    """One line of udd-cosines.jsonl: shares of the proxy's kept cosines that others keep too."""
+    torch.set_num_threads(args.threads)
+    source = open_source(args.source)
+    kept = held_out_of(source, args.seed)[0]
+    settings = settings_of("cosines-response", source.key, args, args.seed)
+    with freed_memory_kept():
+        proxy = _proxy(kept, settings, "cpu", None, False)
+        runs = [all_ages(kept, settings, outer) for outer in range(args.outer)]
+    chosen = set(kept_cosines(kept, settings, proxy).tolist())
+
+    def share(net: nn.Module | None, **changes) -> float:
+        return round(len(chosen & set(kept_cosines(kept, replace(settings, **changes), net).tolist())) / len(chosen), 3)
+
+    line = {"source": Path(args.source).name, "cosines": len(chosen), "seed": args.seed}
+    line |= {"other images": share(proxy, seed=args.seed + 1), "jitter": share(proxy, policy="jitter")}
+    line["fixed"] = share(None, policy="fixed")
+    for age in (0, settings.inner // 4, settings.inner - 1):
+        line[f"networks of age {age}"] = [share(ages[age].learner.net) for ages in runs]
+    with open(RESULTS / "udd-cosines.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+def mue(args: argparse.Namespace) -> None:
+    """mUE against accuracy, a colour a data set, and Pearson's correlation within each and over all."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.4, 3.6), dpi=144, layout="constrained")
+    axes = figure.add_subplot()
+    for name in args.names:
+        lines = read(RESULTS / f"{name}.jsonl")
+        x, y = [line["mue"] for line in lines], [line["accuracy"] for line in lines]
+        axes.plot(x, y, "o", label=f"{name.removeprefix('udd-lab-')}: r = {correlation(x, y):.2f}, {len(x)} sets")
+        print(name, len(x), round(correlation(x, y), 2))
+    axes.set_xlabel("mUE (response of a proxy network to the set's views)")
+    axes.set_ylabel("accuracy on held-out images, %")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(args.to)
+
+
+def held_out_of(source, seed: int) -> tuple:
+    """The training images to learn from, and at most 4,000 of those held out."""
+    kept, held_out = source.train.split(0.1, seed)
+    if len(held_out.labels) > HELD_OUT:
+        held_out = held_out.split(1 - HELD_OUT / len(held_out.labels), 0)[0]
+    return kept, held_out
+
+
 def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -169,6 +247,8 @@ def spread(values: list[float], *, sign: bool = False) -> str:
 def keep(args: argparse.Namespace) -> None:
     shutil.copyfile(args.out / "lab.jsonl", RESULTS / f"{args.name}.jsonl")
     (RESULTS / f"{args.name}.md").write_text(table(args))
+    if (args.out / "transfer.jsonl").exists():
+        shutil.copyfile(args.out / "transfer.jsonl", RESULTS / f"{args.name}-transfer.jsonl")
 
 
 def main() -> None:
@@ -187,6 +267,26 @@ def main() -> None:
     part = parts.add_parser("table")
     part.set_defaults(action=lambda args: print(table(args)))
     part.add_argument("out", type=Path)
+    part = parts.add_parser("transfer")
+    part.set_defaults(action=transfer)
+    part.add_argument("source")
+    part.add_argument("out", type=Path)
+    part.add_argument("--arms", nargs="+", default=["idc", "cosines-response"])
+    part.add_argument("--networks", nargs="+", default=["vgg11", "vit"])
+    part.add_argument("--seeds", nargs="+", type=int, default=[0])
+    part.add_argument("--threads", type=int, default=torch.get_num_threads())
+    part = parts.add_parser("cosines")
+    part.set_defaults(action=cosines)
+    part.add_argument("source")
+    part.add_argument("--ipc", type=int, default=1)
+    part.add_argument("--width", type=int, default=32)
+    part.add_argument("--outer", type=int, default=5)
+    part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--threads", type=int, default=torch.get_num_threads())
+    part = parts.add_parser("mue")
+    part.set_defaults(action=mue)
+    part.add_argument("names", nargs="+")
+    part.add_argument("--to", type=Path, required=True)
     part = parts.add_parser("keep")
     part.set_defaults(action=keep)
     part.add_argument("out", type=Path)
