@@ -140,7 +140,9 @@ class RunFlags:
 
     recipe: Annotated[
         Literal["published", "fast"],
-        arg(help="Whose values the settings start from: the paper's, or ours for little time (idc, udd, udd-jitter)."),
+        arg(
+            help="Whose values the settings start from: the paper's, or ours for little time (idc and the udd methods)."
+        ),
     ] = "published"
     out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
     root: Root = None

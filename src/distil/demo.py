@@ -82,7 +82,8 @@ def run_demo(out: Path, *, device: str, stage: Stage) -> list[dict[str, Any]]:
         settings=settings,
         notes=[
             "UDD here is a reconstruction: the paper's text and code could not be obtained.",
-            "Every canvas is cut into 2 x 2 cells, each enlarged to an image; UDD adds the windows drawn in colour.",
+            "IDC cuts every canvas into 2 x 2 cells, each enlarged to an image; UDD keeps the coefficients of the "
+            "cosines that a network trained on the real images uses, and has more views for the same bytes.",
             "The curves are measured on training images that were held out; nothing is selected on them.",
             f"Spread is the standard deviation over {RUNS} networks (random real images: fresh draws as well).",
         ],

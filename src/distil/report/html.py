@@ -18,14 +18,15 @@ from distil.runs import write_atomic
 GLOSSARY = {
     "canvas": "A stored image. It may hold several smaller pictures, each enlarged before a network sees it.",
     "region": "A rectangle of a canvas. Cut out and enlarged, it becomes a view.",
-    "view": "What a network trains on: one region of one canvas at the full image size.",
+    "view": "What a network trains on: one region of one canvas at the full image size, or one sum of cosines.",
+    "cosines": "Waves of different length whose sum is an image. Those that a trained network uses are kept.",
     "images per class": "How many canvases are stored for each class.",
     "bytes": "What is stored and needed for training: pixels, regions and labels, before any compression.",
     "accuracy": "Share of the test images that a fresh network, trained on the set alone, gets right at its last "
     "epoch. Mean and standard deviation over independent networks; nothing was selected on test images.",
     "random real images": "The same number of images drawn from the training set: what any method has to beat.",
     "IDC": "Distilling many small views into each canvas by matching gradients (Kim et al. 2022).",
-    "UDD": "IDC's canvases with regions mined where a trained network finds little to use.",
+    "UDD": "Views made of the cosines that a trained network uses; what the idle ones would cost goes to more views.",
     "utilisation": "How strongly a network responds to each part of a canvas: idle parts are stored but add little.",
 }
 
