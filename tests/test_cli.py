@@ -524,6 +524,20 @@ def test_show_tells_how_evenly_the_pixels_are_used(capsys):
     assert 0.5 < float(used.group(1)) <= 1
 
 
+def test_a_set_of_cosines_is_made_shown_judged_and_exported(capsys):
+    words = ["--proxy-steps", "2", "--storage", "uint4", "--out", "udd"]
+    assert main(["dataset", "udd", "digits", *TINY, *words]) == 0
+    file = "udd/distilled.safetensors"
+    made = DistilledSet.load(file)
+    assert (made.views, made.cosines.bits, made.bytes["images"]) == (8, 4, 10 * 16 * 16)
+    assert main(["show", file]) == 0
+    assert main(["evaluate", file, "digits", "--protocol", "quick", "--width", "4", "--runs", "1"]) == 0
+    assert main(["export", file, "--to", "npz", "--out", "views.npz"]) == 0
+    assert np.load("views.npz")["x_train"].shape == (80, 16, 16)
+    log = [json.loads(line) for line in Path("udd/log.jsonl").read_text().splitlines()]
+    assert [len(line["kept"]) for line in log if line["event"] == "cosines"] == [64]
+
+
 @pytest.mark.parametrize(("to", "out"), [("folder", "views"), ("npz", "views.npz"), ("parquet", "views.parquet")])
 def test_export(capsys, artifact, to, out):
     words = ["export", str(artifact), "--to", to, "--out", out]

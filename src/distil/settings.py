@@ -145,8 +145,9 @@ class MatchingSettings:
     bfloat16: str = "none"
     """Stages computed in bfloat16, joined by underscores (real, network, synthetic), or none."""
 
-    storage: Literal["uint8", "float32"] = "uint8"
-    """How the finished canvases are stored: one byte a value, like the real images they replace, or four."""
+    storage: Literal["uint8", "float32", "uint4"] = "uint8"
+    """How finished canvases are stored: one byte a value, like the real images they replace, or four; with formation
+    spectrum also half a byte, so that a canvas has twice as many coefficients."""
     validation: float = 0.1
     """Share of the training images held out to follow progress; nothing is selected on it. 0 uses every image."""
     validations: int = 4

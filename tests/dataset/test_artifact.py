@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from distil.dataset.artifact import COSINES_RULE, DECODE_RULE, Cosines, DistilledSet
+from distil.dataset.artifact import COSINES_RULE, DECODE_RULE, Cosines, DistilledSet, packed, unpacked
 from distil.errors import DistilError
 from distil.functional.regions import grid_regions, whole_region
 
@@ -448,6 +448,7 @@ def decoded_by_the_rule(path):
     """The file's own words, with nothing of distil."""
     with safe_open(path, framework="np") as file:
         canvases, kept, spans = (file.get_tensor(name) for name in ("canvases", "kept", "spans"))
+        bits = json.loads(file.metadata()["distil"])["coefficient_bits"]
     channels, height, width = canvases.shape[1:]
 
     def row(frequency, length):
@@ -458,6 +459,8 @@ def decoded_by_the_rule(path):
     views = []
     for canvas in canvases:
         values = canvas.reshape(-1) / 255
+        if bits == 4:
+            values = np.stack([canvas.reshape(-1) & 15, canvas.reshape(-1) >> 4], 1).reshape(-1) / 15
         for start in range(0, len(values) - len(kept) + 1, len(kept)):
             image = np.full((channels, height, width), 0.5)
             for value, position, span in zip(values[start:], kept, spans, strict=False):
@@ -468,16 +471,18 @@ def decoded_by_the_rule(path):
     return np.stack(views)
 
 
-def test_a_spectral_set_decodes_as_its_file_says(tmp_path):
+@pytest.mark.parametrize(("bits", "views"), [(8, 38), (4, 76)])
+def test_a_spectral_set_decodes_as_its_file_says(tmp_path, bits, views):
     made = spectral_set(per_class=2)
+    made = replace(made, cosines=replace(made.cosines, bits=bits))
     made.save(tmp_path / "set.safetensors")
     read = DistilledSet.load(tmp_path / "set.safetensors")
-    assert read.views == 192 // 5 == 38
+    assert read.views == views
     batch = read.decoded()
-    assert batch.images.shape == (6 * 38, 3, 8, 8)
-    assert batch.labels.tolist() == [label for label in range(3) for _ in range(2 * 38)]
+    assert batch.images.shape == (6 * views, 3, 8, 8)
+    assert batch.labels.tolist() == [label for label in range(3) for _ in range(2 * views)]
     np.testing.assert_allclose(batch.images.numpy(), decoded_by_the_rule(tmp_path / "set.safetensors"), atol=1e-5)
-    assert torch.equal(read.decoded_of([4]), batch.images[4 * 38 : 5 * 38])
+    assert torch.equal(read.decoded_of([4]), batch.images[4 * views : 5 * views])
     assert torch.equal(read.decoded().images, made.decoded().images)
 
 
@@ -501,6 +506,8 @@ def test_a_spectral_file_is_version_2_and_counts_its_cosines(tmp_path):
         ({"cosines": Cosines(torch.tensor([0, 192]), torch.ones(2))}, "below 192"),
         ({"cosines": Cosines(torch.tensor([0, 1]), torch.ones(3))}, "one entry of each"),
         ({"cosines": Cosines(torch.tensor([0, 1]), torch.tensor([1.0, 0.0]))}, "above 0"),
+        ({"cosines": Cosines(torch.tensor([0]), torch.ones(1), 5)}, "have 5 bits"),
+        ({"cosines": Cosines(torch.tensor([0]), torch.ones(1), 4), "dtype": torch.float32}, "have 4 bits"),
         ({"regions": grid_regions(2, (8, 8))[None]}, "no regions"),
         ({"view_size": (4, 4)}, "canvases' size"),
         ({"utilisation": True}, "no utilisation"),
@@ -509,3 +516,9 @@ def test_a_spectral_file_is_version_2_and_counts_its_cosines(tmp_path):
 def test_a_spectral_set_that_contradicts_itself_is_refused(changes, message):
     with pytest.raises(DistilError, match=message):
         spectral_set(**changes)
+
+
+def test_two_values_share_a_byte():
+    values = torch.randint(0, 16, (3, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert packed(values).shape == (3, 5)
+    assert torch.equal(unpacked(packed(values)), values)

@@ -8,7 +8,7 @@ import torch
 
 from distil.dataset.distilling import distil_dataset
 from distil.dataset.formation import Spectrum, cosines_of_a_view, kept_cosines, spectral_canvases, views_of, views_on
-from distil.dataset.matching import initial_state
+from distil.dataset.matching import advance, initial_state
 from distil.dataset.networks import fresh_learner, trained_proxy
 from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.errors import DistilError
@@ -38,7 +38,7 @@ def test_numbers_move_their_own_view_by_as_much_as_they_change():
 def test_canvases_begin_as_real_images_of_their_class_seen_through_the_cosines(real):
     kept = torch.arange(16)
     spectrum = Spectrum.of(kept, SHAPE, "cpu")
-    canvases = spectral_canvases(real, spectrum, 2, "mix", 0)
+    canvases = spectral_canvases(real, spectrum, spectral(ipc=2))
     assert canvases.shape == (6, *SHAPE)
     views = views_of(canvases, spectrum, real.size).view(3, 8, *SHAPE)
     atoms = cosine_images(kept, SHAPE)
@@ -77,7 +77,9 @@ def test_the_proxys_blind_spots_are_not_kept(real):
 
 
 def test_more_views_than_numbers_is_refused(real):
-    assert cosines_of_a_view(SHAPE, 64) == 1
+    assert cosines_of_a_view(SHAPE, spectral(spectral_views=64)) == 1
+    assert cosines_of_a_view(SHAPE, spectral(spectral_views=64, storage="uint4")) == 2
+    assert cosines_of_a_view(SHAPE, spectral(spectral_views=1, storage="uint4")) == 64
     with pytest.raises(DistilError, match=r"--spectral-views 65 is more than a canvas has numbers, 64"):
         distil_dataset(real, spectral(spectral_views=65))
 
@@ -117,5 +119,22 @@ def test_a_finished_set_shows_what_was_learned(real):
     assert coarse.canvases.dtype == torch.uint8
     gap = (fine.decoded().images - coarse.decoded().images).abs().max()
     assert 0 < float(gap) < 0.05
+    halves = distil_dataset(real, replace(settings, storage="uint4"))
+    assert (halves.views, halves.canvases.shape, len(halves.cosines.kept)) == (4, coarse.canvases.shape, 32)
     start = views_of(initial_state(real, settings).canvases, initial_state(real, settings).spectrum, real.size)
     assert 0.01 < float((fine.decoded().images - start).square().mean().sqrt()) < 0.3
+
+
+def test_two_coefficients_in_a_byte_are_as_good_as_four_bits_allow(real):
+    settings = spectral(policy="fixed", gradient_scale="canvas", lr_image=0.02, storage="uint4", spectral_views=8)
+    state = initial_state(real, settings)
+    assert state.canvases.shape == (3, 2, 8, 8)
+    for _ in advance(state, real, settings, None):
+        pass
+    learned = views_of(state.canvases, state.spectrum, real.size)
+    made = distil_dataset(real, settings)
+    assert made.canvases.shape == (3, 1, 8, 8)
+    error = (made.decoded().images - learned).square().mean().sqrt()
+    assert 0 < float(error) < 0.15 * float((learned - GREY).square().mean().sqrt()) + 0.01
+    with pytest.raises(DistilError, match="--storage uint4 is for coefficients"):
+        distil_dataset(real, tiny(storage="uint4"))

@@ -36,13 +36,14 @@ DECODE_RULE = (
 
 COSINES_RULE = (
     "View j of canvas i: with k = the number of entries of kept, take canvases[i], row by row and channel by channel, "
-    "as values in [0, 1] (divide by 255 if stored as uint8) and of these those from j*k up to (j+1)*k, for j from 0 "
-    "while so many are left; value q stands for the coefficient (value - 1/2) * spans[q] at position kept[q] = "
-    "(a*height + b)*width + d of an image of channels x height x width, the canvas's own; all others are zero. The "
-    "image is the sum over (a, b, d) of coefficient * R(a, channel) * R(b, row) * R(d, column), plus 1/2, with the "
-    "orthonormal DCT-II of each axis, N its length: R(f, x) = sqrt(2/N) cos(pi f (x + 1/2) / N), for f = 0 divided by "
-    "sqrt(2). It may leave [0, 1]. The view carries labels[i], an index into classes or probabilities over them; "
-    "subtract mean and divide by std, per channel, before it enters a network."
+    "as values in [0, 1] (divide by 255 if stored as uint8; with coefficient_bits 4 every byte is two values, its "
+    "lower half first, each divided by 15) and of these those from j*k up to (j+1)*k, for j from 0 while so many are "
+    "left; value q stands for the coefficient (value - 1/2) * spans[q] at position kept[q] = (a*height + b)*width + d "
+    "of an image of channels x height x width, the canvas's own; all others are zero. The image is the sum over "
+    "(a, b, d) of coefficient * R(a, channel) * R(b, row) * R(d, column), plus 1/2, with the orthonormal DCT-II of an "
+    "axis, N its length: R(f, x) = sqrt(2/N) cos(pi f (x + 1/2) / N), for f = 0 divided by sqrt(2). It may leave "
+    "[0, 1]. The view carries labels[i], an index into classes or probabilities over them; subtract mean and divide by "
+    "std, per channel, before it enters a network."
 )
 
 
@@ -54,6 +55,18 @@ class Cosines:
     """Positions of the coefficients that views have, in channels x height x width."""
     spans: Float[Tensor, " k"]
     """Of each, the difference between the coefficients that 0 and 1 stand for."""
+    bits: int = 8
+    """Of a stored coefficient: 8 (or 32 where the canvases are float32), or 4, two in a byte."""
+
+
+def packed(values: UInt8[Tensor, "n m"]) -> UInt8[Tensor, "n half"]:
+    """Pairs of values below 16 as bytes, the first of each pair in the lower half; m is even."""
+    return values[:, 0::2] + 16 * values[:, 1::2]
+
+
+def unpacked(values: UInt8[Tensor, "n half"]) -> UInt8[Tensor, "n m"]:
+    """What `packed` was given."""
+    return torch.stack([values % 16, values // 16], 2).flatten(1)
 
 
 class Views(Dataset[tuple[Tensor, int | Tensor]]):
@@ -194,20 +207,24 @@ class DistilledSet:
         self._set(regions=regions)
 
     def _check_cosines(self, cosines: Cosines) -> None:
-        numbers, size = self.canvases[0].numel(), tuple(self.canvases.shape[2:])
+        positions, size = self.canvases[0].numel(), tuple(self.canvases.shape[2:])
+        _require(
+            cosines.bits == 8 or (cosines.bits == 4 and self.canvases.dtype == torch.uint8 and positions % 2 == 0),
+            f"coefficients have {cosines.bits!r} bits: expected 8, or 4 in uint8 canvases of an even number of bytes.",
+        )
         kept, spans = cosines.kept.detach().long().cpu(), cosines.spans.detach().float().cpu()
         _require(
             self.view_size == size,
             f"view_size is {self.view_size!r}: views of cosines have the canvases' size, {size}.",
         )
         _require(
-            kept.ndim == 1 and 1 <= len(kept) <= numbers and spans.shape == kept.shape,
+            kept.ndim == 1 and 1 <= len(kept) <= positions and spans.shape == kept.shape,
             f"kept has shape {list(kept.shape)} and spans {list(spans.shape)}: expected one entry of each for every "
-            f"coefficient of a view, at least 1 and at most the {numbers} numbers of a canvas.",
+            f"coefficient of a view, at least 1 and at most {positions}.",
         )
         _require(
-            bool((kept >= 0).all()) and bool((kept < numbers).all()) and len(kept.unique()) == len(kept),
-            f"kept reaches from {int(kept.min())} to {int(kept.max())}: expected different positions below {numbers}.",
+            bool((kept >= 0).all()) and bool((kept < positions).all()) and len(kept.unique()) == len(kept),
+            f"kept reaches from {int(kept.min())} to {int(kept.max())}: give different positions below {positions}.",
         )
         _require(
             bool(spans.isfinite().all()) and bool((spans > 0).all()),
@@ -217,7 +234,7 @@ class DistilledSet:
             self.regions.numel() == 0, f"regions have shape {list(self.regions.shape)}: a spectral set has no regions."
         )
         _require(self.utilisation is None, "a spectral set has no utilisation map: its canvases are no pictures.")
-        self._set(regions=torch.empty(1, 0, 4), cosines=Cosines(kept, spans))
+        self._set(regions=torch.empty(1, 0, 4), cosines=Cosines(kept, spans, cosines.bits))
 
     def _check_labels(self) -> None:
         count, views, classes = len(self.canvases), self.views, len(self.classes)
@@ -271,7 +288,7 @@ class DistilledSet:
         """Views of each canvas."""
         if self.cosines is None:
             return self.regions.shape[1]
-        return self.canvases[0].numel() // len(self.cosines.kept)
+        return self.canvases[0].numel() * 8 // self.cosines.bits // len(self.cosines.kept)
 
     @property
     def images_per_class(self) -> int:
@@ -308,13 +325,16 @@ class DistilledSet:
 
     def decoded_of(self, members: Sequence[int]) -> Float[Tensor, "views c h w"]:
         """The views of some canvases."""
-        canvases = self.canvases_float()[list(members)]
-        if self.cosines is None:
+        cosines, canvases = self.cosines, self.canvases_float()[list(members)]
+        if cosines is None:
             return crop_resize(canvases, self.regions.expand(len(self.canvases), -1, -1)[list(members)], self.view_size)
-        shape, count = tuple(canvases.shape[1:]), len(self.cosines.kept)
-        atoms = cosine_images(self.cosines.kept, (shape[0], shape[1], shape[2]), device=canvases.device).flatten(1)
-        shares = canvases.flatten(1)[:, : self.views * count].reshape(-1, count) - 0.5
-        return ((shares * self.cosines.spans.to(canvases.device)) @ atoms + GREY).unflatten(1, shape)
+        channels, height, width = canvases.shape[1:]
+        values, count = canvases.flatten(1), len(cosines.kept)
+        if cosines.bits == 4:
+            values = unpacked(self.canvases[list(members)].flatten(1)).float() / 15
+        shares = values[:, : self.views * count].reshape(-1, count) - 0.5
+        atoms = cosine_images(cosines.kept, (channels, height, width), device=canvases.device)
+        return ((shares * cosines.spans.to(canvases.device)) @ atoms.flatten(1) + GREY).unflatten(1, atoms.shape[1:])
 
     def dataset(self, transform: Callable[[Tensor], Tensor] | None = None, *, normalise: bool = True) -> Views:
         """The views, decoded once, as a torch dataset of (image, label); see `Views`.
@@ -332,6 +352,7 @@ class DistilledSet:
         return {
             "format_version": 1 if self.cosines is None else 2,
             "decode": DECODE_RULE if self.cosines is None else COSINES_RULE,
+            **({} if self.cosines is None else {"coefficient_bits": self.cosines.bits}),
             "value_range": [0, 1],
             "stored_dtype": {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in stored.items()},
             "label_kind": kinds.get(self.labels.ndim, "class probabilities of each view"),
@@ -403,7 +424,9 @@ class DistilledSet:
                 raise DistilError(f"{path}: {name} is {header[name]!r}, expected a list. Make or copy the file again.")
             header[name] = tuple(header[name])
         labels = tensors["labels"]
-        cosines = Cosines(tensors["kept"], tensors["spans"]) if "kept" in tensors else None
+        cosines = None
+        if "kept" in tensors:
+            cosines = Cosines(tensors["kept"], tensors["spans"], header.get("coefficient_bits", 8))
         try:
             return cls(
                 canvases=tensors["canvases"],

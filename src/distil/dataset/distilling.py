@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distil.dataset.artifact import Cosines, DistilledSet
+from distil.dataset.artifact import Cosines, DistilledSet, packed
 from distil.dataset.coresets import choose, random_choice
 from distil.dataset.formation import Spectrum, cosines_of_a_view, views_on
 from distil.dataset.matching import State, advance, all_regions, initial_state, restored_state, total_steps
@@ -106,8 +106,10 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
                 f"--windows-factor {settings.windows_factor} is larger than the images' side, {min(real.size)} pixels: "
                 "use a factor of 3 or 4."
             )
+        if settings.storage == "uint4" and settings.formation != "spectrum":
+            raise DistilError("--storage uint4 is for coefficients: use --formation spectrum, or --storage uint8.")
         if settings.formation == "spectrum":
-            cosines_of_a_view((real.channels, *real.size), settings.spectral_views)
+            cosines_of_a_view((real.channels, *real.size), settings)
         elif settings.policy != "none":
             seam_windows(settings.factor, real.size, settings.windows_factor)
     check_count(real, settings)
@@ -288,10 +290,13 @@ def _spectral_result(canvases: Tensor, spectrum: Spectrum, real: ImageSet, setti
     spans = (2 * numbers.abs().amax(0)).clamp_min(1e-6)
     stored = torch.full_like(canvases.flatten(1), 0.5)
     stored[:, :used] = (numbers / spans + 0.5).clamp(0, 1).view(len(canvases), -1)
-    stored = stored.view_as(canvases)
     if settings.storage == "uint8":
         stored = (stored * 255).round().to(torch.uint8)
-    return _finished(stored, torch.empty(1, 0, 4), None, real, settings, Cosines(spectrum.kept.cpu(), spans.cpu()))
+    elif settings.storage == "uint4":
+        stored = packed((stored * 15).round().to(torch.uint8))
+    described = Cosines(spectrum.kept.cpu(), spans.cpu(), 4 if settings.storage == "uint4" else 8)
+    stored = stored.unflatten(1, (real.channels, *real.size))
+    return _finished(stored, torch.empty(1, 0, 4), None, real, settings, described)
 
 
 def _finished(

@@ -65,11 +65,20 @@ def views_of(
     return (numbers @ formation.atoms.flatten(1) + GREY).unflatten(1, tuple(formation.atoms.shape[1:]))
 
 
-def cosines_of_a_view(shape: tuple[int, int, int], views: int) -> int:
-    """Coefficients that a view of `shape` has when a canvas serves `views`. Raises: DistilError when none is left."""
-    if views > math.prod(shape):
-        raise DistilError(f"--spectral-views {views} is more than a canvas has numbers, {math.prod(shape)}: use fewer.")
-    return math.prod(shape) // views
+def numbers_on_a_canvas(shape: tuple[int, int, int], settings: MatchingSettings) -> int:
+    """One for each value of an image; two where they share a byte."""
+    return math.prod(shape) * (2 if settings.storage == "uint4" else 1)
+
+
+def cosines_of_a_view(shape: tuple[int, int, int], settings: MatchingSettings) -> int:
+    """Coefficients that each view of `shape` has, all of them at most.
+
+    Raises: DistilError when there are more views than numbers.
+    """
+    numbers, views = numbers_on_a_canvas(shape, settings), settings.spectral_views
+    if views > numbers:
+        raise DistilError(f"--spectral-views {views} is more than a canvas has numbers, {numbers}: use fewer.")
+    return min(numbers // views, math.prod(shape))
 
 
 @torch.no_grad()
@@ -80,7 +89,7 @@ def kept_cosines(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | 
     frequency, "random" draws them. The others' numbers serve further views.
     """
     shape = (real.channels, *real.size)
-    count = cosines_of_a_view(shape, settings.spectral_views)
+    count = cosines_of_a_view(shape, settings)
     generator = stream(settings.seed, "cosines")
     if settings.policy == "random":
         scores = torch.rand(math.prod(shape), generator=generator)
@@ -106,24 +115,27 @@ def kept_cosines(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | 
     return scores.cpu().argsort(descending=True, stable=True)[:count].sort().values
 
 
-def spectral_canvases(real: ImageSet, spectrum: Spectrum, ipc: int, init: str, seed: int) -> Float[Tensor, "n c h w"]:
+def spectral_canvases(
+    real: ImageSet, spectrum: Spectrum, settings: MatchingSettings
+) -> Float[Tensor, "n channels h w"]:
     """Canvases whose views are real images of the class (or, with init "noise", noise), as the spectrum shows them.
 
-    The numbers are the images' kept coefficients in the units of the atoms. Draws are addressed by class name.
+    The numbers are the images' kept coefficients in the units of the atoms. Where two numbers share a byte, canvases
+    have twice the channels of an image. Draws are addressed by class name.
     """
-    shape = (real.channels, *real.size)
-    cosines = len(spectrum.kept)
-    count = math.prod(shape) // cosines
+    shape, ipc = (real.channels, *real.size), settings.ipc
+    numbers, cosines = numbers_on_a_canvas(shape, settings), len(spectrum.kept)
+    count = numbers // cosines
     unit = math.sqrt(math.prod(shape) / cosines)
-    canvases = torch.zeros(len(real.classes) * ipc, math.prod(shape), device=real.images.device)
+    canvases = torch.zeros(len(real.classes) * ipc, numbers, device=real.images.device)
     for label, name in enumerate(real.classes):
-        generator = stream(seed, "initial", name)
-        if init == "noise":
+        generator = stream(settings.seed, "initial", name)
+        if settings.init == "noise":
             noise = torch.randn(ipc * count, *shape, generator=generator).to(canvases.device)
             mean, std = (noise.new_tensor(values).view(1, -1, 1, 1) for values in (real.mean, real.std))
             images = mean + std * noise
         else:
             images = real.sample_class(label, ipc * count, generator)
-        numbers = coefficients(images)[:, spectrum.kept] / unit
-        canvases[label * ipc : (label + 1) * ipc, : count * cosines] = numbers.view(ipc, -1)
-    return canvases.unflatten(1, shape)
+        values = coefficients(images)[:, spectrum.kept] / unit
+        canvases[label * ipc : (label + 1) * ipc, : count * cosines] = values.view(ipc, -1)
+    return canvases.unflatten(1, (-1, *real.size))

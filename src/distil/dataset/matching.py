@@ -64,7 +64,7 @@ def initial_state(real: ImageSet, settings: MatchingSettings, proxy: nn.Module |
     spectrum = None
     if settings.formation == "spectrum":
         spectrum = Spectrum.of(kept_cosines(real, settings, proxy), (real.channels, *real.size), real.images.device)
-        canvases = spectral_canvases(real, spectrum, settings.ipc, settings.init, settings.seed)
+        canvases = spectral_canvases(real, spectrum, settings)
     else:
         canvases = initial_canvases(real, settings.ipc, settings.init, settings.factor, settings.seed)
     return State(0, canvases, torch.zeros_like(canvases), spectrum=spectrum)
