@@ -44,7 +44,7 @@ HELD_OUT = 4000
 NETWORKS = 2
 
 MINED = {**SMALL_WINDOWS, "cfc_share": 0.0}
-COSINES = {"formation": "spectrum", "cfc_share": 0.0}
+COSINES = {"method": "udd", "formation": "spectrum", "cfc_share": 0.0}
 ARMS = {
     "idc": {},
     "idc-raw": {"gradient_scale": "raw", "lr_image": 0.1},

@@ -75,7 +75,7 @@ class MatchingSettings:
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate of the canvases over the run: constant, or falling to zero along half a cosine."""
     lr_space: Literal["pixel", "normalised"] = "pixel"
-    """Units of the learning rate: pixels in [0, 1], or pixels after division by the standard deviation."""
+    """Units of the learning rate: pixels in [0, 1], or (formation grid) pixels divided by the standard deviation."""
     gradient_scale: Literal["raw", "canvas"] = "raw"
     """Canvases' gradients as they are, or each divided by its root mean square: the learning rate is then the size of a
     step in pixel values, whatever the distance, the network's width and the number of views."""

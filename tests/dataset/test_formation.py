@@ -14,6 +14,7 @@ from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.errors import DistilError
 from distil.functional.spectrum import GREY, coefficients, cosine_images, lowest_frequencies
 
+from .conftest import make_images
 from .test_distilling import tiny
 
 SHAPE = (1, 8, 8)
@@ -125,15 +126,17 @@ def test_a_finished_set_shows_what_was_learned(real):
     assert 0.01 < float((fine.decoded().images - start).square().mean().sqrt()) < 0.3
 
 
-def test_two_coefficients_in_a_byte_are_as_good_as_four_bits_allow(real):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_two_coefficients_in_a_byte_are_as_good_as_four_bits_allow(channels):
+    real = make_images(channels=channels)
     settings = spectral(policy="fixed", gradient_scale="canvas", lr_image=0.02, storage="uint4", spectral_views=8)
     state = initial_state(real, settings)
-    assert state.canvases.shape == (3, 2, 8, 8)
+    assert state.canvases.shape == (3, 2 * channels, 8, 8)
     for _ in advance(state, real, settings, None):
         pass
     learned = views_of(state.canvases, state.spectrum, real.size)
     made = distil_dataset(real, settings)
-    assert made.canvases.shape == (3, 1, 8, 8)
+    assert made.canvases.shape == (3, channels, 8, 8)
     error = (made.decoded().images - learned).square().mean().sqrt()
     assert 0 < float(error) < 0.15 * float((learned - GREY).square().mean().sqrt()) + 0.01
     with pytest.raises(DistilError, match="--storage uint4 is for coefficients"):

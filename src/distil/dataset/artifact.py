@@ -316,7 +316,7 @@ class DistilledSet:
     def decoded(self) -> Batch:
         """All n*r views at `view_size`, canvas by canvas, each canvas's in the order of its regions.
 
-        In [0, 1]; those of a spectral set may leave it a little.
+        In [0, 1]; those of a spectral set may leave it.
         """
         views = self.views
         images = self.decoded_of(range(len(self.canvases)))

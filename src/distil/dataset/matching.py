@@ -120,8 +120,8 @@ def advance(
     the normalisation.
     """
     device = real.images.device
-    scale = torch.ones(1, real.channels, 1, 1, device=device)
-    if settings.lr_space == "normalised":
+    scale = torch.ones(1, 1, 1, 1, device=device)
+    if settings.lr_space == "normalised" and state.spectrum is None:
         scale = torch.tensor(real.std, device=device).view(1, -1, 1, 1).square()
     held: list[Age] = []
     while state.step < total_steps(settings):
