@@ -268,7 +268,7 @@ def check_settings(settings: Settings | DetectorSettings) -> None:
     Raises: DistilError that names the flag, its value and what is accepted.
     """
     positive = {"ipc", "factor", "width", "outer", "inner", "batch_real", "batch_views", "network_batch", "windows"}
-    positive |= {"target_updates", "refresh", "jitter_draws", "lr_image", "cfc_temperature", "jitter"}
+    positive |= {"spectral_views", "target_updates", "refresh", "jitter_draws", "lr_image", "cfc_temperature", "jitter"}
     positive |= {"epochs", "batch", "lr", "evaluate_every", "temperature", "prototypes", "prototype_every"}
     positive |= {"prototype_images", "prototype_bandwidth"}
     shares = {"network_cutmix", "windows_start", "windows_freeze", "flip", "lr_decay", "prototype_quantile"}

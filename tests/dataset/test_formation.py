@@ -83,6 +83,8 @@ def test_more_views_than_numbers_is_refused(real):
     assert cosines_of_a_view(SHAPE, spectral(spectral_views=1, storage="uint4")) == 64
     with pytest.raises(DistilError, match=r"--spectral-views 65 is more than a canvas has numbers, 64"):
         distil_dataset(real, spectral(spectral_views=65))
+    with pytest.raises(DistilError, match=r"--spectral-views is 0: it must be above 0"):
+        distil_dataset(real, spectral(spectral_views=0))
 
 
 @pytest.mark.parametrize("ipc", [1, 2])

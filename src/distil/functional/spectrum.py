@@ -17,6 +17,9 @@ from distil.functional.utilisation import jitter_divergence
 GREY = 0.5
 """The image whose coefficients are all zero is grey at this value."""
 
+AT_ONCE = 128
+"""Images that a network sees together."""
+
 
 def cosines(
     size: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -59,14 +62,17 @@ def response_to_cosines(
     prediction when coefficient q is moved by its own standard deviation.
     predict: images in [0, 1] -> logits. draws: of y for each image. generator: on the CPU.
     """
-    total = 0.0
+    with torch.no_grad():
+        p = torch.cat([predict(part).float().softmax(1).cpu() for part in images.split(AT_ONCE)])
+    total = torch.zeros_like(images[0].flatten())
     for _ in range(draws):
-        leaf = images.detach().requires_grad_()
-        log_p = predict(leaf).log_softmax(1)
-        drawn = torch.multinomial(log_p.detach().float().exp().cpu(), 1, generator=generator).to(images.device)
-        gradient = torch.autograd.grad(log_p.gather(1, drawn).sum(), leaf)[0]
-        total = total + coefficients(gradient + GREY).square().mean(0)
-    return coefficients(images).var(0) * total / draws
+        drawn = torch.multinomial(p, 1, generator=generator).to(images.device)
+        for part, labels in zip(images.split(AT_ONCE), drawn.split(AT_ONCE), strict=True):
+            leaf = part.detach().requires_grad_()
+            log_p = predict(leaf).log_softmax(1)
+            gradient = torch.autograd.grad(log_p.gather(1, labels).sum(), leaf)[0]
+            total += coefficients(gradient + GREY).square().sum(0)
+    return coefficients(images).var(0) * total / (draws * len(images))
 
 
 @torch.no_grad()
@@ -83,7 +89,7 @@ def jitter_of_cosines(
     others = torch.randperm(len(images), generator=generator).to(images.device)
     moves = values[others] - values
     scores = []
-    for part in torch.arange(values.shape[1]).split(max(1, 1024 // len(images))):
+    for part in torch.arange(values.shape[1]).split(max(1, AT_ONCE // len(images))):
         atoms = cosine_images(part, (channels, height, width), device=images.device)
         moved = images[None] + torch.einsum("nq,qchw->qnchw", moves[:, part.to(images.device)], atoms)
         after = predict(moved.flatten(0, 1))
