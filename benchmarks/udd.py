@@ -44,7 +44,7 @@ HELD_OUT = 4000
 NETWORKS = 2
 
 MINED = {**SMALL_WINDOWS, "cfc_share": 0.0}
-COSINES = {"method": "udd", "formation": "spectrum", "cfc_share": 0.0}
+COSINES = {"method": "udd", "formation": "spectrum", "spectral_views": 24, "storage": "uint8", "cfc_share": 0.0}
 ARMS = {
     "idc": {},
     "idc-raw": {"gradient_scale": "raw", "lr_image": 0.1},
@@ -151,11 +151,14 @@ def transfer(args: argparse.Namespace) -> None:
                 continue
             made = DistilledSet.load(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
             protocol = protocol_for("quick", source.key)
+            protocol = replace(protocol, epochs=args.updates, max_updates=args.updates)
+            held_out = held_out_of(source, seed)[1]
             with freed_memory_kept():
                 scores = evaluate_distilled(
-                    made, held_out_of(source, seed)[1], protocol, networks=(network,), runs=1, seed=seed
+                    made, held_out, protocol, networks=(network,), width=args.width, runs=args.runs, seed=seed
                 )
             line = {"source": Path(args.source).name, "arm": arm, "seed": seed, "network": network}
+            line |= {"updates": scores.updates, "runs": args.runs, "width": args.width}
             line["accuracy"] = round(scores.mean[network], 2)
             with open(path, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -273,6 +276,9 @@ def main() -> None:
     part.add_argument("out", type=Path)
     part.add_argument("--arms", nargs="+", default=["idc", "cosines-response"])
     part.add_argument("--networks", nargs="+", default=["vgg11", "vit"])
+    part.add_argument("--updates", type=int, default=600, help="of each network; protocol quick has 600")
+    part.add_argument("--width", type=int, help="of each network; none for its own")
+    part.add_argument("--runs", type=int, default=1)
     part.add_argument("--seeds", nargs="+", type=int, default=[0])
     part.add_argument("--threads", type=int, default=torch.get_num_threads())
     part = parts.add_parser("cosines")

@@ -119,14 +119,14 @@ def test_udd_is_idc_with_regions_and_contrast():
     differing = {name for name in idc if windows[name] != idc[name]}
     assert differing <= {"method", *REGION_FIELDS}
     differing = {name for name in idc if udd[name] != idc[name]}
-    steps = {"gradient_scale", "lr_image", "lr_schedule"}
+    steps = {"gradient_scale", "lr_image", "lr_schedule", "storage"}
     assert differing == {"method", "formation", "spectral_views", "policy", "cfc_share", *steps} & differing
     assert (udd["formation"], udd["gradient_scale"]) == ("spectrum", "canvas")
     assert (udd["policy"], published("udd-jitter")["policy"]) == ("response", "jitter")
     assert all("reconstruction" in METHODS[name].description for name in METHODS if name.startswith("udd"))
 
 
-@pytest.mark.parametrize(("key", "views"), [("cifar100", 24), ("custom", 24), ("mnist", 8), ("digits", 8)])
+@pytest.mark.parametrize(("key", "views"), [("cifar100", 32), ("custom", 32), ("mnist", 8), ("digits", 8)])
 def test_udd_makes_more_views_of_colour_images(key, views):
     assert preset("udd", key, 1).spectral_views == views
 
