@@ -129,6 +129,7 @@ def test_udd_is_idc_with_regions_and_contrast():
 @pytest.mark.parametrize(("key", "views"), [("cifar100", 32), ("custom", 32), ("mnist", 8), ("digits", 8)])
 def test_udd_makes_more_views_of_colour_images(key, views):
     assert preset("udd", key, 1).spectral_views == views
+    assert preset("udd", key, 10).spectral_views == min(views, 16)
 
 
 def test_unknown_methods_and_impossible_counts_are_refused():

@@ -22,8 +22,8 @@ UPRIGHT = ("mnist", "svhn", "digits")
 """Digits: a mirrored one is another sign, so nothing is flipped."""
 
 GREY = ("mnist", "fashionmnist", "digits")
-"""Smaller canvases without colour: UDD makes 8 views of each instead of 32; udd-windows mines one window of a cell's
-size, since objects fill their cells (docs/methods/udd.md)."""
+"""Smaller canvases without colour: UDD makes 8 views of each instead of 32 or 16; udd-windows mines one window of a
+cell's size, since objects fill their cells (docs/methods/udd.md)."""
 
 SCALED: dict[str, Any] = {"gradient_scale": "canvas", "lr_image": 0.018, "lr_schedule": "cosine"}
 """Steps in units of pixels (docs/speed.md)."""
@@ -207,7 +207,7 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
             _idc(key, ipc),
             method=name,
             formation="spectrum",
-            spectral_views=8 if key in GREY else 32,
+            spectral_views=8 if key in GREY else 32 if ipc < 10 else 16,
             storage="uint4",
             policy=policy,  # pyright: ignore[reportArgumentType]
             proxy_steps=300 if key == "digits" else 1000,
