@@ -30,8 +30,8 @@ from torch import nn
 
 from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.distilling import _proxy, _result
-from distil.dataset.formation import kept_cosines
 from distil.dataset.matching import advance, all_ages, initial_state
+from distil.dataset.policies import kept_cosines
 from distil.functional.augment import normalise
 from distil.functional.utilisation import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept

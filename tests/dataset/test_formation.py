@@ -6,13 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
-from distil.dataset.formation import Spectrum, cosines_of_a_view, kept_cosines, spectral_canvases, views_of, views_on
+from distil.dataset.formation import Spectrum, cosines_of_a_view, spectral_canvases, views_of, views_on
 from distil.dataset.matching import advance, initial_state
 from distil.dataset.networks import fresh_learner, trained_proxy
+from distil.dataset.policies import kept_cosines
 from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.errors import DistilError
-from distil.functional.spectrum import GREY, coefficients, cosine_images, lowest_frequencies
+from distil.functional.spectrum import GREY, coefficients, from_kept_coefficients, lowest_frequencies
+from distil.runs import RESULT
 
 from .conftest import make_images
 from .test_distilling import tiny
@@ -25,7 +28,7 @@ def spectral(**changes):
 
 
 def test_numbers_move_their_own_view_by_as_much_as_they_change():
-    spectrum = Spectrum.of(torch.tensor([0, 3, 9]), SHAPE, "cpu")
+    spectrum = Spectrum(torch.tensor([0, 3, 9]), SHAPE)
     canvases = torch.zeros(2, *SHAPE)
     assert views_on(canvases, spectrum) == 21
     moved = canvases.clone().flatten(1)
@@ -38,14 +41,13 @@ def test_numbers_move_their_own_view_by_as_much_as_they_change():
 
 def test_canvases_begin_as_real_images_of_their_class_seen_through_the_cosines(real):
     kept = torch.arange(16)
-    spectrum = Spectrum.of(kept, SHAPE, "cpu")
+    spectrum = Spectrum(kept, SHAPE)
     canvases = spectral_canvases(real, spectrum, spectral(ipc=2))
     assert canvases.shape == (6, *SHAPE)
     views = views_of(canvases, spectrum, real.size).view(3, 8, *SHAPE)
-    atoms = cosine_images(kept, SHAPE)
     for label in range(3):
         mine = real.images[real.by_class[label]].float() / 255
-        seen = torch.einsum("nk,kchw->nchw", coefficients(mine)[:, kept], atoms) + GREY
+        seen = from_kept_coefficients(coefficients(mine)[:, kept], kept, SHAPE)
         gaps = (views[label][:, None] - seen[None]).abs().amax((2, 3, 4)).amin(1)
         assert float(gaps.max()) < 1e-5
 
@@ -77,6 +79,16 @@ def test_the_proxys_blind_spots_are_not_kept(real):
         assert {40, 41, 42} <= set(kept.tolist())
 
 
+@pytest.mark.parametrize("policy", ["response", "jitter"])
+def test_a_proxy_that_went_wrong_is_refused(real, policy):
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :3] * float("nan")
+
+    with pytest.raises(DistilError, match=r"predictions are not finite.*use --policy fixed"):
+        kept_cosines(real, spectral(policy=policy), Broken())
+
+
 def test_more_views_than_numbers_is_refused(real):
     assert cosines_of_a_view(SHAPE, spectral(spectral_views=64)) == 1
     assert cosines_of_a_view(SHAPE, spectral(spectral_views=64, storage="uint4")) == 2
@@ -98,7 +110,8 @@ def test_the_gradient_is_that_of_the_pixels_along_the_cosines(real, ipc):
     views = views_of(state.canvases, state.spectrum, real.size)
     plain = replace(settings, formation="grid", factor=1, ipc=4 * ipc)
     pixels, expected_losses = matching_gradient(views, None, age, real, plain)
-    expected = (pixels.flatten(1) @ state.spectrum.atoms.flatten(1).T).reshape(state.canvases.shape)
+    along = coefficients(pixels + GREY)[:, state.spectrum.kept]
+    expected = (state.spectrum.unit * along).reshape(state.canvases.shape)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(losses["loss"], expected_losses["loss"])
 
@@ -126,6 +139,16 @@ def test_a_finished_set_shows_what_was_learned(real):
     assert (halves.views, halves.canvases.shape, len(halves.cosines.kept)) == (4, coarse.canvases.shape, 32)
     start = views_of(initial_state(real, settings).canvases, initial_state(real, settings).spectrum, real.size)
     assert 0.01 < float((fine.decoded().images - start).square().mean().sqrt()) < 0.3
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 9), (3, 9), (1, 8)])
+@pytest.mark.parametrize("storage", ["uint4", "uint8", "float32"])
+def test_canvases_of_an_odd_number_of_values_are_finished(channels, side, storage, tmp_path):
+    real = make_images(channels=channels, side=side)
+    made = distil_dataset(real, spectral(policy="fixed", storage=storage, spectral_views=5), folder=tmp_path)
+    numbers = channels * side * side * (2 if storage == "uint4" else 1)
+    assert (made.views, len(made.cosines.kept)) == (numbers // (numbers // 5), min(numbers // 5, numbers))
+    assert torch.equal(DistilledSet.load(tmp_path / RESULT).decoded().images, made.decoded().images)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -45,6 +45,12 @@ CHECKED = {
     ),
     "mean_embedding_distance": (distances.mean_embedding_distance, (draws(3, 4), draws(2, 4, seed=1))),
     "coefficients": (spectrum.coefficients, (draws(2, 3, 4, 5),)),
+    "from_coefficients": (lambda a: spectrum.from_coefficients(a, (3, 2, 2)), (draws(2, 12),)),
+    "from_kept_coefficients": (
+        lambda a: spectrum.from_kept_coefficients(a, torch.tensor([7, 0, 3]), (3, 2, 2)),
+        (draws(2, 3),),
+    ),
+    "shared_among_views": (lambda a: spectrum.shared_among_views(a, 2), (draws(2, 5),)),
     "normalise": (lambda x: augment.normalise(x, (0.4, 0.5), (0.2, 0.3)), (draws(1, 2, 3, 3),)),
     "augment": (
         lambda x: augment.augment(x, "color_crop_cutout_flip_scale_rotate", stream(0), shared=True, one=False),
@@ -79,7 +85,6 @@ NOT_DIFFERENTIABLE = {
     "select_prototypes",
     "reliability",
     "cosines",
-    "cosine_images",
     "jitter_of_cosines",
     "lowest_frequencies",
     "response_to_cosines",

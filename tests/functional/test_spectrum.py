@@ -2,16 +2,18 @@
 
 import pytest
 import torch
-from scipy.fft import dctn
+from scipy.fft import dctn, idctn
 
 from distil.functional.spectrum import (
     GREY,
     coefficients,
-    cosine_images,
     cosines,
+    from_coefficients,
+    from_kept_coefficients,
     jitter_of_cosines,
     lowest_frequencies,
     response_to_cosines,
+    shared_among_views,
 )
 from distil.functional.utilisation import jitter_divergence
 
@@ -52,10 +54,19 @@ def test_colour_rows_are_brightness_and_two_differences():
 
 def test_images_are_the_sums_of_their_cosines():
     x = images()
-    atoms = cosine_images(torch.arange(72), SHAPE)
-    torch.testing.assert_close(torch.einsum("nk,kchw->nchw", coefficients(x), atoms) + GREY, x, rtol=0, atol=1e-5)
-    some = torch.tensor([5, 71, 0])
-    assert torch.equal(cosine_images(some, SHAPE), atoms[some])
+    torch.testing.assert_close(from_coefficients(coefficients(x), SHAPE), x, rtol=0, atol=1e-5)
+    kept = torch.tensor([5, 71, 0])
+    values = coefficients(x)
+    only = torch.zeros_like(values)
+    only[:, kept] = values[:, kept]
+    found = from_kept_coefficients(values[:, kept], kept, SHAPE)
+    expected = idctn(only.unflatten(1, SHAPE).numpy(), type=2, norm="ortho", axes=(1, 2, 3)) + GREY
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-5)
+
+
+def test_views_take_their_numbers_one_after_another_and_leave_a_rest():
+    numbers = torch.arange(14.0).view(2, 7)
+    assert shared_among_views(numbers, 3).tolist() == [[0, 1, 2], [3, 4, 5], [7, 8, 9], [10, 11, 12]]
 
 
 def test_response_is_variance_times_fisher_information():
@@ -76,7 +87,7 @@ def test_jitter_is_the_divergence_after_swapping_one_coefficient():
     order = torch.randperm(6, generator=torch.Generator().manual_seed(3))
     values = coefficients(x)
     values[:, position] = values[order, position]
-    swapped = torch.einsum("nk,kchw->nchw", values, cosine_images(torch.arange(72), SHAPE)) + GREY
+    swapped = from_coefficients(values, SHAPE)
     expected = jitter_divergence(predict(x), predict(swapped)).mean()
     torch.testing.assert_close(found[position], expected, rtol=1e-4, atol=1e-7)
     assert float(found[torch.arange(72) != position].abs().max()) < 1e-5 * float(expected)

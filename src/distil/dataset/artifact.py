@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from distil.errors import DistilError
 from distil.functional.regions import crop_resize
-from distil.functional.spectrum import GREY, cosine_images
+from distil.functional.spectrum import from_kept_coefficients, shared_among_views
 from distil.runs import write_atomic
 from distil.types import Batch
 
@@ -209,8 +209,8 @@ class DistilledSet:
     def _check_cosines(self, cosines: Cosines) -> None:
         positions, size = self.canvases[0].numel(), tuple(self.canvases.shape[2:])
         _require(
-            cosines.bits == 8 or (cosines.bits == 4 and self.canvases.dtype == torch.uint8 and positions % 2 == 0),
-            f"coefficients have {cosines.bits!r} bits: expected 8, or 4 in uint8 canvases of an even number of bytes.",
+            cosines.bits == 8 or (cosines.bits == 4 and self.canvases.dtype == torch.uint8),
+            f"coefficients have {cosines.bits!r} bits: expected 8, or 4 in uint8 canvases.",
         )
         kept, spans = cosines.kept.detach().long().cpu(), cosines.spans.detach().float().cpu()
         _require(
@@ -329,12 +329,12 @@ class DistilledSet:
         if cosines is None:
             return crop_resize(canvases, self.regions.expand(len(self.canvases), -1, -1)[list(members)], self.view_size)
         channels, height, width = canvases.shape[1:]
-        values, count = canvases.flatten(1), len(cosines.kept)
+        values = canvases.flatten(1)
         if cosines.bits == 4:
             values = unpacked(self.canvases[list(members)].flatten(1)).float() / 15
-        shares = values[:, : self.views * count].reshape(-1, count) - 0.5
-        atoms = cosine_images(cosines.kept, (channels, height, width), device=canvases.device)
-        return ((shares * cosines.spans.to(canvases.device)) @ atoms.flatten(1) + GREY).unflatten(1, atoms.shape[1:])
+        shares = shared_among_views(values, len(cosines.kept))
+        values = (shares - 0.5) * cosines.spans.to(canvases.device)
+        return from_kept_coefficients(values, cosines.kept, (channels, height, width))
 
     def dataset(self, transform: Callable[[Tensor], Tensor] | None = None, *, normalise: bool = True) -> Views:
         """The views, decoded once, as a torch dataset of (image, label); see `Views`.

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from distil.dataset.artifact import Cosines, DistilledSet, packed
 from distil.dataset.coresets import choose, random_choice
-from distil.dataset.formation import Spectrum, cosines_of_a_view, views_on
+from distil.dataset.formation import Spectrum, cosines_of_a_view
 from distil.dataset.matching import State, advance, all_regions, initial_state, restored_state, total_steps
 from distil.dataset.networks import embed_all, trained_proxy
 from distil.dataset.policies import response_utilisation, seam_windows
 from distil.errors import DistilError
 from distil.functional.augment import operations_of
 from distil.functional.regions import whole_region
+from distil.functional.spectrum import shared_among_views
 from distil.functional.utilisation import utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.models import check_network
@@ -284,12 +285,11 @@ def _result(
 
 def _spectral_result(canvases: Tensor, spectrum: Spectrum, real: ImageSet, settings: MatchingSettings) -> DistilledSet:
     """Every coefficient is stored between 0 and 1, as a share of its own span over the views of all canvases."""
-    cosines, used = len(spectrum.kept), views_on(canvases, spectrum) * len(spectrum.kept)
-    unit = spectrum.atoms.square().sum((1, 2, 3)).sqrt().mean()
-    numbers = canvases.flatten(1)[:, :used].reshape(-1, cosines) * unit
+    numbers = spectrum.unit * shared_among_views(canvases.flatten(1), len(spectrum.kept))
     spans = (2 * numbers.abs().amax(0)).clamp_min(1e-6)
+    shares = (numbers / spans + 0.5).clamp(0, 1).view(len(canvases), -1)
     stored = torch.full_like(canvases.flatten(1), 0.5)
-    stored[:, :used] = (numbers / spans + 0.5).clamp(0, 1).view(len(canvases), -1)
+    stored[:, : shares.shape[1]] = shares
     if settings.storage == "uint8":
         stored = (stored * 255).round().to(torch.uint8)
     elif settings.storage == "uint4":

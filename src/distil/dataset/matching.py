@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distil.dataset.formation import Spectrum, kept_cosines, spectral_canvases, views_of
+from distil.dataset.formation import Spectrum, spectral_canvases, views_of
 from distil.dataset.initial import initial_canvases, paste_real
 from distil.dataset.networks import (
     Learner,
@@ -22,7 +22,7 @@ from distil.dataset.networks import (
     train_on_views,
     training_of,
 )
-from distil.dataset.policies import Mined, mine
+from distil.dataset.policies import Mined, kept_cosines, mine
 from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.functional.regions import grid_regions
 from distil.rng import stream
@@ -63,7 +63,7 @@ def initial_state(real: ImageSet, settings: MatchingSettings, proxy: nn.Module |
     """The state before the first step. proxy: network trained on real images, for the policies that need one."""
     spectrum = None
     if settings.formation == "spectrum":
-        spectrum = Spectrum.of(kept_cosines(real, settings, proxy), (real.channels, *real.size), real.images.device)
+        spectrum = Spectrum(kept_cosines(real, settings, proxy).to(real.images.device), (real.channels, *real.size))
         canvases = spectral_canvases(real, spectrum, settings)
     else:
         canvases = initial_canvases(real, settings.ipc, settings.init, settings.factor, settings.seed)
@@ -77,7 +77,7 @@ def restored_state(
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     state = State(step, tensors["canvases"], tensors["momentum"])
     if "cosines" in tensors:
-        state.spectrum = Spectrum.of(tensors["cosines"], (real.channels, *real.size), device)
+        state.spectrum = Spectrum(tensors["cosines"], (real.channels, *real.size))
     if "windows" in tensors:
         state.mined = Mined(tensors["windows"], tensors["utilisation"])
     if "weight.0" in tensors:

@@ -1,15 +1,17 @@
-"""Region policies: which windows of a canvas join the grid's cells as further views.
+"""Policies: which windows of a canvas join the grid's cells as further views, and which cosines views are made of.
 
 Source: UDD names the response-based and the data-jittering-based policy; the rest is our reconstruction.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from distil.dataset.formation import cosines_of_a_view
 from distil.errors import DistilError
 from distil.functional.augment import normalise
 from distil.functional.regions import (
@@ -19,8 +21,17 @@ from distil.functional.regions import (
     lowest_apart,
     window_means,
 )
+from distil.functional.spectrum import jitter_of_cosines, lowest_frequencies, response_to_cosines
 from distil.functional.utilisation import jitter_divergence, response_map, spread_scores
+from distil.rng import stream
+from distil.settings import MatchingSettings
+from distil.sources.images import ImageSet
 from distil.types import Regions
+
+SCORED = 1000
+"""Real images, of all classes together, on which a network's use of the cosines is measured."""
+JITTERED = 32
+"""The same for jitter, which needs a prediction for each of them and each cosine."""
 
 Policy = Literal["none", "fixed", "random", "response", "jitter"]
 
@@ -159,3 +170,43 @@ def jitter_scores(
             total += jitter_divergence(before, after).view(len(canvases), -1).mean(1)
         columns.append(total / (draws * (y2 - y1) * (x2 - x1)))
     return torch.stack(columns, dim=1)
+
+
+@torch.no_grad()
+def kept_cosines(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None) -> Int[Tensor, " k"]:
+    """Which coefficients views have, in rising order.
+
+    "response" and "jitter" keep those that the proxy uses most on real images, "fixed" and "none" those of lowest
+    frequency, "random" draws them. The others' numbers serve further views.
+    Raises: DistilError when the proxy's predictions are not finite, or there are more views than numbers.
+    """
+    shape = (real.channels, *real.size)
+    count = cosines_of_a_view(shape, settings)
+    generator = stream(settings.seed, "cosines")
+    if settings.policy == "random":
+        scores = torch.rand(math.prod(shape), generator=generator)
+    elif settings.policy in ("none", "fixed"):
+        scores = lowest_frequencies(shape)
+    elif proxy is None:
+        raise ValueError(f"the {settings.policy} policy needs a proxy network")
+    else:
+        wanted = SCORED if settings.policy == "response" else JITTERED
+        each = max(1, wanted // len(real.classes))
+        images = torch.cat([real.sample_class(c, min(each, n), generator) for c, n in enumerate(real.counts)])
+        if settings.policy == "jitter":
+            images = images[torch.randperm(len(images), generator=generator)[:JITTERED].to(images.device)]
+
+        def predict(x: Tensor) -> Tensor:
+            return proxy(normalise(x, real.mean, real.std))
+
+        if not bool(predict(images[:JITTERED]).isfinite().all()):
+            raise DistilError(
+                "the proxy network's predictions are not finite numbers: its training on the real images went wrong. "
+                "Look for damaged or constant images, or use --policy fixed, which needs no proxy."
+            )
+        if settings.policy == "response":
+            with torch.enable_grad():
+                scores = response_to_cosines(predict, images, generator)
+        else:
+            scores = jitter_of_cosines(predict, images, generator)
+    return scores.cpu().argsort(descending=True, stable=True)[:count].sort().values

@@ -42,15 +42,24 @@ def coefficients(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c*h*w"]:
     return torch.einsum("ab,nbhw->nahw", colour, row @ (images - GREY) @ column.T).flatten(1)
 
 
-def cosine_images(
-    kept: Int[Tensor, " k"], shape: tuple[int, int, int], *, device: torch.device | str = "cpu"
-) -> Float[Tensor, "k c h w"]:
-    """The images of length 1 that the coefficients `kept` (positions in c*h*w) multiply."""
-    _, height, width = shape
-    colour, row, column = (cosines(size, device=device) for size in shape)
-    kept = kept.to(device).long()
-    plane, rest = kept // (height * width), kept % (height * width)
-    return torch.einsum("kc,kh,kw->kchw", colour[plane], row[rest // width], column[rest % width])
+def from_coefficients(values: Float[Tensor, "n m"], shape: tuple[int, int, int]) -> Float[Tensor, "n c h w"]:
+    """The images of `shape` (c, h, w) whose coefficients these are: the inverse of `coefficients`."""
+    colour, row, column = (cosines(size, device=values.device, dtype=values.dtype) for size in shape)
+    return torch.einsum("ab,nahw->nbhw", colour, row.T @ values.unflatten(1, shape) @ column) + GREY
+
+
+def from_kept_coefficients(
+    values: Float[Tensor, "n k"], kept: Int[Tensor, " k"], shape: tuple[int, int, int]
+) -> Float[Tensor, "n c h w"]:
+    """The same of the coefficients at the positions `kept` in c*h*w alone; all others are zero."""
+    zeros = values.new_zeros(len(values), math.prod(shape))
+    return from_coefficients(zeros.index_copy(1, kept.to(values.device).long(), values), shape)
+
+
+def shared_among_views(numbers: Float[Tensor, "n m"], count: int) -> Float[Tensor, "views {count}"]:
+    """`count` numbers for each view, canvas by canvas: a canvas's first, then the next, as long as so many are left."""
+    used = numbers.shape[1] // count * count
+    return numbers[:, :used].reshape(-1, count)
 
 
 def response_to_cosines(
@@ -81,18 +90,18 @@ def jitter_of_cosines(
 ) -> Float[Tensor, "c*h*w"]:
     """How much a jitter of each coefficient changes a network's predictions.
 
-    u_q = E KL(p(.|x) || p(.|x')), x' being x with coefficient q of another of the images.
+    u_q = E KL(p(.|x) || p(.|x')), x' being x with coefficient q of an image drawn from them.
     predict: images in [0, 1] -> logits. generator: on the CPU.
     """
     _, channels, height, width = images.shape
     values, before = coefficients(images), predict(images)
-    others = torch.randperm(len(images), generator=generator).to(images.device)
-    moves = values[others] - values
+    others = values[torch.randperm(len(images), generator=generator).to(images.device)]
     scores = []
     for part in torch.arange(values.shape[1]).split(max(1, AT_ONCE // len(images))):
-        atoms = cosine_images(part, (channels, height, width), device=images.device)
-        moved = images[None] + torch.einsum("nq,qchw->qnchw", moves[:, part.to(images.device)], atoms)
-        after = predict(moved.flatten(0, 1))
+        moved = values.repeat(len(part), 1, 1)
+        for place, position in enumerate(part.tolist()):
+            moved[place, :, position] = others[:, position]
+        after = predict(from_coefficients(moved.flatten(0, 1), (channels, height, width)))
         scores.append(jitter_divergence(before.repeat(len(part), 1), after).view(len(part), -1).mean(1))
     return torch.cat(scores)
 
