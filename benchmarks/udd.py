@@ -73,7 +73,7 @@ def settings_of(arm: str, key: str, args: argparse.Namespace, seed: int) -> Matc
     fast = preset("idc", key, args.ipc, "fast")
     assert isinstance(fast, MatchingSettings)
     base = replace(fast, width=args.width, outer=args.outer, seed=seed)
-    return replace(base, **ARMS[name], **{field: value_of(text) for field, text in changes.items()})
+    return replace(base, **(ARMS[name] | {field: value_of(text) for field, text in changes.items()}))
 
 
 def run(args: argparse.Namespace) -> None:
