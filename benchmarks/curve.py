@@ -6,10 +6,10 @@
     python benchmarks/curve.py picture FOLDER/curve.jsonl ... --to docs/images/curve.png
 
 `run` saves the canvases at minutes that grow by 1.6, until --minutes or, with outer among --set, to the end of its
-schedule; saving does not count as time. Reference: benchmarks/reference.py. Ours: the product's loop from the
-method's preset, with what --set changes, freed memory kept. A tenth of the training images is held out, as always;
-`judge` tests every saved set on the test images, or with --held-out on those, selects nothing, and adds its lines to
-FOLDER/curve.jsonl (copy it to benchmarks/results to keep it).
+schedule; saving does not count as time, a proxy network's training does. Reference: benchmarks/reference.py. Ours: the
+product's loop from the method's preset, with what --set changes, freed memory kept. A tenth of the training images is
+held out, as always; `judge` tests every saved set on the test images, or with --held-out on those, selects nothing, and
+adds its lines to FOLDER/curve.jsonl (copy it to benchmarks/results to keep it).
 """
 
 import argparse
@@ -24,7 +24,7 @@ from statistics import fmean, stdev
 import torch
 
 from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
-from distil.dataset.distilling import _result
+from distil.dataset.distilling import _proxy, _result
 from distil.dataset.matching import State, advance, initial_state, total_steps
 from distil.memory import freed_memory_kept
 from held_out import value_of
@@ -46,27 +46,30 @@ def run(args: argparse.Namespace) -> None:
     head = {"arm": args.arm, "source": Path(args.source).name, "seed": args.seed, "threads": torch.get_num_threads()}
     (args.folder / "run.json").write_text(json.dumps(head | {"settings": asdict(settings)}, indent=1))
     due, spent, step = args.first, 0.0, 0
-    if args.arm == "reference":
-        memory = nullcontext()
-        loop = (canvases for canvases in reference_loop(kept, settings))
-    else:
-        memory = freed_memory_kept()
-        loop = (state.canvases for state in advance(initial_state(kept, settings), kept, settings, None))
-    with memory:
+    with nullcontext() if args.arm == "reference" else freed_memory_kept():
+        began = time.perf_counter()
+        spectrum = None
+        if args.arm == "reference":
+            loop = (canvases for canvases in reference_loop(kept, settings))
+        else:
+            proxy = _proxy(kept, settings, "cpu", None, False)
+            state = initial_state(kept, settings, proxy)
+            spectrum = state.spectrum
+            loop = (state.canvases for state in advance(state, kept, settings, proxy))
         while True:
-            began = time.perf_counter()
             canvases = next(loop)
             spent += time.perf_counter() - began
             step += 1
             last = spent >= 60 * args.minutes or step == total_steps(settings)
             if spent >= 60 * due or last:
-                state = State(step, canvases.clone(), torch.zeros_like(canvases))
-                _result(state, kept, source.train, settings, None).save(args.folder / f"{step:07d}.safetensors")
+                saved = State(step, canvases.clone(), torch.zeros_like(canvases), spectrum=spectrum)
+                _result(saved, kept, source.train, settings, None).save(args.folder / f"{step:07d}.safetensors")
                 with open(args.folder / "times.jsonl", "a") as file:
                     file.write(json.dumps({"step": step, "minutes": round(spent / 60, 3)}) + "\n")
                 due = max(due * 1.6, spent / 60 * 1.05)
             if last:
                 return
+            began = time.perf_counter()
 
 
 def judge(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@
     python benchmarks/udd.py transfer CIFAR10.npz OUT --arms idc cosines-response --networks vgg11 vit
     python benchmarks/udd.py mue udd-lab-cifar10 udd-lab-svhn --to docs/images/udd-mue.png
     python benchmarks/udd.py cosines CIFAR10.npz --threads 1
+    python benchmarks/udd.py overhead CIFAR10.npz --threads 1
     python benchmarks/udd.py keep OUT udd-lab-cifar10
 
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
@@ -13,17 +14,18 @@ held-out training images (a tenth, 4,000 at most) with protocol quick, two netwo
 mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an
 interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed,
 `transfer` judges the saved sets with other networks, and `keep` copies all of it to benchmarks/results. `cosines` tells
-how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `mue` draws mUE against accuracy of kept
-results and prints their correlation.
+how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `overhead` what a step costs beside IDC's with
+as many views (udd-overhead.jsonl), `mue` draws mUE against accuracy of kept results and prints their correlation.
 """
 
 import argparse
 import json
 import shutil
+import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from statistics import correlation, fmean, stdev
+from statistics import correlation, fmean, median, stdev
 
 import torch
 from torch import nn
@@ -189,6 +191,44 @@ def cosines(args: argparse.Namespace) -> None:
     print(json.dumps(line))
 
 
+def overhead(args: argparse.Namespace) -> None:
+    """One line of udd-overhead.jsonl: processor seconds of steps of both forms with as many views, taken in turns, and
+    of what comes before the first step of UDD."""
+    torch.set_num_threads(args.threads)
+    source = open_source(args.source)
+    kept = held_out_of(source, args.seed)[0]
+    chosen = {
+        "idc": settings_of(f"idc-{args.factor}", source.key, args, args.seed),
+        "udd": settings_of(f"cosines-response/spectral_views={args.factor**2}", source.key, args, args.seed),
+    }
+    with freed_memory_kept():
+        began = time.process_time()
+        proxy = _proxy(kept, chosen["udd"], "cpu", None, False)
+        trained = time.process_time()
+        kept_cosines(kept, chosen["udd"], proxy)
+        told = time.process_time()
+        ages = all_ages(kept, chosen["idc"], 0)
+        networks = time.process_time() - told
+        loops = {
+            name: advance(initial_state(kept, settings, proxy), kept, settings, proxy, lambda _: ages)
+            for name, settings in chosen.items()
+        }
+        spent: dict[str, list[float]] = {name: [] for name in loops}
+        for _ in range(args.steps):
+            for name, loop in loops.items():
+                start = time.process_time()
+                next(loop)
+                spent[name].append(time.process_time() - start)
+    ratios = [own / base for own, base in zip(spent["udd"], spent["idc"], strict=True)]
+    line = {"source": Path(args.source).name, "width": args.width, "views": args.factor**2, "steps": args.steps}
+    line |= {name: round(median(values), 4) for name, values in spent.items()}
+    line |= {"ratio": round(median(ratios), 3), "networks of 100 steps": round(networks, 1)}
+    line |= {"proxy": round(trained - began, 1), "choice": round(told - trained, 1)}
+    with open(RESULTS / "udd-overhead.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
 def mue(args: argparse.Namespace) -> None:
     """mUE against accuracy, a colour a data set, and Pearson's correlation within each and over all."""
     from matplotlib.figure import Figure
@@ -287,6 +327,16 @@ def main() -> None:
     part.add_argument("--ipc", type=int, default=1)
     part.add_argument("--width", type=int, default=32)
     part.add_argument("--outer", type=int, default=5)
+    part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--threads", type=int, default=torch.get_num_threads())
+    part = parts.add_parser("overhead")
+    part.set_defaults(action=overhead)
+    part.add_argument("source")
+    part.add_argument("--ipc", type=int, default=1)
+    part.add_argument("--width", type=int, default=32)
+    part.add_argument("--outer", type=int, default=5)
+    part.add_argument("--factor", type=int, default=4, choices=[3, 4, 5])
+    part.add_argument("--steps", type=int, default=40)
     part.add_argument("--seed", type=int, default=0)
     part.add_argument("--threads", type=int, default=torch.get_num_threads())
     part = parts.add_parser("mue")
