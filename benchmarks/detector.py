@@ -4,6 +4,7 @@
     python benchmarks/detector.py compare coco:FOLDER retinanet OUT --arms gkd pkd gkd,pkd --seeds 0 1 2
     python benchmarks/detector.py cost coco:FOLDER retinanet OUT --threads 1
     python benchmarks/detector.py tags scenes:480 retinanet OUT NAME
+    python benchmarks/detector.py angles scenes:480 OUT
     python benchmarks/detector.py keep OUT NAME
 
 `teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and
@@ -11,8 +12,9 @@ with each of --arms; what is done is not done again, so several may share OUT wi
 with all seeds writes the table. `cost` adds to benchmarks/results/detector-cost.jsonl the processor seconds of a step
 and of a choice of prototypes, in one run, and the losses of a first step. `keep` copies the table and the students' AP
 on validation images to benchmarks/results/detector-NAME.*. `tags` judges the students of a comparison on scenes by
-kind of hard object, in benchmarks/results/detector-NAME-tags.md. Arms are knowledge as
---knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
+kind of hard object, in benchmarks/results/detector-NAME-tags.md. `angles` adds to detector-angles.jsonl what cosines
+between objects and prototypes tell of the class, on every level, of OUT's finished student gkd, seed 0. Arms are
+knowledge as --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
 """
 
 import argparse
@@ -31,10 +33,17 @@ from distil.detector.adapters import common_levels, freeze
 from distil.detector.gathering import Gathering
 from distil.detector.loop import predict
 from distil.detector.preparing import make_augmentation, make_knowledge, make_student, prototype_settings
-from distil.detector.prototypes import _pool_candidates, choose_candidates, prototypes_among
+from distil.detector.prototypes import (
+    PrototypeSet,
+    PrototypeSettings,
+    _pool_candidates,
+    choose_candidates,
+    prototypes_among,
+)
 from distil.detector.step import Step, Work
 from distil.detector_presets import FROM_NOTHING, detector_preset, student_preset
 from distil.evaluate.precision import precision_by_tag
+from distil.functional.prototypes import projection
 from distil.memory import freed_memory_kept
 from distil.report.progress import show_progress
 from distil.runs import load_tensors
@@ -225,6 +234,45 @@ def tags(args: argparse.Namespace) -> None:
     print("\n".join(lines))
 
 
+def angles(args: argparse.Namespace) -> None:
+    """Cosines of test objects to prototypes of their own and of other classes, about zero and about their mean."""
+    data = open_detection(args.source)
+    test = data.test or data.val
+    folder = args.out / "students" / "gkd" / "seed-0"
+    model, architecture, _ = load_detector(folder / "best.safetensors")
+    student = adapt(model)
+    teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
+    prototypes = PrototypeSet.load(sorted(folder.glob("prototypes-*.safetensors"))[-1])
+    objects = choose_candidates(test, PrototypeSettings(minimum_side=0.0), 0)
+    pairs = common_levels(student.strides, teacher.strides)
+    pooled = _pool_candidates(student, teacher, test, objects, pairs, 8)
+    for level, stride in enumerate(prototypes.strides):
+        some = prototypes.of(level)
+        same = objects.labels[:, None] == some.labels
+        line: dict = {
+            "source": Path(args.source).name,
+            "detector": architecture.detector,
+            "stride": stride,
+            "objects": len(objects.labels),
+        }
+        for who, features, basis in (("student", pooled[0], some.student), ("teacher", pooled[1], some.teacher)):
+            features = features[level]
+            mean = features.mean(0)
+            raw = projection(features, basis, "cosine")
+            centred = projection(features - mean, basis - mean, "cosine")
+            line[who] = {
+                "share of the mean": float(mean.square().sum() / features.square().sum(1).mean()),
+                "own class": float(raw[same].mean()),
+                "other classes": float(raw[~same].mean()),
+                "own class, about the mean": float(centred[same].mean()),
+                "other classes, about the mean": float(centred[~same].mean()),
+            }
+            line[who] = {name: round(value, 3) for name, value in line[who].items()}
+        print(json.dumps(line))
+        with open(RESULTS / "detector-angles.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
 def mean_error(values: list[float], sign: str = "") -> str:
     error = f" ± {stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else ""
     return f"{fmean(values):{sign}.1f}{error}"
@@ -260,6 +308,10 @@ def main() -> None:
     part.add_argument("kind")
     part.add_argument("out", type=Path)
     part.add_argument("name")
+    part = parts.add_parser("angles")
+    part.set_defaults(action=angles)
+    part.add_argument("source")
+    part.add_argument("out", type=Path)
     part = parts.add_parser("keep")
     part.set_defaults(action=keep)
     part.add_argument("out", type=Path)
