@@ -6,6 +6,7 @@
     python benchmarks/udd.py mue udd-lab-cifar10 udd-lab-svhn --to docs/images/udd-mue.png
     python benchmarks/udd.py cosines CIFAR10.npz --threads 1
     python benchmarks/udd.py overhead CIFAR10.npz --threads 1
+    python benchmarks/udd.py bits CIFAR10.npz OUT --arms idc cosines-response --bits 8 4 --threads 1
     python benchmarks/udd.py keep OUT udd-lab-cifar10
 
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
@@ -15,7 +16,8 @@ mUE is measured by the same proxy network for all. Each finished (arm, seed) is 
 interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed,
 `transfer` judges the saved sets with other networks, and `keep` copies all of it to benchmarks/results. `cosines` tells
 how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `overhead` what a step costs beside IDC's with
-as many views (udd-overhead.jsonl), `mue` draws mUE against accuracy of kept results and prints their correlation.
+as many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws
+mUE against accuracy of kept results and prints their correlation.
 """
 
 import argparse
@@ -191,6 +193,28 @@ def cosines(args: argparse.Namespace) -> None:
     print(json.dumps(line))
 
 
+def bits(args: argparse.Namespace) -> None:
+    """A line of udd-bits.jsonl for each saved set and number of bits that its pixels or coefficients are rounded to."""
+    torch.set_num_threads(args.threads)
+    source = open_source(args.source)
+    for seed, arm, count in product(args.seeds, args.arms, args.bits):
+        made = DistilledSet.load(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
+        assert made.cosines is None or made.cosines.bits == 8
+        levels = 2**count - 1
+        rounded = (made.canvases_float() * levels).round() / levels
+        made = replace(made, canvases=(rounded * 255).round().to(torch.uint8))
+        held_out = held_out_of(source, seed)[1]
+        with freed_memory_kept():
+            scores = evaluate_distilled(
+                made, held_out, protocol_for("quick", source.key), runs=NETWORKS, width=args.width, seed=seed
+            )
+        line = {"source": Path(args.source).name, "arm": arm, "seed": seed, "ipc": made.images_per_class}
+        line |= {"views": scores.views, "bits": count, "accuracy": round(fmean(scores.mean.values()), 2)}
+        with open(RESULTS / "udd-bits.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(json.dumps(line), flush=True)
+
+
 def overhead(args: argparse.Namespace) -> None:
     """One line of udd-overhead.jsonl: processor seconds of steps of both forms with as many views, taken in turns, and
     of what comes before the first step of UDD."""
@@ -328,6 +352,15 @@ def main() -> None:
     part.add_argument("--width", type=int, default=32)
     part.add_argument("--outer", type=int, default=5)
     part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--threads", type=int, default=torch.get_num_threads())
+    part = parts.add_parser("bits")
+    part.set_defaults(action=bits)
+    part.add_argument("source")
+    part.add_argument("out", type=Path)
+    part.add_argument("--arms", nargs="+", default=["idc", "cosines-response"])
+    part.add_argument("--bits", nargs="+", type=int, default=[8, 4], choices=range(1, 9))
+    part.add_argument("--width", type=int, default=32)
+    part.add_argument("--seeds", nargs="+", type=int, default=[0])
     part.add_argument("--threads", type=int, default=torch.get_num_threads())
     part = parts.add_parser("overhead")
     part.set_defaults(action=overhead)

@@ -126,10 +126,12 @@ def test_udd_is_idc_with_regions_and_contrast():
     assert all("reconstruction" in METHODS[name].description for name in METHODS if name.startswith("udd"))
 
 
-@pytest.mark.parametrize(("key", "views"), [("cifar100", 32), ("custom", 32), ("mnist", 8), ("digits", 8)])
-def test_udd_makes_more_views_of_colour_images(key, views):
-    assert preset("udd", key, 1).spectral_views == views
-    assert preset("udd", key, 10).spectral_views == min(views, 16)
+@pytest.mark.parametrize(
+    ("key", "few", "many"), [("cifar100", 32, 16), ("custom", 32, 16), ("mnist", 16, 8), ("digits", 8, 8)]
+)
+def test_udd_makes_more_views_of_colour_images_and_of_few_canvases(key, few, many):
+    assert preset("udd", key, 1).spectral_views == few
+    assert preset("udd", key, 10).spectral_views == many
 
 
 def test_unknown_methods_and_impossible_counts_are_refused():

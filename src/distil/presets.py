@@ -22,8 +22,8 @@ UPRIGHT = ("mnist", "svhn", "digits")
 """Digits: a mirrored one is another sign, so nothing is flipped."""
 
 GREY = ("mnist", "fashionmnist", "digits")
-"""Smaller canvases without colour: UDD makes 8 views of each instead of 32 or 16; udd-windows mines one window of a
-cell's size, since objects fill their cells (docs/methods/udd.md)."""
+"""Smaller canvases without colour: udd-windows mines one window of a cell's size, since objects fill their cells
+(docs/methods/udd.md)."""
 
 SCALED: dict[str, Any] = {"gradient_scale": "canvas", "lr_image": 0.018, "lr_schedule": "cosine"}
 """Steps in units of pixels (docs/speed.md)."""
@@ -201,13 +201,21 @@ def _idc(key: str, ipc: int) -> MatchingSettings:
     return _for_digits(settings) if key == "digits" else settings
 
 
+def _spectral_views(key: str, ipc: int) -> int:
+    """The fewer numbers a canvas has and the more canvases a class, the fewer views of each: docs/methods/udd.md."""
+    if key == "digits":
+        return 8
+    few, many = (16, 8) if key in GREY else (32, 16)
+    return few if ipc < 10 else many
+
+
 def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
     def settings(key: str, ipc: int) -> MatchingSettings:
         return replace(
             _idc(key, ipc),
             method=name,
             formation="spectrum",
-            spectral_views=8 if key in GREY else 32 if ipc < 10 else 16,
+            spectral_views=_spectral_views(key, ipc),
             storage="uint4",
             policy=policy,  # pyright: ignore[reportArgumentType]
             proxy_steps=300 if key == "digits" else 1000,
