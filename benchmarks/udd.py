@@ -5,6 +5,7 @@
     python benchmarks/udd.py transfer CIFAR10.npz OUT --arms idc cosines-response --networks vgg11 vit
     python benchmarks/udd.py mue udd-lab-cifar10 udd-lab-svhn --to docs/images/udd-mue.png
     python benchmarks/udd.py cosines CIFAR10.npz --threads 1
+    python benchmarks/udd.py utilisation CIFAR10.npz --to docs/images/udd-utilisation.png --threads 1
     python benchmarks/udd.py overhead CIFAR10.npz --threads 1
     python benchmarks/udd.py bits CIFAR10.npz OUT --arms idc cosines-response --bits 8 4 --threads 1
     python benchmarks/udd.py keep OUT udd-lab-cifar10
@@ -15,8 +16,9 @@ held-out training images (a tenth, 4,000 at most) with protocol quick, two netwo
 mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an
 interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed,
 `transfer` judges the saved sets with other networks, and `keep` copies all of it to benchmarks/results. `cosines` tells
-how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `overhead` what a step costs beside IDC's with
-as many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws
+how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `utilisation` draws how much it uses each and
+prints the share of that which the numbers of every form hold, `overhead` tells what a step costs beside IDC's with as
+many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws
 mUE against accuracy of kept results and prints their correlation.
 """
 
@@ -35,12 +37,14 @@ from torch import nn
 from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.distilling import _proxy, _result
 from distil.dataset.matching import advance, all_ages, initial_state
-from distil.dataset.policies import kept_cosines
+from distil.dataset.policies import SCORED, kept_cosines
 from distil.functional.augment import normalise
+from distil.functional.spectrum import response_to_cosines
 from distil.functional.utilisation import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.presets import SMALL_WINDOWS
 from distil.report.progress import show_progress
+from distil.rng import stream
 from held_out import value_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -191,6 +195,49 @@ def cosines(args: argparse.Namespace) -> None:
     with open(RESULTS / "udd-cosines.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line))
+
+
+def utilisation(args: argparse.Namespace) -> None:
+    """A picture of the use of every cosine, with what UDD keeps and what cells of IDC can hold."""
+    from matplotlib.figure import Figure
+
+    torch.set_num_threads(args.threads)
+    source = open_source(args.source)
+    kept = held_out_of(source, args.seed)[0]
+    settings = settings_of(f"cosines-response/storage=uint4,spectral_views={args.views}", source.key, args, args.seed)
+    with freed_memory_kept():
+        proxy = _proxy(kept, settings, "cpu", None, False)
+        assert proxy is not None
+        generator = stream(settings.seed, "cosines")
+        each = SCORED // len(kept.classes)
+        images = torch.cat([kept.sample_class(label, each, generator) for label in range(len(kept.classes))])
+        used = response_to_cosines(lambda x: proxy(normalise(x, kept.mean, kept.std)), images, generator)
+    chosen = torch.zeros_like(used)
+    chosen[kept_cosines(kept, settings, proxy)] = 1
+    planes = used.view(kept.channels, *kept.size)
+    shares = {f"UDD's {int(chosen.sum())}": float((used * chosen).sum() / used.sum())}
+    for factor in (2, 4):
+        side = kept.size[0] // factor
+        held = float(planes[:, :side, :side].sum() / used.sum())
+        shares[f"{side} x {side} x {kept.channels} = {side * side * kept.channels} of IDC, factor {factor}"] = held
+    print({name: round(share, 3) for name, share in shares.items()})
+
+    names = ["brightness", "red against blue", "green against both"][: kept.channels]
+    figure = Figure(figsize=(3.4 * len(names) + 0.9, 3.9), dpi=110, layout="constrained")
+    shown = planes.log10()
+    limits = {"vmin": float(shown.quantile(0.02)), "vmax": float(shown.max())}
+    for plane, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
+        picture = axes.imshow(shown[plane], cmap="magma", **limits)
+        inside = chosen.view_as(planes)[plane].repeat_interleave(8, 0).repeat_interleave(8, 1)
+        places = torch.arange(inside.shape[0]) / 8 - 0.5 + 1 / 16
+        axes.contour(places, places, inside, levels=[0.5], colors="white", linewidths=1.5)
+        for factor, style in ((2, "--"), (4, ":")):
+            side = kept.size[0] // factor - 0.5
+            axes.plot([-0.5, side, side], [side, side, -0.5], style, color="#4cc9f0", linewidth=1.2)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("cycles along a row, halves", fontsize=8)
+    figure.colorbar(picture, ax=figure.axes, label="log10 of utilisation", shrink=0.8)
+    figure.savefig(args.to)
 
 
 def bits(args: argparse.Namespace) -> None:
@@ -351,6 +398,16 @@ def main() -> None:
     part.add_argument("--ipc", type=int, default=1)
     part.add_argument("--width", type=int, default=32)
     part.add_argument("--outer", type=int, default=5)
+    part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--threads", type=int, default=torch.get_num_threads())
+    part = parts.add_parser("utilisation")
+    part.set_defaults(action=utilisation)
+    part.add_argument("source")
+    part.add_argument("--to", type=Path, required=True)
+    part.add_argument("--ipc", type=int, default=1)
+    part.add_argument("--width", type=int, default=32)
+    part.add_argument("--outer", type=int, default=5)
+    part.add_argument("--views", type=int, default=32)
     part.add_argument("--seed", type=int, default=0)
     part.add_argument("--threads", type=int, default=torch.get_num_threads())
     part = parts.add_parser("bits")
