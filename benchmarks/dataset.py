@@ -3,11 +3,10 @@
     python benchmarks/dataset.py FashionMNIST.npz --name fashionmnist-ipc1-cpu --methods random dsa dm idc udd --seeds 3
 
 The settings named "cpu" are ours, sized for two cores: a ConvNet-3 of width 32 makes and judges the sets, a few hundred
-matching steps take the place of the published hundred thousand. "fast" is the recipe of that name for IDC and UDD with
-five networks (500 matching steps, as in benchmarks/udd.py), and "cpu" for others. They were chosen on held-out training
-images; the test images are touched once for each finished set. Every cell (method, seed) is kept in
-benchmarks/results/NAME.json as soon as it is done, so an interrupted benchmark goes on where it stopped; NAME.md is the
-table. Several processes may share one NAME with different --methods.
+matching steps take the place of the published hundred thousand. They were chosen on held-out training images; the test
+images are touched once for each finished set. Every cell (method, seed) is kept in benchmarks/results/NAME.json as soon
+as it is done, so an interrupted benchmark goes on where it stopped; NAME.md is the table. Several processes may share
+one NAME with different --methods.
 """
 
 import argparse
@@ -35,11 +34,7 @@ CPU["udd"] = CPU["udd-jitter"] = CPU["idc"] | {"refresh": 3, "proxy_steps": 500}
 
 
 def settings_for(method: str, key: str, ipc: int, setting: str, width: int, seed: int):
-    """The preset of a method, cut to the "cpu" setting unless "published" or "fast" is asked for."""
-    if setting == "fast":
-        if method.startswith(("idc", "udd")):
-            return replace(preset(method, key, ipc, "fast"), seed=seed, width=width, outer=5)
-        return settings_for(method, key, ipc, "cpu", width, seed)
+    """The preset of a method, cut to the "cpu" setting unless "published" is asked for."""
     settings = replace(preset(method, key, ipc), seed=seed)
     if setting == "published":
         return settings
@@ -114,7 +109,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["random", "dsa", "dm", "idc", "udd"], choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ipc", type=int, default=1)
-    parser.add_argument("--setting", choices=["cpu", "published", "fast"], default="cpu")
+    parser.add_argument("--setting", choices=["cpu", "published"], default="cpu")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--protocol", default="quick")
     parser.add_argument("--runs", type=int, default=3)

@@ -17,9 +17,9 @@ mUE is measured by the same proxy network for all. Each finished (arm, seed) is 
 interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed,
 `transfer` judges the saved sets with other networks, and `keep` copies all of it to benchmarks/results. `cosines` tells
 how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `utilisation` draws how much it uses each and
-prints the share of that which the numbers of every form hold, `overhead` tells what a step costs beside IDC's with as
-many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws
-mUE against accuracy of kept results and prints their correlation.
+the share of that which the numbers of every form hold (udd-utilisation.jsonl), `overhead` what a step costs beside
+IDC's with as many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl),
+`mue` draws mUE against accuracy of kept results and prints their correlation.
 """
 
 import argparse
@@ -36,20 +36,21 @@ from torch import nn
 
 from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.distilling import _proxy, _result
+from distil.dataset.formation import cosines_of_a_view
 from distil.dataset.matching import advance, all_ages, initial_state
-from distil.dataset.policies import SCORED, kept_cosines
+from distil.dataset.policies import cosine_scores, kept_cosines
 from distil.functional.augment import normalise
-from distil.functional.spectrum import response_to_cosines
 from distil.functional.utilisation import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.presets import SMALL_WINDOWS
 from distil.report.progress import show_progress
-from distil.rng import stream
 from held_out import value_of
 
 RESULTS = Path(__file__).parent / "results"
 HELD_OUT = 4000
 NETWORKS = 2
+TRANSFER = ("arm", "seed", "network", "updates", "width")
+"""What tells one judgement of a saved set from another."""
 
 MINED = {**SMALL_WINDOWS, "cfc_share": 0.0}
 COSINES = {"method": "udd", "formation": "spectrum", "spectral_views": 24, "storage": "uint8", "cfc_share": 0.0}
@@ -152,10 +153,10 @@ def transfer(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     path = args.out / "transfer.jsonl"
     source = open_source(args.source)
-    done = {(line["arm"], line["seed"], line["network"]) for line in read(path)}
+    done = {tuple(line[name] for name in TRANSFER) for line in read(path)}
     for seed in args.seeds:
         for network, arm in product(args.networks, args.arms):
-            if (arm, seed, network) in done:
+            if (arm, seed, network, args.updates, args.width) in done:
                 continue
             made = DistilledSet.load(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
             protocol = protocol_for("quick", source.key)
@@ -206,21 +207,20 @@ def utilisation(args: argparse.Namespace) -> None:
     kept = held_out_of(source, args.seed)[0]
     settings = settings_of(f"cosines-response/storage=uint4,spectral_views={args.views}", source.key, args, args.seed)
     with freed_memory_kept():
-        proxy = _proxy(kept, settings, "cpu", None, False)
-        assert proxy is not None
-        generator = stream(settings.seed, "cosines")
-        each = SCORED // len(kept.classes)
-        images = torch.cat([kept.sample_class(label, each, generator) for label in range(len(kept.classes))])
-        used = response_to_cosines(lambda x: proxy(normalise(x, kept.mean, kept.std)), images, generator)
-    chosen = torch.zeros_like(used)
-    chosen[kept_cosines(kept, settings, proxy)] = 1
+        used = cosine_scores(kept, settings, _proxy(kept, settings, "cpu", None, False))
     planes = used.view(kept.channels, *kept.size)
-    shares = {f"UDD's {int(chosen.sum())}": float((used * chosen).sum() / used.sum())}
+    count = cosines_of_a_view(tuple(planes.shape), settings)
+    chosen = torch.zeros_like(used)
+    chosen[used.argsort(descending=True, stable=True)[:count]] = 1
+    line: dict = {"source": Path(args.source).name, "seed": args.seed}
+    line[f"{count} of UDD"] = round(float((used * chosen).sum() / used.sum()), 3)
     for factor in (2, 4):
         side = kept.size[0] // factor
         held = float(planes[:, :side, :side].sum() / used.sum())
-        shares[f"{side} x {side} x {kept.channels} = {side * side * kept.channels} of IDC, factor {factor}"] = held
-    print({name: round(share, 3) for name, share in shares.items()})
+        line[f"{side * side * kept.channels} of IDC, factor {factor}"] = round(held, 3)
+    with open(RESULTS / "udd-utilisation.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line))
 
     names = ["brightness", "red against blue", "green against both"][: kept.channels]
     figure = Figure(figsize=(3.4 * len(names) + 0.9, 3.9), dpi=110, layout="constrained")
@@ -392,24 +392,22 @@ def main() -> None:
     part.add_argument("--runs", type=int, default=1)
     part.add_argument("--seeds", nargs="+", type=int, default=[0])
     part.add_argument("--threads", type=int, default=torch.get_num_threads())
-    part = parts.add_parser("cosines")
-    part.set_defaults(action=cosines)
-    part.add_argument("source")
-    part.add_argument("--ipc", type=int, default=1)
-    part.add_argument("--width", type=int, default=32)
-    part.add_argument("--outer", type=int, default=5)
-    part.add_argument("--seed", type=int, default=0)
-    part.add_argument("--threads", type=int, default=torch.get_num_threads())
-    part = parts.add_parser("utilisation")
-    part.set_defaults(action=utilisation)
-    part.add_argument("source")
-    part.add_argument("--to", type=Path, required=True)
-    part.add_argument("--ipc", type=int, default=1)
-    part.add_argument("--width", type=int, default=32)
-    part.add_argument("--outer", type=int, default=5)
-    part.add_argument("--views", type=int, default=32)
-    part.add_argument("--seed", type=int, default=0)
-    part.add_argument("--threads", type=int, default=torch.get_num_threads())
+
+    for name, action in (("cosines", cosines), ("utilisation", utilisation), ("overhead", overhead)):
+        part = parts.add_parser(name)
+        part.set_defaults(action=action)
+        part.add_argument("source")
+        part.add_argument("--ipc", type=int, default=1)
+        part.add_argument("--width", type=int, default=32)
+        part.add_argument("--outer", type=int, default=5)
+        part.add_argument("--seed", type=int, default=0)
+        part.add_argument("--threads", type=int, default=torch.get_num_threads())
+        if name == "utilisation":
+            part.add_argument("--views", type=int, default=32)
+            part.add_argument("--to", type=Path, required=True)
+        elif name == "overhead":
+            part.add_argument("--factor", type=int, default=4, choices=[3, 4, 5])
+            part.add_argument("--steps", type=int, default=40)
     part = parts.add_parser("bits")
     part.set_defaults(action=bits)
     part.add_argument("source")
@@ -418,16 +416,6 @@ def main() -> None:
     part.add_argument("--bits", nargs="+", type=int, default=[8, 4], choices=range(1, 9))
     part.add_argument("--width", type=int, default=32)
     part.add_argument("--seeds", nargs="+", type=int, default=[0])
-    part.add_argument("--threads", type=int, default=torch.get_num_threads())
-    part = parts.add_parser("overhead")
-    part.set_defaults(action=overhead)
-    part.add_argument("source")
-    part.add_argument("--ipc", type=int, default=1)
-    part.add_argument("--width", type=int, default=32)
-    part.add_argument("--outer", type=int, default=5)
-    part.add_argument("--factor", type=int, default=4, choices=[3, 4, 5])
-    part.add_argument("--steps", type=int, default=40)
-    part.add_argument("--seed", type=int, default=0)
     part.add_argument("--threads", type=int, default=torch.get_num_threads())
     part = parts.add_parser("mue")
     part.set_defaults(action=mue)

@@ -172,41 +172,49 @@ def jitter_scores(
     return torch.stack(columns, dim=1)
 
 
-@torch.no_grad()
 def kept_cosines(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None) -> Int[Tensor, " k"]:
-    """Which coefficients views have, in rising order.
+    """Which coefficients views have, in rising order: those of the highest `cosine_scores`. The others' numbers serve
+    further views.
 
-    "response" and "jitter" keep those that the proxy uses most on real images, "fixed" and "none" those of lowest
-    frequency, "random" draws them. The others' numbers serve further views.
     Raises: DistilError when the proxy's predictions are not finite, or there are more views than numbers.
     """
+    count = cosines_of_a_view((real.channels, *real.size), settings)
+    return cosine_scores(real, settings, proxy).argsort(descending=True, stable=True)[:count].sort().values
+
+
+@torch.no_grad()
+def cosine_scores(
+    real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None
+) -> Float[Tensor, " coefficients"]:
+    """What the policy goes by, for every coefficient of an image; on the CPU.
+
+    "response" and "jitter" measure how much the proxy uses it on real images, "fixed" and "none" prefer low
+    frequencies, "random" draws.
+    Raises: DistilError when the proxy's predictions are not finite.
+    """
     shape = (real.channels, *real.size)
-    count = cosines_of_a_view(shape, settings)
     generator = stream(settings.seed, "cosines")
     if settings.policy == "random":
-        scores = torch.rand(math.prod(shape), generator=generator)
-    elif settings.policy in ("none", "fixed"):
-        scores = lowest_frequencies(shape)
-    elif proxy is None:
+        return torch.rand(math.prod(shape), generator=generator)
+    if settings.policy in ("none", "fixed"):
+        return lowest_frequencies(shape)
+    if proxy is None:
         raise ValueError(f"the {settings.policy} policy needs a proxy network")
-    else:
-        wanted = SCORED if settings.policy == "response" else JITTERED
-        each = max(1, wanted // len(real.classes))
-        images = torch.cat([real.sample_class(c, min(each, n), generator) for c, n in enumerate(real.counts)])
-        if settings.policy == "jitter":
-            images = images[torch.randperm(len(images), generator=generator)[:JITTERED].to(images.device)]
+    wanted = SCORED if settings.policy == "response" else JITTERED
+    each = max(1, wanted // len(real.classes))
+    images = torch.cat([real.sample_class(c, min(each, n), generator) for c, n in enumerate(real.counts)])
+    if settings.policy == "jitter":
+        images = images[torch.randperm(len(images), generator=generator)[:JITTERED].to(images.device)]
 
-        def predict(x: Tensor) -> Tensor:
-            return proxy(normalise(x, real.mean, real.std))
+    def predict(x: Tensor) -> Tensor:
+        return proxy(normalise(x, real.mean, real.std))
 
-        if not bool(predict(images[:JITTERED]).isfinite().all()):
-            raise DistilError(
-                "the proxy network's predictions are not finite numbers: its training on the real images went wrong. "
-                "Look for damaged or constant images, or use --policy fixed, which needs no proxy."
-            )
-        if settings.policy == "response":
-            with torch.enable_grad():
-                scores = response_to_cosines(predict, images, generator)
-        else:
-            scores = jitter_of_cosines(predict, images, generator)
-    return scores.cpu().argsort(descending=True, stable=True)[:count].sort().values
+    if not bool(predict(images[:JITTERED]).isfinite().all()):
+        raise DistilError(
+            "the proxy network's predictions are not finite numbers: its training on the real images went wrong. "
+            "Look for damaged or constant images, or use --policy fixed, which needs no proxy."
+        )
+    if settings.policy == "jitter":
+        return jitter_of_cosines(predict, images, generator).cpu()
+    with torch.enable_grad():
+        return response_to_cosines(predict, images, generator).cpu()
