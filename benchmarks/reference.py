@@ -9,15 +9,15 @@ images; the random crop gathers pixels from a permuted view, as the published co
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
 
 from distil import ImageSet, MatchingSettings, Protocol, build_network
-from distil.dataset.initial import initial_canvases
-from distil.dataset.matching import chosen_windows
+from distil.dataset.matching import chosen_windows, initial_state
 from distil.evaluate.protocols import lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalise
 from distil.functional.contrast import contrastive_loss
+from distil.functional.spectrum import from_coefficients
 from distil.rng import seed_at, stream
 
 
@@ -48,10 +48,18 @@ def augmented(images: Tensor, strategy: str, generator: torch.Generator, *, shar
     return images
 
 
-def reference_loop(real: ImageSet, settings: MatchingSettings) -> Iterator[Tensor]:
-    """Run the whole loop; yields the canvases after every matching step and the network's training that follows it."""
+def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None = None) -> Iterator[Tensor]:
+    """Run the whole loop; yields the canvases after every matching step and the network's training that follows it.
+
+    proxy: network that tells which cosines to keep, where views are made of cosines.
+    """
     classes, ipc, factor = len(real.classes), settings.ipc, settings.factor
-    canvases = initial_canvases(real, ipc, settings.init, factor, settings.seed).requires_grad_()
+    state = initial_state(real, settings, proxy)
+    canvases = state.canvases.requires_grad_()
+    waves, mined = None, settings.policy != "none" and state.spectrum is None
+    if state.spectrum is not None:
+        of_one = torch.eye(real.images[0].numel(), device=canvases.device)[state.spectrum.kept]
+        waves = state.spectrum.unit * (from_coefficients(of_one, state.spectrum.shape) - 0.5)
     image_optimizer = torch.optim.SGD([canvases], lr=settings.lr_image, momentum=settings.momentum_image)
     for outer in range(settings.outer):
         net = build_network(
@@ -68,16 +76,18 @@ def reference_loop(real: ImageSet, settings: MatchingSettings) -> Iterator[Tenso
             momentum=settings.network_momentum,
             weight_decay=settings.network_weight_decay,
         )
-        canvases.data.clamp_(0, 1)
+        if waves is None:
+            canvases.data.clamp_(0, 1)
         for inner in range(settings.inner):
             total = 0.0
-            if settings.policy != "none" and inner == 0 and outer % settings.refresh == 0:
+            if mined and inner == 0 and outer % settings.refresh == 0:
                 windows = chosen_windows(canvases.detach(), real, settings, net, outer).windows
             centres: list[Tensor] = []
             for c in range(classes):
                 generator = stream(settings.seed, "reference", outer, inner, c)
                 images = real.sample_class(c, settings.batch_real, generator)
-                views = cut(canvases[c * ipc : (c + 1) * ipc], factor, real.size)
+                rows = canvases[c * ipc : (c + 1) * ipc]
+                views = cut(rows, factor, real.size) if waves is None else sums_of(rows, waves)
                 if len(views) > settings.batch_views:
                     views = views[torch.randperm(len(views), generator=generator)[: settings.batch_views]]
                 both = normalise(torch.cat([images, views]), real.mean, real.std)
@@ -92,8 +102,7 @@ def reference_loop(real: ImageSet, settings: MatchingSettings) -> Iterator[Tenso
                 total += float(distance.detach())
                 image_optimizer.zero_grad()
                 distance.backward()
-                if settings.policy != "none":
-                    rows = canvases[c * ipc : (c + 1) * ipc]
+                if mined:
                     views = window_views(rows, windows[c * ipc : (c + 1) * ipc], real.size)
                     views = augmented(normalise(views, real.mean, real.std), settings.augment, generator, shared=True)
                     loss = cross_entropy(net(views), labels[: len(views)])
@@ -138,6 +147,14 @@ def cut(canvases: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
         for j in range(factor)
     ]
     return interpolate(torch.cat(cells), size=size, mode="bilinear")
+
+
+def sums_of(canvases: Tensor, waves: Tensor) -> Tensor:
+    """The sums of the waves, each times a number of the canvas; so many numbers a view."""
+    count = len(waves)
+    numbers = canvases.flatten(1)
+    views = [row[i : i + count] for row in numbers for i in range(0, len(row) - count + 1, count)]
+    return torch.tensordot(torch.stack(views), waves, 1) + 0.5
 
 
 def window_views(canvases: Tensor, windows: Tensor, size: tuple[int, int]) -> Tensor:

@@ -29,6 +29,7 @@ from statistics import median
 from unittest.mock import patch
 
 import torch
+from torch import nn
 from torch.nn.functional import avg_pool2d, conv2d
 
 from distil import (
@@ -72,7 +73,7 @@ def made_up_images(channels: int, side: int, classes: int, device: str = "cpu") 
 def step_settings(args: argparse.Namespace, ipc: int, **changes) -> MatchingSettings:
     """IDC's settings for CIFAR-10 with this run's width and number of network samples."""
     settings = preset(args.method, "cifar10", ipc)
-    udd = {"windows_start": 0.0, "proxy_steps": 1} if args.method.startswith("udd") else {}
+    udd = {"windows_start": 0.0, "proxy_steps": 1} if settings.policy != "none" else {}
     return replace(settings, **({"width": args.width, "network_samples": args.network_samples} | udd | changes))
 
 
@@ -82,7 +83,7 @@ def reference_seconds(
     """Seconds of a step of the reference loop; runs in a process of its own."""
     torch.set_num_threads(threads)
     images = made_up_images(*real, device=device)
-    loop = reference_loop(images, replace(settings, outer=1, inner=steps + 2))
+    loop = reference_loop(images, replace(settings, outer=1, inner=steps + 2), untrained(images, settings))
     next(loop)
     began = seconds(device)
     for _ in range(steps):
@@ -97,10 +98,8 @@ def our_seconds(real: ImageSet, settings: MatchingSettings, steps: int, device: 
     """
     several = settings.target_updates > 1
     settings = replace(settings, outer=1, inner=10 if several else steps + 2)
-    proxy = None
-    if settings.policy in ("response", "jitter"):
-        proxy = fresh_learner(settings.network, settings.width, real, device=device, seed=0, address=("p",)).net
-    loop = advance(initial_state(real, settings), real, settings, proxy)
+    proxy = untrained(real, settings)
+    loop = advance(initial_state(real, settings, proxy), real, settings, proxy)
     if several:
         began = seconds(device)
         done = sum(1 for _ in loop)
@@ -110,6 +109,14 @@ def our_seconds(real: ImageSet, settings: MatchingSettings, steps: int, device: 
     for _ in range(steps):
         next(loop)
     return (seconds(device) - began) / steps
+
+
+def untrained(real: ImageSet, settings: MatchingSettings) -> nn.Module | None:
+    """A network in the proxy's place: the time of a step does not depend on what it says."""
+    if settings.policy not in ("response", "jitter"):
+        return None
+    device = str(real.images.device)
+    return fresh_learner(settings.network, settings.width, real, device=device, seed=0, address=("p",)).net
 
 
 def step_flops(real: ImageSet, settings: MatchingSettings) -> float:
@@ -125,9 +132,10 @@ def step_flops(real: ImageSet, settings: MatchingSettings) -> float:
         incoming = settings.width
     forward = sum(layers)
     classes = len(real.classes)
-    cells = settings.ipc * settings.factor**2
+    spectral = settings.formation == "spectrum"
+    cells = settings.ipc * (settings.spectral_views if spectral else settings.factor**2)
     views = classes * min(settings.batch_views, cells)
-    if settings.policy != "none":
+    if settings.policy != "none" and not spectral:
         views += classes * min(settings.batch_views, settings.ipc * settings.windows)
     if settings.cfc_share > 0:
         views += classes * min(cells, step_module.CONTRAST_VIEWS // classes) / 3

@@ -2,6 +2,7 @@
 
     python benchmarks/udd.py run CIFAR10.npz OUT --arms idc idc-4 cosines-response cosines-fixed --seeds 0 1 --threads 1
     python benchmarks/udd.py table OUT
+    python benchmarks/udd.py judge CIFAR10.npz OUT --arms idc
     python benchmarks/udd.py transfer CIFAR10.npz OUT --arms idc cosines-response --networks vgg11 vit
     python benchmarks/udd.py mue udd-lab-cifar10 udd-lab-svhn --to docs/images/udd-mue.png
     python benchmarks/udd.py cosines CIFAR10.npz --threads 1
@@ -12,14 +13,15 @@
 
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
 targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on
-held-out training images (a tenth, 4,000 at most) with protocol quick, two networks; the test images are never opened.
-mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an
-interrupted run goes on; `table` prints means, standard deviations, and differences to the first arm seed by seed,
-`transfer` judges the saved sets with other networks, and `keep` copies all of it to benchmarks/results. `cosines` tells
-how far others keep the cosines that the proxy keeps (udd-cosines.jsonl), `utilisation` draws how much it uses each and
-the share of that which the numbers of every form hold (udd-utilisation.jsonl), `overhead` what a step costs beside
-IDC's with as many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl),
-`mue` draws mUE against accuracy of kept results and prints their correlation.
+held-out training images (a tenth, 4,000 at most) by two networks of 600 updates each, otherwise protocol quick; the
+test images are never opened. mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line
+of OUT/lab.jsonl, so that an interrupted run goes on; `judge` judges saved sets again, `table` prints means, standard
+deviations, and differences to the first arm seed by seed, `transfer` judges the saved sets with other networks, and
+`keep` copies all of it to benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps
+(udd-cosines.jsonl), `utilisation` draws how much it uses each and the share of that which the numbers of every form
+hold (udd-utilisation.jsonl), `overhead` what a step costs beside IDC's with as many views (udd-overhead.jsonl), `bits`
+judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws mUE against accuracy of kept results and
+prints their correlation.
 """
 
 import argparse
@@ -34,21 +36,34 @@ from statistics import correlation, fmean, median, stdev
 import torch
 from torch import nn
 
-from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
+from distil import (
+    DistilledSet,
+    ImageSet,
+    MatchingSettings,
+    Scores,
+    distil_dataset,
+    evaluate_distilled,
+    open_source,
+    preset,
+    protocol_for,
+)
 from distil.dataset.distilling import _proxy, _result
 from distil.dataset.formation import cosines_of_a_view
-from distil.dataset.matching import advance, all_ages, initial_state
+from distil.dataset.matching import advance, all_ages, initial_state, total_steps
 from distil.dataset.policies import cosine_scores, kept_cosines
 from distil.functional.augment import normalise
 from distil.functional.utilisation import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.presets import SMALL_WINDOWS
 from distil.report.progress import show_progress
+from distil.settings import Settings
 from held_out import value_of
 
 RESULTS = Path(__file__).parent / "results"
 HELD_OUT = 4000
 NETWORKS = 2
+UPDATES = 600
+"""Of every network of the judge, whatever the number of views."""
 TRANSFER = ("arm", "seed", "network", "updates", "width")
 """What tells one judgement of a saved set from another."""
 
@@ -74,15 +89,37 @@ ARMS = {
     "seams": {"policy": "response", "windows_start": 0.0, "windows_freeze": 1.0, "cfc_share": 0.0},
 }
 """What each arm changes of the laboratory's settings; a slash and settings after a name change more."""
+PEERS = {
+    "real-images": ("random", {}),
+    "dm": ("dm", {"lr_image": 0.3}),
+    "dsa": ("dsa", {"lr_image": 0.3}),
+    "dsa-cfc": ("dsa", {"lr_image": 0.3, "cfc_share": 0.3}),
+}
+"""Arms that are methods of their own, and what they change of their presets; they have as many matching steps."""
 
 
 def settings_of(arm: str, key: str, args: argparse.Namespace, seed: int) -> MatchingSettings:
-    name, _, more = arm.partition("/")
-    changes = dict(item.split("=", 1) for item in more.split(",") if item)
     fast = preset("idc", key, args.ipc, "fast")
     assert isinstance(fast, MatchingSettings)
     base = replace(fast, width=args.width, outer=args.outer, seed=seed)
-    return replace(base, **(ARMS[name] | {field: value_of(text) for field, text in changes.items()}))
+    name, changes = parsed(arm)
+    return replace(base, **(ARMS[name] | changes))
+
+
+def peer_settings(arm: str, key: str, args: argparse.Namespace, seed: int) -> Settings:
+    name, changes = parsed(arm)
+    method, own = PEERS[name]
+    settings = replace(preset(method, key, args.ipc), width=args.width, validation=0.0, seed=seed)
+    if isinstance(settings, MatchingSettings):
+        steps = total_steps(settings_of("idc", key, args, seed))
+        settings = replace(settings, outer=max(1, steps // settings.inner))
+    return replace(settings, **(own | changes))
+
+
+def parsed(arm: str) -> tuple[str, dict]:
+    name, _, more = arm.partition("/")
+    pairs = (item.split("=", 1) for item in more.split(",") if item)
+    return name, {field: value_of(text) for field, text in pairs}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -111,18 +148,18 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
     proxy = _proxy(kept, replace(base, policy="response"), "cpu", None, False)
     assert proxy is not None
     for arm in arms:
-        settings = settings_of(arm, source.key, args, seed)
-        state = initial_state(kept, settings, proxy)
-        steps = settings.outer * settings.inner * settings.target_updates
         with show_progress(f"{arm}, seed {seed}") as shown:
-            shown("start", step=0, steps=steps)
-            for _ in advance(state, kept, settings, proxy, ages):
-                shown("step", step=state.step, steps=steps, loss=float(state.losses["loss"]))
-        made = _result(state, kept, source.train, settings, proxy)
+            if parsed(arm)[0] in PEERS:
+                made = distil_dataset(kept, peer_settings(arm, source.key, args, seed), events=shown)
+            else:
+                settings = settings_of(arm, source.key, args, seed)
+                state, steps = initial_state(kept, settings, proxy), total_steps(settings)
+                shown("start", step=0, steps=steps)
+                for _ in advance(state, kept, settings, proxy, ages):
+                    shown("step", step=state.step, steps=steps, loss=float(state.losses["loss"]))
+                made = _result(state, kept, source.train, settings, proxy)
         made.save(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
-        scores = evaluate_distilled(
-            made, held_out, protocol_for("quick", source.key), runs=NETWORKS, width=args.width, seed=seed
-        )
+        scores = judged(made, held_out, source.key, args.width, seed)
         line = {
             "source": Path(args.source).name,
             "ipc": args.ipc,
@@ -138,6 +175,28 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
         with open(path, "a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
+
+
+def judged(made: DistilledSet, held_out: ImageSet, key: str, width: int, seed: int) -> Scores:
+    rules = replace(protocol_for("quick", key), epochs=UPDATES, max_updates=UPDATES)
+    return evaluate_distilled(made, held_out, rules, runs=NETWORKS, width=width, seed=seed)
+
+
+def judge(args: argparse.Namespace) -> None:
+    """Judge saved sets again, and put their accuracies in the place of those in OUT/lab.jsonl."""
+    torch.set_num_threads(args.threads)
+    path = args.out / "lab.jsonl"
+    source = open_source(args.source)
+    lines = read(path)
+    for line in lines:
+        if line["arm"] in args.arms:
+            made = DistilledSet.load(args.out / f"{line['arm'].replace('/', ' ')}-{line['seed']}.safetensors")
+            held_out = held_out_of(source, line["seed"])[1]
+            with freed_memory_kept():
+                scores = judged(made, held_out, source.key, line["width"], line["seed"])
+            before, line["accuracy"] = line["accuracy"], round(fmean(scores.mean.values()), 2)
+            print(line["arm"], line["seed"], before, line["accuracy"], scores.updates, flush=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 @torch.no_grad()
@@ -252,9 +311,7 @@ def bits(args: argparse.Namespace) -> None:
         made = replace(made, canvases=(rounded * 255).round().to(torch.uint8))
         held_out = held_out_of(source, seed)[1]
         with freed_memory_kept():
-            scores = evaluate_distilled(
-                made, held_out, protocol_for("quick", source.key), runs=NETWORKS, width=args.width, seed=seed
-            )
+            scores = judged(made, held_out, source.key, args.width, seed)
         line = {"source": Path(args.source).name, "arm": arm, "seed": seed, "ipc": made.images_per_class}
         line |= {"views": scores.views, "bits": count, "accuracy": round(fmean(scores.mean.values()), 2)}
         with open(RESULTS / "udd-bits.jsonl", "a") as file:
@@ -372,7 +429,7 @@ def main() -> None:
     part.set_defaults(action=run)
     part.add_argument("source")
     part.add_argument("out", type=Path)
-    part.add_argument("--arms", nargs="+", default=list(ARMS))
+    part.add_argument("--arms", nargs="+", default=[*PEERS, *ARMS])
     part.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     part.add_argument("--ipc", type=int, default=1)
     part.add_argument("--width", type=int, default=32)
@@ -381,6 +438,12 @@ def main() -> None:
     part = parts.add_parser("table")
     part.set_defaults(action=lambda args: print(table(args)))
     part.add_argument("out", type=Path)
+    part = parts.add_parser("judge")
+    part.set_defaults(action=judge)
+    part.add_argument("source")
+    part.add_argument("out", type=Path)
+    part.add_argument("--arms", nargs="+", default=["idc"])
+    part.add_argument("--threads", type=int, default=torch.get_num_threads())
     part = parts.add_parser("transfer")
     part.set_defaults(action=transfer)
     part.add_argument("source")

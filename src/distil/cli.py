@@ -446,7 +446,7 @@ def evaluate(
         arg(metavar="FILE", help="A distilled set; or whole: all real images; or random:N: N real images per class."),
     ],
     source: Positional[SourceWord],
-    protocol: Annotated[str, arg(metavar="idc|dc|quick", help="How the networks are trained.")] = "idc",
+    protocol: Annotated[str, arg(metavar="idc|dc|quick|medium", help="How the networks are trained.")] = "idc",
     networks: Annotated[
         str, arg(metavar="NAME,NAME", help="convnet3, resnet10, resnet18, vgg11, alexnet, densenet121, vit.")
     ] = "convnet3",

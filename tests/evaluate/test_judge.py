@@ -25,7 +25,7 @@ def test_separable_images_are_learnt_to_the_last():
     assert scores.views == 6
 
 
-@pytest.mark.parametrize("name", ["idc", "dc", "quick"])
+@pytest.mark.parametrize("name", ["idc", "dc", "quick", "medium"])
 def test_the_named_protocols_learn(name):
     protocol = replace(PROTOCOLS[name], epochs=60, lr=0.05, strategy="color_crop_scale_rotate")
     scores = evaluate_distilled(distilled_set(), image_set(30), protocol, networks=("convnet1",), width=8, runs=1)

@@ -46,6 +46,7 @@ def test_updates_count_the_short_last_batch():
     assert updates_of(IDC, 64) == 1000
     assert updates_of(IDC, 65) == 2000
     assert updates_of(QUICK, 40) == 300
+    assert updates_of(PROTOCOLS["medium"], 10) == updates_of(PROTOCOLS["medium"], 3200) == 2400
 
 
 def test_a_published_size_is_never_cut_but_a_whole_set_is():

@@ -117,6 +117,8 @@ PROTOCOLS: dict[str, Protocol] = {
         whole_updates=600,
     ),
 }
+# Ours, published nowhere: as many updates for every set, enough for many views and for networks that learn slowly.
+PROTOCOLS["medium"] = replace(PROTOCOLS["quick"], name="medium", epochs=2400, max_updates=2400, whole_updates=2400)
 
 
 def protocol_for(name: str, source_key: str) -> Protocol:
