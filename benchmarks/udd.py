@@ -61,6 +61,8 @@ from held_out import value_of
 
 RESULTS = Path(__file__).parent / "results"
 HELD_OUT = 4000
+FEW = 10_000
+"""Of fewer training images three tenths are held out, for a tenth would be too few to judge by."""
 NETWORKS = 2
 UPDATES = 600
 """Of every network of the judge, whatever the number of views."""
@@ -376,7 +378,7 @@ def mue(args: argparse.Namespace) -> None:
 
 def held_out_of(source, seed: int) -> tuple:
     """The training images to learn from, and at most 4,000 of those held out."""
-    kept, held_out = source.train.split(0.1, seed)
+    kept, held_out = source.train.split(0.1 if len(source.train.labels) >= FEW else 0.3, seed)
     if len(held_out.labels) > HELD_OUT:
         held_out = held_out.split(1 - HELD_OUT / len(held_out.labels), 0)[0]
     return kept, held_out

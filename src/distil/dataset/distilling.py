@@ -35,6 +35,8 @@ from distil.settings import CoresetSettings, MatchingSettings, Settings, check_s
 from distil.sources.images import ImageSet
 
 PROXY = "proxy.safetensors"
+LARGEST = 1e4
+"""A canvas's number beyond this, thousands of times what an image can hold, has run away."""
 LOG_LINES = 500
 """About so many "step" events in a run."""
 
@@ -62,8 +64,8 @@ def distil_dataset(
     validate: (distilled set, held-out images) -> accuracy, called `settings.validations` times; it selects nothing.
     checkpoint_seconds: time between checkpoints. Ctrl-C (in the main thread) also writes one.
 
-    Raises: DistilError when settings and images do not fit, when a loss is not finite (naming the step; the last
-    checkpoint, which was finite, is kept), or when the folder cannot be written; Interrupted after Ctrl-C.
+    Raises: DistilError when settings and images do not fit, when a loss is not finite or a canvas runs away (naming the
+    step; the last checkpoint, which was sound, is kept), when the folder cannot be written; Interrupted after Ctrl-C.
     """
     events = events or silent
     check_settings(settings)
@@ -210,8 +212,9 @@ def _match(
     windows_seen = state.mined
     with stop_requests() as stop_asked:
         for _ in advance(state, kept, settings, proxy):
-            finite = torch.stack(list(state.losses.values())).isfinite().all() & state.canvases.isfinite().all()
-            bad_step = torch.where(finite, bad_step, bad_step.clamp_max(state.step))
+            finite = torch.stack(list(state.losses.values())).isfinite().all()
+            sound = finite & (state.canvases.abs().max() < LARGEST)
+            bad_step = torch.where(sound, bad_step, bad_step.clamp_max(state.step))
             due = time.monotonic() - saved_at > checkpoint_seconds
             if state.step % log_every == 0 or state.step in validate_at or due or stop_asked():
                 _refuse_not_finite(int(bad_step), steps, checkpoint)
@@ -242,8 +245,8 @@ def _refuse_not_finite(bad_step: int, steps: int, checkpoint: Path | None) -> No
     if checkpoint is not None and checkpoint.is_file():
         kept = f" The last checkpoint, {checkpoint}, is from before and is kept."
     raise DistilError(
-        f"the loss stopped being a finite number at step {bad_step} of {steps}: lower --lr-image (or check the images "
-        f"for a class of identical ones).{kept}"
+        f"the loss stopped being a finite number at step {bad_step} of {steps}, or the images left all bounds: lower "
+        f"--lr-image (or check the images for a class of identical ones).{kept}"
     )
 
 
