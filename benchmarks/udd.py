@@ -13,7 +13,7 @@
 
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
 targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on
-held-out training images (a tenth, 4,000 at most) by two networks of 600 updates each, otherwise protocol quick; the
+held-out training images (a tenth, 4,000 at most) by two networks with protocol quick; the
 test images are never opened. mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line
 of OUT/lab.jsonl, so that an interrupted run goes on; `judge` judges saved sets again, `table` prints means, standard
 deviations, and differences to the first arm seed by seed, `transfer` judges the saved sets with other networks, and
@@ -64,8 +64,6 @@ HELD_OUT = 4000
 FEW = 10_000
 """Of fewer training images three tenths are held out, for a tenth would be too few to judge by."""
 NETWORKS = 2
-UPDATES = 600
-"""Of every network of the judge, whatever the number of views."""
 TRANSFER = ("arm", "seed", "network", "updates", "width")
 """What tells one judgement of a saved set from another."""
 
@@ -180,8 +178,7 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
 
 
 def judged(made: DistilledSet, held_out: ImageSet, key: str, width: int, seed: int) -> Scores:
-    rules = replace(protocol_for("quick", key), epochs=UPDATES, max_updates=UPDATES)
-    return evaluate_distilled(made, held_out, rules, runs=NETWORKS, width=width, seed=seed)
+    return evaluate_distilled(made, held_out, protocol_for("quick", key), runs=NETWORKS, width=width, seed=seed)
 
 
 def judge(args: argparse.Namespace) -> None:

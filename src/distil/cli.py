@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,6 +52,8 @@ Start here:
 
 RUN_FORMAT = 1
 """Version of run.json."""
+FOLLOWED = 300
+"""Updates of the network by which a run is followed on held-out images."""
 
 SourceWord = Annotated[
     str,
@@ -353,7 +355,8 @@ def _distil(
     from distil.report.progress import both, show_progress
     from distil.runs import load_tensors
 
-    word, protocol = manifest["source"], protocol_for("quick", source.key)
+    word = manifest["source"]
+    protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)
 
     def validate(distilled: "DistilledSet", held_out: "ImageSet") -> float:
         scores = evaluate_distilled(

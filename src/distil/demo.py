@@ -111,7 +111,7 @@ def _distil(
         log(name, **fields)
         events(name, **fields)
 
-    quick = replace(protocol_for("quick", source.key), epochs=150)
+    quick = replace(protocol_for("quick", source.key), epochs=150, max_updates=150)
     made = distil_dataset(
         source.train,
         settings,

@@ -45,7 +45,7 @@ def test_updates_count_the_short_last_batch():
     assert updates_of(IDC, 10) == 1000
     assert updates_of(IDC, 64) == 1000
     assert updates_of(IDC, 65) == 2000
-    assert updates_of(QUICK, 40) == 300
+    assert updates_of(QUICK, 10) == updates_of(QUICK, 40) == updates_of(QUICK, 3200) == 600
     assert updates_of(PROTOCOLS["medium"], 10) == updates_of(PROTOCOLS["medium"], 3200) == 2400
 
 
