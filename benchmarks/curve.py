@@ -79,8 +79,11 @@ def judge(args: argparse.Namespace) -> None:
     if args.held_out:
         test = source.train.split(0.1, head["seed"])[1]
     rules = protocol_for(args.protocol, source.key)
+    if args.updates:
+        rules = replace(rules, epochs=args.updates, max_updates=args.updates)
     path = args.folder / "curve.jsonl"
-    done = {json.loads(line)["step"] for line in path.read_text().splitlines()} if path.exists() else set()
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = {line["step"] for line in lines if line.get("updates") == args.updates}
     for line in (args.folder / "times.jsonl").read_text().splitlines():
         point = json.loads(line)
         if point["step"] in done:
@@ -92,6 +95,7 @@ def judge(args: argparse.Namespace) -> None:
         point |= {"arm": head["arm"], "seed": head["seed"], "protocol": args.protocol, "width": args.width}
         point |= {
             "run": args.folder.name,
+            "updates": args.updates,
             "on": "held-out images" if args.held_out else "test images",
             "accuracies": accuracies,
         }
@@ -164,6 +168,7 @@ def main() -> None:
     judging.add_argument("--protocol", default="quick")
     judging.add_argument("--width", type=int, default=32)
     judging.add_argument("--runs", type=int, default=3)
+    judging.add_argument("--updates", type=int, help="of each network, in the place of the protocol's")
     judging.add_argument("--held-out", action="store_true")
     judging.set_defaults(part=judge)
     drawing = parts.add_parser("picture")
