@@ -85,6 +85,8 @@ ARMS = {
     "cosines-jitter": COSINES | {"policy": "jitter"},
     "cosines-random": COSINES | {"policy": "random"},
     "cosines-fixed": COSINES | {"policy": "fixed"},
+    "cosines-mined": COSINES | {"policy": "response", "spectral_start": "random", "spectral_refresh": 1},
+    "cosines-mined-jitter": COSINES | {"policy": "jitter", "spectral_start": "random", "spectral_refresh": 1},
     "cosines-response-cfc": COSINES | {"policy": "response", "cfc_share": 0.3},
     "seams": {"policy": "response", "windows_start": 0.0, "windows_freeze": 1.0, "cfc_share": 0.0},
 }

@@ -267,6 +267,8 @@ _OURS_ALONE = "ours"
 _COMMON_SOURCES = {
     "formation": "a grid of pixels in all the papers",
     "spectral_views": "not used",
+    "spectral_start": "not used",
+    "spectral_refresh": "not used",
     "network": "ConvNet-3 in all the papers",
     "width": "128 channels in all the papers",
     "validation": "ours; the papers learn from every training image, as --validation 0 does",
@@ -335,6 +337,8 @@ _OURS = "our reconstruction, see docs/methods/udd.md"
 _UDD_SOURCES = _IDC_SOURCES | {
     "formation": _OURS,
     "spectral_views": _OURS,
+    "spectral_start": _OURS,
+    "spectral_refresh": _OURS,
     "storage": _OURS,
     "gradient_scale": _OURS,
     "lr_image": _OURS,

@@ -54,6 +54,10 @@ class MatchingSettings:
     """What a canvas's numbers are: pixels, cut into the cells of a grid, or coefficients of cosines, some a view."""
     spectral_views: int = 24
     """With spectrum: at least so many views on each canvas; each has their share of its numbers as coefficients."""
+    spectral_start: Literal["policy", "fixed", "random"] = "policy"
+    """With spectrum: cosines that views begin with: those that the policy chooses, the lowest frequencies, or any."""
+    spectral_refresh: int = 0
+    """With spectrum: outer iterations between two choices of the cosines, by the views as they are; 0: choose once."""
 
     objective: Literal["gradient", "feature"] = "gradient"
     """Match gradients of the classification loss, or mean embeddings."""
@@ -127,7 +131,7 @@ class MatchingSettings:
     windows_start: float = 0.2
     """Share of the run after which windows are mined."""
     windows_freeze: float = 0.1
-    """Last share of the run in which the windows stay as they are."""
+    """Last share of the run in which the windows, or with spectrum the cosines, stay as they are."""
     refresh: int = 10
     """Outer iterations between two choices of the windows."""
     proxy_steps: int = 1000

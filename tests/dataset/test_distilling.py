@@ -209,10 +209,12 @@ FAST = {
     "lr_schedule": "cosine",
     "target_updates": 2,
 }
+MINED = {"formation": "spectrum", "spectral_views": 4, "spectral_start": "random", "spectral_refresh": 1}
 
 
 @pytest.mark.parametrize(
-    ("method", "changes"), [*((method, {}) for method in MATCHING), ("idc", FAST), ("udd-windows", FAST)]
+    ("method", "changes"),
+    [*((method, {}) for method in MATCHING), ("idc", FAST), ("udd-windows", FAST), ("udd", MINED)],
 )
 @pytest.mark.parametrize("stop", [2, 3, 5])
 def test_a_restored_state_goes_on_bit_for_bit(real, method, changes, stop):

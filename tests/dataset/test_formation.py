@@ -9,7 +9,7 @@ import torch
 from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
 from distil.dataset.formation import Spectrum, cosines_of_a_view, spectral_canvases, views_of, views_on
-from distil.dataset.matching import advance, initial_state
+from distil.dataset.matching import advance, choose_cosines_again, initial_state
 from distil.dataset.networks import fresh_learner, trained_proxy
 from distil.dataset.policies import kept_cosines
 from distil.dataset.step import Age, matching_gradient, real_targets
@@ -87,6 +87,65 @@ def test_a_proxy_that_went_wrong_is_refused(real, policy):
 
     with pytest.raises(DistilError, match=r"predictions are not finite.*use --policy fixed"):
         kept_cosines(real, spectral(policy=policy), Broken())
+
+
+class SeesThree(torch.nn.Module):
+    def forward(self, x):
+        return 5 * coefficients(x)[:, 40:43]
+
+
+@pytest.mark.parametrize("policy", ["response", "jitter"])
+def test_cosines_are_mined_from_any_to_those_that_the_proxy_uses(real, policy):
+    """A proxy that sees three cosines finds those that the views lack; all other numbers and momenta stay."""
+    settings = spectral(policy=policy, spectral_start="random", spectral_refresh=1, ipc=2)
+    state = initial_state(real, settings, SeesThree())
+    before = state.spectrum.kept
+    assert before.tolist() == kept_cosines(real, spectral(policy="random"), None).tolist()
+    assert not {40, 41, 42} <= set(before.tolist())
+    state.canvases += torch.rand(state.canvases.shape, generator=torch.Generator().manual_seed(0))
+    state.momentum += torch.rand(state.canvases.shape, generator=torch.Generator().manual_seed(1))
+    numbers, momenta = (x.flatten(1).view(6, 4, 16).clone() for x in (state.canvases, state.momentum))
+    choose_cosines_again(state, real, settings, SeesThree(), 1)
+
+    kept = state.spectrum.kept
+    assert {40, 41, 42} <= set(kept.tolist())
+    assert kept.tolist() == sorted(set(kept.tolist()))
+    first = views_of(spectral_canvases(real, state.spectrum, settings), state.spectrum, real.size)
+    for place, position in enumerate(kept.tolist()):
+        now = (
+            state.canvases.flatten(1).view(6, 4, 16)[..., place],
+            state.momentum.flatten(1).view(6, 4, 16)[..., place],
+        )
+        if position in before.tolist():
+            was = before.tolist().index(position)
+            assert torch.equal(now[0], numbers[..., was])
+            assert torch.equal(now[1], momenta[..., was])
+        else:
+            begun = coefficients(first)[:, position].view(6, 4) / state.spectrum.unit
+            torch.testing.assert_close(now[0], begun, rtol=1e-4, atol=1e-5)
+            assert not now[1].any()
+
+
+def test_cosines_are_chosen_again_as_often_as_asked_and_not_at_the_end(real):
+    def choices(**changes):
+        seen = []
+        settings = spectral(policy="response", spectral_start="random", outer=5, inner=1, proxy_steps=5, **changes)
+        distil_dataset(
+            real, settings, events=lambda name, **told: seen.append(told["step"]) if name == "cosines" else 0
+        )
+        return seen
+
+    assert choices() == [0]
+    assert choices(spectral_refresh=2, windows_freeze=1.0) == [0]
+    assert set(choices(spectral_refresh=2, windows_freeze=0.0)) <= {0, 3, 5}
+    assert 2 in choices(spectral_refresh=1, windows_freeze=0.6)
+    assert max(choices(spectral_refresh=1, windows_freeze=0.6)) <= 2
+
+
+@pytest.mark.parametrize("changes", [{"policy": "fixed"}, {"formation": "grid", "policy": "response"}])
+def test_choosing_again_needs_a_policy_that_asks_a_network(real, changes):
+    with pytest.raises(DistilError, match=r"--spectral-refresh 2 chooses cosines again by a network's response: use"):
+        distil_dataset(real, spectral(spectral_refresh=2, **changes))
 
 
 def test_more_views_than_numbers_is_refused(real):

@@ -85,6 +85,7 @@ NOT_DIFFERENTIABLE = {
     "select_prototypes",
     "reliability",
     "cosines",
+    "information_about_cosines",
     "jitter_of_cosines",
     "lowest_frequencies",
     "response_to_cosines",

@@ -10,6 +10,7 @@ from distil.functional.spectrum import (
     cosines,
     from_coefficients,
     from_kept_coefficients,
+    information_about_cosines,
     jitter_of_cosines,
     lowest_frequencies,
     response_to_cosines,
@@ -78,6 +79,29 @@ def test_response_is_variance_times_fisher_information():
     assert float(found[position]) == pytest.approx(float(expected), rel=0.05)
     others = found[torch.arange(72) != position]
     assert float(others.abs().max()) < 1e-6 * float(expected)
+
+
+def test_information_is_told_of_a_coefficient_that_all_images_lack():
+    x, position = images(8), 7
+    values = coefficients(x)
+    values[:, position] = 0
+    lacking = from_coefficients(values, SHAPE)
+    found = information_about_cosines(one_coefficient(position), lacking, torch.Generator().manual_seed(0), draws=50)
+    assert float(found[position]) == pytest.approx(3.0**2 / 4, rel=1e-4)
+    response = response_to_cosines(one_coefficient(position), lacking, torch.Generator().manual_seed(0))
+    assert float(response[position]) < 1e-9
+
+
+def test_jitter_from_donors_moves_what_all_images_share():
+    x, donors, position = images(1).repeat(4, 1, 1, 1), images(3, seed=1), 7
+    predict = one_coefficient(position)
+    assert float(jitter_of_cosines(predict, x, torch.Generator().manual_seed(3)).max()) < 1e-9
+    found = jitter_of_cosines(predict, x, torch.Generator().manual_seed(3), donors)
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(3))[[0, 1, 2, 0]]
+    values = coefficients(x)
+    values[:, position] = coefficients(donors)[order, position]
+    expected = jitter_divergence(predict(x), predict(from_coefficients(values, SHAPE))).mean()
+    torch.testing.assert_close(found[position], expected, rtol=1e-4, atol=1e-7)
 
 
 def test_jitter_is_the_divergence_after_swapping_one_coefficient():

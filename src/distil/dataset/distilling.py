@@ -111,6 +111,13 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
             )
         if settings.storage == "uint4" and settings.formation != "spectrum":
             raise DistilError("--storage uint4 is for coefficients: use --formation spectrum, or --storage uint8.")
+        if settings.spectral_refresh and (
+            settings.formation != "spectrum" or settings.policy not in ("response", "jitter")
+        ):
+            raise DistilError(
+                f"--spectral-refresh {settings.spectral_refresh} chooses cosines again by a network's response: use "
+                "--formation spectrum with --policy response or jitter, or --spectral-refresh 0."
+            )
         if settings.formation == "spectrum":
             cosines_of_a_view((real.channels, *real.size), settings)
         elif settings.policy != "none":
@@ -209,7 +216,7 @@ def _match(
             save_tensors(checkpoint, state.tensors(), {"step": state.step, "settings": asdict(settings)})
             events("checkpoint", step=state.step)
 
-    windows_seen = state.mined
+    windows_seen, spectrum_seen = state.mined, state.spectrum
     with stop_requests() as stop_asked:
         for _ in advance(state, kept, settings, proxy):
             finite = torch.stack(list(state.losses.values())).isfinite().all()
@@ -224,6 +231,9 @@ def _match(
                 windows_seen = state.mined
                 used = float(utilisation_entropy(state.mined.utilisation))
                 events("windows", step=state.step, windows=state.mined.windows.int().tolist(), mue=used)
+            if state.spectrum is not None and state.spectrum is not spectrum_seen:
+                spectrum_seen = state.spectrum
+                events("cosines", step=state.step, kept=state.spectrum.kept.tolist())
             if follow is not None and state.step in validate_at:
                 accuracy = follow[0](_result(state, kept, real, settings, proxy), follow[1])
                 events("validation", step=state.step, accuracy=accuracy)

@@ -22,7 +22,7 @@ from distil.dataset.networks import (
     train_on_views,
     training_of,
 )
-from distil.dataset.policies import Mined, kept_cosines, mine
+from distil.dataset.policies import Mined, cosines_kept_next, kept_cosines, mine
 from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.functional.regions import grid_regions
 from distil.rng import stream
@@ -128,6 +128,8 @@ def advance(
         outer, within = divmod(state.step, settings.inner * settings.target_updates)
         if within == 0:
             _clamp(state)
+            if _cosines_due(settings, outer):
+                choose_cosines_again(state, real, settings, proxy, outer)
             if _windows_due(settings, outer, state.mined is None):
                 before, state.mined = state.mined, chosen_windows(state.canvases, real, settings, proxy, outer)
                 if settings.windows_init == "real":
@@ -224,6 +226,39 @@ def _windows_due(settings: MatchingSettings, outer: int, none_yet: bool) -> bool
         return False
     frozen = outer >= (1 - settings.windows_freeze) * settings.outer
     return none_yet or (outer % settings.refresh == 0 and not frozen and settings.policy != "fixed")
+
+
+def _cosines_due(settings: MatchingSettings, outer: int) -> bool:
+    if settings.formation != "spectrum" or not settings.spectral_refresh or outer == 0:
+        return False
+    frozen = outer >= (1 - settings.windows_freeze) * settings.outer
+    return outer % settings.spectral_refresh == 0 and not frozen
+
+
+def choose_cosines_again(
+    state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, outer: int
+) -> None:
+    """Put idle cosines in the place of underutilized ones, for network number `outer`: changes the state in place.
+
+    What is new begins with the coefficients of the images that the views began with, and without momentum.
+    """
+    if state.spectrum is None:
+        raise ValueError("only views that are made of cosines can choose them again")
+    before = state.spectrum
+    views = views_of(state.canvases, before, real.size)
+    kept = cosines_kept_next(views, before.kept, real, settings, proxy, outer)
+    if torch.equal(kept, before.kept):
+        return
+    state.spectrum = replace(before, kept=kept)
+    fresh = spectral_canvases(real, state.spectrum, settings)
+    stay = torch.isin(kept, before.kept)
+    places = torch.searchsorted(before.kept, kept[stay])
+    for now, new in ((state.canvases, fresh), (state.momentum, torch.zeros_like(fresh))):
+        used = now[0].numel() // len(kept) * len(kept)
+        old = now.flatten(1)[:, :used].unflatten(1, (-1, len(kept)))
+        numbers = new.flatten(1)[:, :used].unflatten(1, (-1, len(kept)))
+        numbers[..., stay] = old[..., places]
+        now.flatten(1)[:, :used] = numbers.flatten(1)
 
 
 def chosen_windows(

@@ -4,7 +4,8 @@ Source: UDD names the response-based and the data-jittering-based policy; the re
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,7 +22,13 @@ from distil.functional.regions import (
     lowest_apart,
     window_means,
 )
-from distil.functional.spectrum import jitter_of_cosines, lowest_frequencies, response_to_cosines
+from distil.functional.spectrum import (
+    coefficients,
+    information_about_cosines,
+    jitter_of_cosines,
+    lowest_frequencies,
+    response_to_cosines,
+)
 from distil.functional.utilisation import jitter_divergence, response_map, spread_scores
 from distil.rng import stream
 from distil.settings import MatchingSettings
@@ -173,12 +180,14 @@ def jitter_scores(
 
 
 def kept_cosines(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None) -> Int[Tensor, " k"]:
-    """Which coefficients views have, in rising order: those of the highest `cosine_scores`. The others' numbers serve
-    further views.
+    """Which coefficients views begin with, in rising order: those of the highest `cosine_scores`. The others' numbers
+    serve further views.
 
     Raises: DistilError when the proxy's predictions are not finite, or there are more views than numbers.
     """
     count = cosines_of_a_view((real.channels, *real.size), settings)
+    if settings.spectral_start != "policy":
+        settings = replace(settings, policy=settings.spectral_start)
     return cosine_scores(real, settings, proxy).argsort(descending=True, stable=True)[:count].sort().values
 
 
@@ -198,17 +207,7 @@ def cosine_scores(
         return torch.rand(math.prod(shape), generator=generator)
     if settings.policy in ("none", "fixed"):
         return lowest_frequencies(shape)
-    if proxy is None:
-        raise ValueError(f"the {settings.policy} policy needs a proxy network")
-    wanted = SCORED if settings.policy == "response" else JITTERED
-    each = max(1, wanted // len(real.classes))
-    images = torch.cat([real.sample_class(c, min(each, n), generator) for c, n in enumerate(real.counts)])
-    if settings.policy == "jitter":
-        images = images[torch.randperm(len(images), generator=generator)[:JITTERED].to(images.device)]
-
-    def predict(x: Tensor) -> Tensor:
-        return proxy(normalise(x, real.mean, real.std))
-
+    predict, images = _proxy_and_images(real, settings, proxy, generator)
     if not bool(predict(images[:JITTERED]).isfinite().all()):
         raise DistilError(
             "the proxy network's predictions are not finite numbers: its training on the real images went wrong. "
@@ -218,3 +217,47 @@ def cosine_scores(
         return jitter_of_cosines(predict, images, generator).cpu()
     with torch.enable_grad():
         return response_to_cosines(predict, images, generator).cpu()
+
+
+@torch.no_grad()
+def cosines_kept_next(
+    views: Float[Tensor, "n c h w"],
+    kept: Int[Tensor, " k"],
+    real: ImageSet,
+    settings: MatchingSettings,
+    proxy: nn.Module | None,
+    outer: int,
+) -> Int[Tensor, " k"]:
+    """Which coefficients views have from now on, in rising order: underutilized ones among `kept` give way to idle
+    ones that would be used more.
+
+    Utilisation is measured on the views: of a kept coefficient with its variance among them, of an idle one with that
+    among real images, which it would begin with ("response"); or by the change that a real image's coefficient makes
+    in a view ("jitter").
+    """
+    generator = stream(settings.seed, "cosines", outer)
+    predict, images = _proxy_and_images(real, settings, proxy, generator)
+    most = SCORED if settings.policy == "response" else JITTERED
+    views = views[torch.randperm(len(views), generator=generator)[:most].to(views.device)]
+    if settings.policy == "jitter":
+        scores = jitter_of_cosines(predict, views, generator, images)
+    else:
+        spread = coefficients(images).var(0)
+        spread[kept] = coefficients(views).var(0)[kept]
+        with torch.enable_grad():
+            scores = spread * information_about_cosines(predict, views, generator)
+    return scores.argsort(descending=True, stable=True)[: len(kept)].sort().values.to(kept)
+
+
+def _proxy_and_images(
+    real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, generator: torch.Generator
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The proxy's logits of images in [0, 1], and real images of all classes on which to ask it."""
+    if proxy is None:
+        raise ValueError(f"the {settings.policy} policy needs a proxy network")
+    wanted = SCORED if settings.policy == "response" else JITTERED
+    each = max(1, wanted // len(real.classes))
+    images = torch.cat([real.sample_class(c, min(each, n), generator) for c, n in enumerate(real.counts)])
+    if settings.policy == "jitter":
+        images = images[torch.randperm(len(images), generator=generator)[:JITTERED].to(images.device)]
+    return lambda x: proxy(normalise(x, real.mean, real.std)), images

@@ -71,6 +71,16 @@ def response_to_cosines(
     prediction when coefficient q is moved by its own standard deviation.
     predict: images in [0, 1] -> logits. draws: of y for each image. generator: on the CPU.
     """
+    return coefficients(images).var(0) * information_about_cosines(predict, images, generator, draws)
+
+
+def information_about_cosines(
+    predict: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], generator: torch.Generator, draws: int = 4
+) -> Float[Tensor, "c*h*w"]:
+    """Fisher information of a network's prediction about each coefficient of images, also of one that they all lack.
+
+    E[(d log p(y|x) / d a_q)^2], y drawn from p(.|x). predict, draws, generator: as for `response_to_cosines`.
+    """
     with torch.no_grad():
         p = torch.cat([predict(part).float().softmax(1).cpu() for part in images.split(AT_ONCE)])
     total = torch.zeros_like(images[0].flatten())
@@ -81,21 +91,27 @@ def response_to_cosines(
             log_p = predict(leaf).log_softmax(1)
             gradient = torch.autograd.grad(log_p.gather(1, labels).sum(), leaf)[0]
             total += coefficients(gradient + GREY).square().sum(0)
-    return coefficients(images).var(0) * total / (draws * len(images))
+    return total / (draws * len(images))
 
 
 @torch.no_grad()
 def jitter_of_cosines(
-    predict: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"], generator: torch.Generator
+    predict: Callable[[Tensor], Tensor],
+    images: Float[Tensor, "n c h w"],
+    generator: torch.Generator,
+    donors: Float[Tensor, "m c h w"] | None = None,
 ) -> Float[Tensor, "c*h*w"]:
     """How much a jitter of each coefficient changes a network's predictions.
 
-    u_q = E KL(p(.|x) || p(.|x')), x' being x with coefficient q of an image drawn from them.
+    u_q = E KL(p(.|x) || p(.|x')), x' being x with coefficient q of an image drawn from the donors, which are the images
+    themselves where none are given.
     predict: images in [0, 1] -> logits. generator: on the CPU.
     """
     _, channels, height, width = images.shape
     values, before = coefficients(images), predict(images)
-    others = values[torch.randperm(len(images), generator=generator).to(images.device)]
+    given = values if donors is None else coefficients(donors)
+    order = torch.randperm(len(given), generator=generator)
+    others = given[order[torch.arange(len(images)) % len(given)].to(images.device)]
     scores = []
     for part in torch.arange(values.shape[1]).split(max(1, AT_ONCE // len(images))):
         moved = values.repeat(len(part), 1, 1)
