@@ -18,7 +18,7 @@ from distil.functional.spectrum import GREY, coefficients, from_kept_coefficient
 from distil.runs import RESULT
 
 from .conftest import make_images
-from .test_distilling import tiny
+from .test_distilling import Recorder, tiny
 
 SHAPE = (1, 8, 8)
 
@@ -112,10 +112,7 @@ def test_cosines_are_mined_from_any_to_those_that_the_proxy_uses(real, policy):
     assert kept.tolist() == sorted(set(kept.tolist()))
     first = views_of(spectral_canvases(real, state.spectrum, settings), state.spectrum, real.size)
     for place, position in enumerate(kept.tolist()):
-        now = (
-            state.canvases.flatten(1).view(6, 4, 16)[..., place],
-            state.momentum.flatten(1).view(6, 4, 16)[..., place],
-        )
+        now = [x.flatten(1).view(6, 4, 16)[..., place] for x in (state.canvases, state.momentum)]
         if position in before.tolist():
             was = before.tolist().index(position)
             assert torch.equal(now[0], numbers[..., was])
@@ -128,12 +125,10 @@ def test_cosines_are_mined_from_any_to_those_that_the_proxy_uses(real, policy):
 
 def test_cosines_are_chosen_again_as_often_as_asked_and_not_at_the_end(real):
     def choices(**changes):
-        seen = []
+        log = Recorder()
         settings = spectral(policy="response", spectral_start="random", outer=5, inner=1, proxy_steps=5, **changes)
-        distil_dataset(
-            real, settings, events=lambda name, **told: seen.append(told["step"]) if name == "cosines" else 0
-        )
-        return seen
+        distil_dataset(real, settings, events=log)
+        return [told["step"] for told in log.of("cosines")]
 
     assert choices() == [0]
     assert choices(spectral_refresh=2, windows_freeze=1.0) == [0]
