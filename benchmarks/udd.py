@@ -7,21 +7,22 @@
     python benchmarks/udd.py mue udd-lab-cifar10 udd-lab-svhn --to docs/images/udd-mue.png
     python benchmarks/udd.py cosines CIFAR10.npz --threads 1
     python benchmarks/udd.py utilisation CIFAR10.npz --to docs/images/udd-utilisation.png --threads 1
+    python benchmarks/udd.py choices OUT/cosines-mined-0.choices.jsonl --to docs/images/udd-choices.png
     python benchmarks/udd.py overhead CIFAR10.npz --threads 1
     python benchmarks/udd.py bits CIFAR10.npz OUT --arms idc cosines-response --bits 8 4 --threads 1
     python benchmarks/udd.py keep OUT udd-lab-cifar10
 
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
-targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on
-held-out training images (a tenth, 4,000 at most) by two networks with protocol quick; the
-test images are never opened. mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line
-of OUT/lab.jsonl, so that an interrupted run goes on; `judge` judges saved sets again, `table` prints means, standard
-deviations, and differences to the first arm seed by seed, `transfer` judges the saved sets with other networks, and
-`keep` copies all of it to benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps
-(udd-cosines.jsonl), `utilisation` draws how much it uses each and the share of that which the numbers of every form
-hold (udd-utilisation.jsonl), `overhead` what a step costs beside IDC's with as many views (udd-overhead.jsonl), `bits`
-judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws mUE against accuracy of kept results and
-prints their correlation.
+targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on held-
+out training images (a tenth, 4,000 at most) by two networks with protocol quick; the test images are never opened. mUE
+is measured by the same proxy network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an
+interrupted run goes on; `judge` judges saved sets again, `table` prints means, standard deviations, and differences to
+the first arm seed by seed, `transfer` judges the saved sets with other networks, and `keep` copies all of it to
+benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps (udd-cosines.jsonl),
+`utilisation` draws how much it uses each and the share of that which the numbers of every form hold (udd-
+utilisation.jsonl), `choices` draws those of a mined arm over its run, `overhead` what a step costs beside IDC's with as
+many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws
+mUE against accuracy of kept results and prints their correlation.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import correlation, fmean, median, stdev
 
@@ -55,6 +56,7 @@ from distil.functional.augment import normalise
 from distil.functional.utilisation import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.presets import SMALL_WINDOWS
+from distil.report.choices import draw_choices
 from distil.report.progress import show_progress
 from distil.settings import Settings
 from held_out import value_of
@@ -157,8 +159,15 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
                 settings = settings_of(arm, source.key, args, seed)
                 state, steps = initial_state(kept, settings, proxy), total_steps(settings)
                 shown("start", step=0, steps=steps)
+                chosen = [] if state.spectrum is None else [(0, state.spectrum)]
                 for _ in advance(state, kept, settings, proxy, ages):
                     shown("step", step=state.step, steps=steps, loss=float(state.losses["loss"]))
+                    if state.spectrum is not None and state.spectrum is not chosen[-1][1]:
+                        chosen.append((state.step, state.spectrum))
+                if len(chosen) > 1:
+                    events = [{"event": "cosines", "step": step, "kept": x.kept.tolist()} for step, x in chosen]
+                    text = "".join(json.dumps(event) + "\n" for event in events)
+                    (args.out / f"{arm.replace('/', ' ')}-{seed}.choices.jsonl").write_text(text)
                 made = _result(state, kept, source.train, settings, proxy)
         made.save(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
         scores = judged(made, held_out, source.key, args.width, seed)
@@ -298,6 +307,17 @@ def utilisation(args: argparse.Namespace) -> None:
         axes.set_xlabel("cycles along a row, halves", fontsize=8)
     figure.colorbar(picture, ax=figure.axes, label="log10 of utilisation", shrink=0.8)
     figure.savefig(args.to)
+
+
+def choices(args: argparse.Namespace) -> None:
+    """A picture of the cosines that a mined arm's views were made of over its run, and the numbers that entered."""
+    events = read(args.file)
+    figure = draw_choices(events, tuple(args.shape))
+    assert figure is not None, "the cosines were chosen once"
+    figure.savefig(args.to, dpi=110)
+    sets = [set(event["kept"]) for event in events]
+    entered = [len(now - before) for before, now in pairwise(sets)]
+    print(f"of {len(sets[0])}: {entered} entered; {len(sets[0] & sets[-1])} of the first are among the last")
 
 
 def bits(args: argparse.Namespace) -> None:
@@ -472,6 +492,11 @@ def main() -> None:
         elif name == "overhead":
             part.add_argument("--factor", type=int, default=4, choices=[3, 4, 5])
             part.add_argument("--steps", type=int, default=40)
+    part = parts.add_parser("choices")
+    part.set_defaults(action=choices)
+    part.add_argument("file", type=Path, help="OUT/ARM-SEED.choices.jsonl")
+    part.add_argument("--shape", nargs=3, type=int, default=[3, 32, 32])
+    part.add_argument("--to", type=Path, required=True)
     part = parts.add_parser("bits")
     part.set_defaults(action=bits)
     part.add_argument("source")

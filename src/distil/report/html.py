@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from distil.dataset.artifact import DistilledSet
+from distil.report.choices import draw_choices
 from distil.report.pictures import bytes_in_words, draw_curves, draw_set
 from distil.runs import write_atomic
 
@@ -125,6 +126,11 @@ def write_report(
             "Running mean of the matching loss, and accuracy of networks trained on the set so far, on training images."
         )
         parts.append(html_figure(draw_curves(logs), "Loss and accuracy against the step", caption))
+    for name, made in sets.items():
+        if made.cosines is not None:
+            figure = draw_choices(logs.get(name, []), (made.canvases.shape[1], *made.view_size))
+            caption = f"{name}: cosines of the views, choice by choice. Orange: entered; blue: left; black: stayed."
+            parts.append("" if figure is None else html_figure(figure, "Cosines over the run", caption))
     if notes:
         parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
     if commands or settings:
