@@ -7,6 +7,7 @@
     python benchmarks/udd.py mue udd-lab-cifar10 udd-lab-svhn --to docs/images/udd-mue.png
     python benchmarks/udd.py cosines CIFAR10.npz --threads 1
     python benchmarks/udd.py utilisation CIFAR10.npz --to docs/images/udd-utilisation.png --threads 1
+    python benchmarks/udd.py mosaic CIFAR10.npz SENSOR.npz
     python benchmarks/udd.py choices OUT/cosines-mined-0.choices.jsonl --to docs/images/udd-choices.png
     python benchmarks/udd.py overhead CIFAR10.npz --threads 1
     python benchmarks/udd.py bits CIFAR10.npz OUT --arms idc cosines-response --bits 8 4 --threads 1
@@ -20,9 +21,10 @@ interrupted run goes on; `judge` judges saved sets again, `table` prints means, 
 the first arm seed by seed, `transfer` judges the saved sets with other networks, and `keep` copies all of it to
 benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps (udd-cosines.jsonl),
 `utilisation` draws how much it uses each and the share of that which the numbers of every form hold (udd-
-utilisation.jsonl), `choices` draws those of a mined arm over its run, `overhead` what a step costs beside IDC's with as
-many views (udd-overhead.jsonl), `bits` judges saved sets of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws
-mUE against accuracy of kept results and prints their correlation.
+utilisation.jsonl), `choices` draws those of a mined arm over its run, `mosaic` makes a sensor's raw images of colour
+ones, `overhead` what a step costs beside IDC's with as many views (udd-overhead.jsonl), `bits` judges saved sets of 8
+bits a number with fewer (udd-bits.jsonl), `mue` draws mUE against accuracy of kept results and prints their
+correlation.
 """
 
 import argparse
@@ -309,6 +311,21 @@ def utilisation(args: argparse.Namespace) -> None:
     figure.savefig(args.to)
 
 
+def mosaic(args: argparse.Namespace) -> None:
+    """Colour images as a camera's sensor sees them: one value a pixel, red, green and blue in turn (RGGB)."""
+    import numpy as np
+
+    with np.load(args.source) as arrays:
+        made = dict(arrays)
+    for name in ("x_train", "x_test"):
+        colour = made[name]
+        seen = colour[..., 1].copy()
+        seen[:, 0::2, 0::2] = colour[:, 0::2, 0::2, 0]
+        seen[:, 1::2, 1::2] = colour[:, 1::2, 1::2, 2]
+        made[name] = seen
+    np.savez_compressed(args.out, **made)
+
+
 def choices(args: argparse.Namespace) -> None:
     """A picture of the cosines that a mined arm's views were made of over its run, and the numbers that entered."""
     events = read(args.file)
@@ -492,6 +509,10 @@ def main() -> None:
         elif name == "overhead":
             part.add_argument("--factor", type=int, default=4, choices=[3, 4, 5])
             part.add_argument("--steps", type=int, default=40)
+    part = parts.add_parser("mosaic")
+    part.set_defaults(action=mosaic)
+    part.add_argument("source")
+    part.add_argument("out", type=Path)
     part = parts.add_parser("choices")
     part.set_defaults(action=choices)
     part.add_argument("file", type=Path, help="OUT/ARM-SEED.choices.jsonl")

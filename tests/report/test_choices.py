@@ -17,7 +17,7 @@ def test_one_choice_is_no_picture():
 def test_what_entered_left_and_stayed_has_its_own_colour():
     figure = draw_choices([chosen(0, [0, 1]), {"event": "step", "step": 1}, chosen(5, [1, 17])], (2, 4, 4))
     first, second = (axes.images[0].get_array() for axes in figure.axes)
-    assert [axes.get_title() for axes in figure.axes] == ["to begin with", "before step 5, 1 entered"]
+    assert [axes.get_title() for axes in figure.axes] == ["to begin with", "from step 5, 1 entered"]
     assert first.shape == (4, 9, 3)  # two planes and a gap
     colours = {place: tuple(np.round(second[place], 2)) for place in ((0, 0), (0, 1), (0, 6), (3, 3))}
     assert len(set(colours.values())) == 4
@@ -30,4 +30,4 @@ def test_of_many_choices_the_first_and_the_last_are_among_six():
     titles = [axes.get_title() for axes in figure.axes]
     assert len(titles) == 6
     assert titles[0] == "to begin with"
-    assert titles[-1].startswith("before step 390")
+    assert titles[-1].startswith("from step 390")

@@ -33,7 +33,7 @@ def draw_choices(events: Iterable[Mapping[str, Any]], shape: tuple[int, int, int
     for axes, (step, kept) in zip(panels, shown, strict=False):
         axes.imshow(_planes(kept, before, shape), interpolation="nearest")
         news = "" if before is None else f", {len(kept - before)} entered"
-        axes.set_title(f"before step {step}{news}" if step else "to begin with", fontsize=9)
+        axes.set_title(f"from step {step}{news}" if step else "to begin with", fontsize=9)
         before = kept
     for axes in panels:
         axes.axis("off")
