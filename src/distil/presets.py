@@ -23,7 +23,7 @@ UPRIGHT = ("mnist", "svhn", "digits")
 
 GREY = ("mnist", "fashionmnist", "digits")
 """Smaller canvases without colour: udd-windows mines one window of a cell's size, since objects fill their cells
-(docs/methods/udd.md)."""
+(docs/methods/udd-experiments.md)."""
 
 SCALED: dict[str, Any] = {"gradient_scale": "canvas", "lr_image": 0.018, "lr_schedule": "cosine"}
 """Steps in units of pixels (docs/speed.md)."""
