@@ -97,9 +97,9 @@ ARMS = {
 """What each arm changes of the laboratory's settings; a slash and settings after a name change more."""
 PEERS = {
     "real-images": ("random", {}),
-    "dm": ("dm", {"lr_image": 0.3}),
-    "dsa": ("dsa", {"lr_image": 0.3}),
-    "dsa-cfc": ("dsa", {"lr_image": 0.3, "cfc_share": 0.3}),
+    "dm": ("dm", {"lr_image": 0.3, "batch_real": 64}),
+    "dsa": ("dsa", {"lr_image": 0.3, "batch_real": 64}),
+    "dsa-cfc": ("dsa", {"lr_image": 0.3, "batch_real": 64, "cfc_share": 0.3}),
 }
 """Arms that are methods of their own, and what they change of their presets; they have as many matching steps."""
 
