@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> None:
     with nullcontext() if args.arm == "reference" else freed_memory_kept():
         began = time.perf_counter()
         spectrum = None
+        proxy = _proxy(kept, settings, "cpu", None, False)
         if args.arm == "reference":
-            loop = (canvases for canvases in reference_loop(kept, settings))
+            loop = (canvases for canvases in reference_loop(kept, settings, proxy))
         else:
-            proxy = _proxy(kept, settings, "cpu", None, False)
             state = initial_state(kept, settings, proxy)
             spectrum = state.spectrum
             loop = (state.canvases for state in advance(state, kept, settings, proxy))

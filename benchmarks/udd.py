@@ -14,16 +14,16 @@
     python benchmarks/udd.py keep OUT udd-lab-cifar10
 
 A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 of width 32: its networks and real
-targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on held-
-out training images (a tenth, 4,000 at most) by two networks with protocol quick; the test images are never opened. mUE
-is measured by the same proxy network for all. Each finished (arm, seed) is one line of OUT/lab.jsonl, so that an
-interrupted run goes on; `judge` judges saved sets again, `table` prints means, standard deviations, and differences to
-the first arm seed by seed, `transfer` judges the saved sets with other networks, and `keep` copies all of it to
-benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps (udd-cosines.jsonl),
-`utilisation` draws how much it uses each and the share of that which the numbers of every form hold (udd-
-utilisation.jsonl), `choices` draws those of a mined arm over its run, `mosaic` makes a sensor's raw images of colour
-ones, `overhead` what a step costs beside IDC's with as many views (udd-overhead.jsonl), `bits` judges saved sets of 8
-bits a number with fewer (udd-bits.jsonl), `mue` draws mUE against accuracy of kept results and prints their
+targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on
+held-out training images (a tenth, 4,000 at most; three tenths of small sets) by two networks with protocol quick; the
+test images are never opened. mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line
+of OUT/lab.jsonl, so that an interrupted run goes on; `judge` judges saved sets again, `table` prints means, standard
+deviations, and differences to the first arm seed by seed, `transfer` judges the saved sets with other networks, and
+`keep` copies all of it to benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps
+(udd-cosines.jsonl), `utilisation` draws how much it uses each and the share of that which the numbers of every form
+hold (udd-utilisation.jsonl), `choices` draws those of a mined arm over its run, `mosaic` makes a sensor's raw images of
+colour ones, `overhead` what a step costs beside IDC's with as many views (udd-overhead.jsonl), `bits` judges saved sets
+of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws mUE against accuracy of kept results and prints their
 correlation.
 """
 

@@ -233,12 +233,14 @@ def cosines_kept_next(
 
     Utilisation is measured on the views: of a kept coefficient with its variance among them, of an idle one with that
     among real images, which it would begin with ("response"); or by the change that a real image's coefficient makes
-    in a view ("jitter").
+    in a view ("jitter"). Where predictions of the views are not finite, the choice stays: the loop names the step.
     """
     generator = stream(settings.seed, "cosines", outer)
     predict, images = _proxy_and_images(real, settings, proxy, generator)
     most = SCORED if settings.policy == "response" else JITTERED
     views = views[torch.randperm(len(views), generator=generator)[:most].to(views.device)]
+    if not bool(predict(views).isfinite().all()):
+        return kept
     if settings.policy == "jitter":
         scores = jitter_of_cosines(predict, views, generator, images)
     else:
