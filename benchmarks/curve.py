@@ -33,9 +33,10 @@ from reference import reference_loop
 
 def settings_of(args: argparse.Namespace, key: str) -> MatchingSettings:
     changes = {name: value_of(text) for name, text in (item.split("=", 1) for item in args.set)}
-    return replace(
-        preset(args.method, key, args.ipc), **({"seed": args.seed, "validation": 0.1, "outer": 10**6} | changes)
-    )
+    settings = preset(args.method, key, args.ipc)
+    if not isinstance(settings, MatchingSettings):
+        raise SystemExit(f"{args.method} chooses real images and has no steps to follow")
+    return replace(settings, **({"seed": args.seed, "validation": 0.1, "outer": 10**6} | changes))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -78,6 +79,8 @@ def judge(args: argparse.Namespace) -> None:
     test = source.test
     if args.held_out:
         test = source.train.split(0.1, head["seed"])[1]
+    if test is None:
+        raise SystemExit(f"{source.name} has no test images: judge with --held-out")
     rules = protocol_for(args.protocol, source.key)
     if args.updates:
         rules = replace(rules, epochs=args.updates, max_updates=args.updates)

@@ -121,6 +121,8 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     source = open_source(args.source)
+    if source.test is None:
+        raise SystemExit(f"{source.name} has no test images to judge on")
     path = RESULTS / f"{args.name}.json"
     judge = {k: getattr(args, k) for k in ("protocol", "runs", "networks", "device")}
     head = {

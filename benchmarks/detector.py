@@ -48,7 +48,7 @@ from distil.memory import freed_memory_kept
 from distil.report.progress import show_progress
 from distil.runs import load_tensors
 from distil.settings import DetectorSettings
-from distil.sources.detection import DetectionSource
+from distil.sources.detection import DetectionSet, DetectionSource
 from distil.sources.detection_transforms import loader
 from held_out import value_of
 
@@ -67,6 +67,14 @@ BUDGET = {
 }
 
 
+def judged_on(data: DetectionSource) -> DetectionSet:
+    """Test images, or validation images where there are no others."""
+    images = data.test or data.val
+    if images is None:
+        raise SystemExit(f"{data.train.name} has neither test nor validation images to judge on")
+    return images
+
+
 def budget(method: str, source: str, **changes) -> DetectorSettings:
     if source.startswith("scenes"):
         return replace(detector_preset(method, "scenes"), **changes)
@@ -77,7 +85,8 @@ def shape(kind: str, data: DetectionSource, values: dict) -> Architecture:
     if data.train.name.startswith("scenes"):
         return Architecture(classes=data.train.classes, **student_preset(kind, "scenes", teacher=values is TEACHER))
     two_stage = {"finest": 8, "proposals": 300, "sampled": 128} if kind == "faster-rcnn" else {}
-    return Architecture(kind, classes=data.train.classes, **SMALL_IMAGES, **two_stage, **values)
+    fields: dict = {"detector": kind, **SMALL_IMAGES, **two_stage, **values}
+    return Architecture(classes=data.train.classes, **fields)
 
 
 def arm(text: str, source: str, epochs: int) -> DetectorSettings:
@@ -107,7 +116,7 @@ def train_teacher(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     data = open_detection(args.source)
-    test = data.test or data.val
+    test = judged_on(data)
     teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
     freeze(teacher)
     epochs = args.epochs or 20
@@ -172,11 +181,12 @@ def cost(args: argparse.Namespace) -> None:
                 taught = teacher.trace(teacher.restyle(view), regions=trace)
             maps = [x.detach().requires_grad_() for x in trace.pyramid]
             alone = replace(trace, pyramid=tuple(maps), logits=trace.logits.detach().requires_grad_())
-            calls["knowledge"] = lambda knowledge=knowledge, alone=alone, taught=taught, view=view: sum(
-                knowledge(alone, taught, view, 0.0).values()
-            ).backward()
+            calls["knowledge"] = lambda knowledge=knowledge, alone=alone, taught=taught, view=view: (
+                torch.stack(list(knowledge(alone, taught, view, 0.0).values())).sum().backward()
+            )
             calls["gathering"] = lambda gathering=gathering, batch=batch, part=part: gathering.add(
-                [target for _, target in batch], part.truth
+                [target for _, target in batch],
+                part.truth,  # pyright: ignore[reportArgumentType]
             )
             rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(9)]
             spent = {name: round(median(each[name] for each in rounds), 4) for name in calls}
@@ -237,7 +247,7 @@ def tags(args: argparse.Namespace) -> None:
 def angles(args: argparse.Namespace) -> None:
     """Cosines of test objects to prototypes of their own and of other classes, about zero and about their mean."""
     data = open_detection(args.source)
-    test = data.test or data.val
+    test = judged_on(data)
     folder = args.out / "students" / "gkd" / "seed-0"
     model, architecture, _ = load_detector(folder / "best.safetensors")
     student = adapt(model)

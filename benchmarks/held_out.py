@@ -46,8 +46,9 @@ def main() -> None:
     source = open_source(args.source)
     protocol = protocol_for("quick", source.key)
     accuracies = []
+    settings = replace(preset(args.method, source.key, args.ipc), validation=0.1, **changes)
     for seed in range(args.seeds):
-        settings = replace(preset(args.method, source.key, args.ipc), seed=seed, validation=0.1, **changes)
+        settings = replace(settings, seed=seed)
         held_out = source.train.split(0.1, seed)[1]
         if len(held_out.labels) > 1000:
             held_out = held_out.split(1 - 1000 / len(held_out.labels), 0)[0]

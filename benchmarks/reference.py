@@ -56,6 +56,7 @@ def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module 
     classes, ipc, factor = len(real.classes), settings.ipc, settings.factor
     state = initial_state(real, settings, proxy)
     canvases = state.canvases.requires_grad_()
+    windows = torch.zeros(0)
     waves, mined = None, settings.policy != "none" and state.spectrum is None
     if state.spectrum is not None:
         of_one = torch.eye(real.images[0].numel(), device=canvases.device)[state.spectrum.kept]

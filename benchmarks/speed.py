@@ -73,6 +73,8 @@ def made_up_images(channels: int, side: int, classes: int, device: str = "cpu") 
 def step_settings(args: argparse.Namespace, ipc: int, **changes) -> MatchingSettings:
     """IDC's settings for CIFAR-10 with this run's width and number of network samples."""
     settings = preset(args.method, "cifar10", ipc)
+    if not isinstance(settings, MatchingSettings):
+        raise SystemExit(f"{args.method} chooses real images and has no step to time")
     udd = {"windows_start": 0.0, "proxy_steps": 1} if settings.policy != "none" else {}
     return replace(settings, **({"width": args.width, "network_samples": args.network_samples} | udd | changes))
 
@@ -548,7 +550,11 @@ def draw_stages(lines: list[dict], path: Path) -> None:
     axes.set_xlabel("share of the same UDD step in float32 (mining as if in every step)")
     axes.set_xlim(0, 1.12)
     figure.legend(
-        [axes.barh(0, 0, color=colours[part]) for part in parts], parts, loc="outside upper center", ncols=5, fontsize=8
+        [axes.barh(0, 0, color=colours[part])[0] for part in parts],
+        parts,
+        loc="outside upper center",
+        ncols=5,
+        fontsize=8,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -215,7 +215,7 @@ def judge(args: argparse.Namespace) -> None:
 def entropy_of(made: DistilledSet, proxy: nn.Module) -> float:
     """mUE of a set: U is the proxy's response at every cell of its last maps of all views of a canvas."""
     views = normalise(made.decoded().images, made.mean, made.std)
-    maps = torch.cat([proxy.activations(part).mean(1) for part in views.split(256)])
+    maps = torch.cat([proxy.activations(part).mean(1) for part in views.split(256)])  # pyright: ignore[reportCallIssue]
     return float(utilisation_entropy(stretch(maps.view(len(made.canvases), -1, maps.shape[2]))))
 
 
@@ -280,7 +280,7 @@ def utilisation(args: argparse.Namespace) -> None:
     with freed_memory_kept():
         used = cosine_scores(kept, settings, _proxy(kept, settings, "cpu", None, False))
     planes = used.view(kept.channels, *kept.size)
-    count = cosines_of_a_view(tuple(planes.shape), settings)
+    count = cosines_of_a_view((kept.channels, *kept.size), settings)
     chosen = torch.zeros_like(used)
     chosen[used.argsort(descending=True, stable=True)[:count]] = 1
     line: dict = {"source": Path(args.source).name, "seed": args.seed}
@@ -297,8 +297,9 @@ def utilisation(args: argparse.Namespace) -> None:
     figure = Figure(figsize=(3.4 * len(names) + 0.9, 3.9), dpi=110, layout="constrained")
     shown = planes.log10()
     limits = {"vmin": float(shown.quantile(0.02)), "vmax": float(shown.max())}
+    pictures = []
     for plane, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
-        picture = axes.imshow(shown[plane], cmap="magma", **limits)
+        pictures.append(axes.imshow(shown[plane], cmap="magma", **limits))
         inside = chosen.view_as(planes)[plane].repeat_interleave(8, 0).repeat_interleave(8, 1)
         places = torch.arange(inside.shape[0]) / 8 - 0.5 + 1 / 16
         axes.contour(places, places, inside, levels=[0.5], colors="white", linewidths=1.5)
@@ -307,7 +308,7 @@ def utilisation(args: argparse.Namespace) -> None:
             axes.plot([-0.5, side, side], [side, side, -0.5], style, color="#4cc9f0", linewidth=1.2)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("cycles along a row, halves", fontsize=8)
-    figure.colorbar(picture, ax=figure.axes, label="log10 of utilisation", shrink=0.8)
+    figure.colorbar(pictures[0], ax=figure.axes, label="log10 of utilisation", shrink=0.8)
     figure.savefig(args.to)
 
 
