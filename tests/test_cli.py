@@ -199,7 +199,7 @@ def test_misspelt_flag(capsys):
             "--factor 17 is larger than the images' side",
         ),
         (["dataset", "idc", "digits", "--size", "0"], "--size 0: give the side of the images in pixels"),
-        (["dataset", "idc", "digits", "--device", "abacus"], "--device abacus cannot be used here"),
+        (["dataset", "idc", "digits", "--device", "abacus"], "--device abacus is none that distil computes on"),
         (["dataset", "--resume", "nowhere"], "nowhere holds no run: run.json is missing"),
         (["dataset", "idc", "--resume", "nowhere"], "leave 'idc' out"),
         (["evaluate", "nowhere.safetensors", "digits"], "nowhere.safetensors: no such file"),
@@ -587,3 +587,36 @@ def test_demo_prints_its_rows_and_where_the_report_is(capsys, monkeypatch):
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert ["IDC on cpu", "1", "2,634", "95.5 ± 0.3"] in lines
     assert ["whole", "all", "2,634", "95.5 ± 0.3"] in lines
+
+
+def test_a_folder_with_the_leavings_of_another_run_is_refused(capsys, artifact):
+    artifact.with_name("run.json").unlink()
+    said = fails(capsys, ["dataset", "idc", "digits", *TINY, "--out", "run"])
+    assert "run holds distilled.safetensors of another run, without its run.json" in said
+
+
+def test_a_file_named_like_a_data_set_that_it_is_not(capsys):
+    write_npz(Path("mnist.npz"))
+    said = fails(capsys, ["dataset", "idc", "mnist.npz", *TINY])
+    assert "mnist.npz is named like mnist, whose settings were taken, but holds other images" in said
+    write_npz(Path("digits.npz"))
+    assert main(["dataset", "random", "digits.npz"]) == 0
+    assert json.loads(Path("runs/digits-random-ipc1-seed0/run.json").read_text())["settings"]["width"] == 128
+
+
+def test_out_of_memory_is_one_line_and_leaves_no_folder(capsys, monkeypatch):
+    def full(*args, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(distilling, "distil_dataset", full)
+    assert "out of memory: lower --width" in fails(capsys, ["dataset", "idc", "digits", *TINY, "--out", "run"])
+    assert not Path("run").exists()
+
+
+def test_sets_of_one_name_from_two_folders_share_a_score_file(capsys):
+    judge = ["digits", "--protocol", "quick", "--width", "8", "--runs", "1", "--json", "all.json"]
+    for root, seed in (("a", "0"), ("b", "1")):
+        assert main(["dataset", "random", "digits", "--seed", seed, "--out", f"{root}/run"]) == 0
+        assert main(["evaluate", f"{root}/run/distilled.safetensors", *judge]) == 0
+    paths = [Path(row["path"]).parts[-3] for row in json.loads(Path("all.json").read_text())["scores"]]
+    assert paths == ["a", "b"]

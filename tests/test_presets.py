@@ -114,13 +114,13 @@ def test_idc(key, ipc, lr, samples, distance, cutmix):
     assert s["augment"] == ("color_crop" if key == "mnist" else "color_crop_cutout")
 
 
-def test_udd_is_idc_with_regions_and_contrast():
+def test_udd_is_idc_with_cosines_or_with_windows_and_contrast():
     udd, windows, idc = published("udd"), published("udd-windows"), published("idc")
     differing = {name for name in idc if windows[name] != idc[name]}
     assert differing <= {"method", *REGION_FIELDS}
     differing = {name for name in idc if udd[name] != idc[name]}
     steps = {"gradient_scale", "lr_image", "lr_schedule", "storage"}
-    assert differing == {"method", "formation", "spectral_views", "policy", "cfc_share", *steps} & differing
+    assert differing == {"method", "formation", "factor", "init", "spectral_views", "policy", *steps}
     assert (udd["formation"], udd["gradient_scale"]) == ("spectrum", "canvas")
     assert (udd["policy"], published("udd-jitter")["policy"]) == ("response", "jitter")
     assert all("reconstruction" in METHODS[name].description for name in METHODS if name.startswith("udd"))
@@ -137,6 +137,8 @@ def test_udd_makes_more_views_of_colour_images_and_of_few_canvases(key, few, man
 def test_unknown_methods_and_impossible_counts_are_refused():
     with pytest.raises(DistilError, match=r"unknown method 'iddc'\. Did you mean 'idc'\? Methods: random, herding"):
         preset("iddc", "cifar10", 1)
+    with pytest.raises(DistilError, match=r"no data set 'MNIST' has settings. Did you mean 'mnist'\?"):
+        preset("idc", "MNIST", 1)
     with pytest.raises(DistilError, match=r"--ipc is 0: ask for at least 1 image per class"):
         preset("idc", "cifar10", 0)
 

@@ -17,7 +17,18 @@ import distil
 from distil.errors import DistilError
 from distil.flags import Device, console, device_named, nearest, option, scan, switch, versions
 from distil.presets import DATASETS, METHODS, preset, source_key
-from distil.runs import CHECKPOINT, LOG, MANIFEST, RESULT, EventLog, Interrupted, read_log, read_manifest, start_run
+from distil.runs import (
+    CHECKPOINT,
+    LOG,
+    MANIFEST,
+    PROXY,
+    RESULT,
+    EventLog,
+    Interrupted,
+    read_log,
+    read_manifest,
+    start_run,
+)
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
 
 if TYPE_CHECKING:
@@ -88,10 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone: nothing is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _fail("out of memory: lower --width, --size, --ipc or the batch, or take a device with more.", 2)
     except OSError as error:
         if error.filename is None:
             raise
         return _fail(f"{error.filename}: {error.strerror}. Check the path and its permissions.", 2)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory, of the machine or of its GPU, did not suffice."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in told or "can't allocate memory" in told
 
 
 def _run(words: list[str]) -> int:
@@ -278,10 +299,17 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
             f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another folder with "
             "--out."
         )
+    if left := [name for name in (CHECKPOINT, RESULT) if (folder / name).exists()]:
+        raise DistilError(f"{folder} holds {left[0]} of another run, without its {MANIFEST}: choose another folder.")
     device = device_named(run.device)
     if isinstance(settings, MatchingSettings) and settings.bfloat16 != "none" and not _computes_bfloat16(device):
         print("This processor has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
     source = _open(word, run.root, run.size, run.download)
+    if (key := source_key(word)) != source.key:
+        raise DistilError(
+            f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number of "
+            "classes differs): give it another name."
+        )
     manifest = {
         "format_version": RUN_FORMAT,
         "command": "dataset",
@@ -297,7 +325,7 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
     start_run(folder, manifest)
     try:
         _distil(folder, source, settings, device, run.checkpoint_seconds, manifest, resume=False)
-    except DistilError as error:
+    except BaseException as error:
         if _forgotten_if_nothing_happened(folder) and isinstance(error, Interrupted):
             raise Interrupted("interrupted before the first step: nothing was kept") from error
         raise
@@ -381,6 +409,8 @@ def _distil(
                 validate=validate,
                 checkpoint_seconds=checkpoint_seconds,
             )
+    except Interrupted as stop:
+        raise Interrupted(f"{str(stop).partition(':')[0]}: go on with {_resume_command(folder)}") from stop
     except KeyboardInterrupt as stop:
         raise Interrupted(f"interrupted: go on with {_resume_command(folder)}") from stop
     file, count = shlex.quote(str(folder / RESULT)), len(distilled.canvases)
@@ -395,8 +425,6 @@ def _distil(
 
 def _forgotten_if_nothing_happened(folder: Path) -> bool:
     """Take back the folder of a run that failed before its first step, so that the mended command can use it."""
-    from distil.dataset.distilling import PROXY
-
     log = folder / LOG
     if (folder / CHECKPOINT).exists() or (folder / RESULT).exists():
         return False
@@ -517,7 +545,7 @@ def evaluate(
         "versions": versions(),
     }
     if distilled is not None:
-        row["name"] = set_name(Path(file))
+        row |= {"name": set_name(Path(file)), "path": str(Path(file).absolute())}
     console().print(compare_table([row]))
     if distilled is not None and distilled.source_fingerprint != real.train.fingerprint():
         print(f"Note: this set was made from other images than the training images of {real.name}.")

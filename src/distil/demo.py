@@ -12,7 +12,7 @@ from distil.evaluate.judge import Scores, evaluate_distilled, evaluate_real
 from distil.evaluate.protocols import protocol_for
 from distil.presets import preset
 from distil.report.html import write_report
-from distil.runs import LOG, MANIFEST, EventLog, Events, read_log, start_run
+from distil.runs import CHECKPOINT, LOG, MANIFEST, RESULT, EventLog, Events, read_log, start_run
 from distil.settings import MatchingSettings
 from distil.sources import Source, open_source
 
@@ -102,7 +102,7 @@ def _distil(
     source: Source, settings: MatchingSettings, folder: Path, device: str, events: Events
 ) -> tuple[DistilledSet, list[dict[str, Any]]]:
     """Distil in a run folder of its own; a run that is there already is begun again."""
-    for name in (MANIFEST, LOG):
+    for name in (MANIFEST, LOG, CHECKPOINT, RESULT):
         (folder / name).unlink(missing_ok=True)
     start_run(folder, {"command": "demo", "source": source.name, "settings": asdict(settings)})
     log = EventLog(folder / LOG)

@@ -33,6 +33,8 @@ def device_named(word: str) -> str:
 
     if word == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if word.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise DistilError(f"--device {word} is none that distil computes on: use auto, cpu, cuda, cuda:N or mps.")
     try:
         torch.empty(0, device=word)
     except (RuntimeError, AssertionError) as error:

@@ -12,8 +12,6 @@ from distil.settings import CoresetSettings, MatchingSettings, Settings
 DATASETS = ("mnist", "fashionmnist", "svhn", "cifar10", "cifar100", "digits")
 """Data sets with settings of their own; any other source uses those of CIFAR-10 (colour or larger) as "custom"."""
 
-CLASSES = {"cifar100": 100}
-
 RECIPES = ("published", "fast")
 """Whose numbers a preset holds: the papers', or ours for little time."""
 
@@ -68,20 +66,24 @@ def source_key(spec: str) -> str:
         return word
     stem = PurePath(word).stem
     stem = "svhn" if stem == "svhn_small" else stem
-    return stem if word.endswith(".npz") and stem in DATASETS else "custom"
+    return stem if word.endswith(".npz") and stem in DATASETS and stem != "digits" else "custom"
 
 
 def preset(method: str, key: str, ipc: int, recipe: str = "published") -> Settings:
     """The settings of a method for a data set and a number of images per class.
 
     key: a name in DATASETS, or "custom". recipe: "published", or "fast" for our own settings of IDC and UDD, which get
-    near it in minutes (docs/speed.md). Raises: DistilError on an unknown method, with the nearest name, and on a recipe
-    that the method does not have.
+    near it in minutes (docs/speed.md). Raises: DistilError on an unknown method, with the nearest name, on an unknown
+    key, and on a recipe that the method does not have.
     """
     if method not in METHODS:
         near = difflib.get_close_matches(method, METHODS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DistilError(f"unknown method {method!r}.{hint} Methods: {', '.join(METHODS)}.")
+    if key not in (*DATASETS, "custom"):
+        near = difflib.get_close_matches(key.lower(), DATASETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DistilError(f"no data set {key!r} has settings.{hint} Known: {', '.join(DATASETS)}, custom.")
     if ipc < 1:
         raise DistilError(f"--ipc is {ipc}: ask for at least 1 image per class.")
     settings = METHODS[method].settings(key, ipc)
@@ -215,6 +217,8 @@ def _udd(policy: str, name: str) -> Callable[[str, int], MatchingSettings]:
             _idc(key, ipc),
             method=name,
             formation="spectrum",
+            factor=1,
+            init="real",
             spectral_views=_spectral_views(key, ipc),
             storage="uint4",
             policy=policy,  # pyright: ignore[reportArgumentType]
@@ -334,15 +338,7 @@ _IDC_SOURCES = _COMMON_SOURCES | {
 
 _OURS = "our reconstruction, see docs/methods/udd.md"
 
-_UDD_SOURCES = _IDC_SOURCES | {
-    "formation": _OURS,
-    "spectral_views": _OURS,
-    "spectral_start": _OURS,
-    "spectral_refresh": _OURS,
-    "storage": _OURS,
-    "gradient_scale": _OURS,
-    "lr_image": _OURS,
-    "lr_schedule": _OURS,
+_UDD_WINDOWS_SOURCES = _IDC_SOURCES | {
     "policy": "UDD names the response-based and the data-jittering-based policy",
     "windows": _OURS,
     "windows_factor": _OURS,
@@ -356,6 +352,34 @@ _UDD_SOURCES = _IDC_SOURCES | {
     "proxy_steps": _OURS,
     "jitter": _OURS,
     "jitter_draws": _OURS,
+    "cfc_share": _OURS,
+    "cfc_temperature": _OURS,
+}
+
+_UDD_SOURCES = _IDC_SOURCES | {
+    "formation": _OURS,
+    "factor": "not used",
+    "init": "real images of the class, as the cosines show them; ours",
+    "spectral_views": _OURS,
+    "spectral_start": _OURS,
+    "spectral_refresh": _OURS,
+    "storage": _OURS,
+    "gradient_scale": _OURS,
+    "lr_image": _OURS,
+    "lr_schedule": _OURS,
+    "policy": "UDD names the response-based and the data-jittering-based policy",
+    "windows": "not used",
+    "windows_factor": "not used",
+    "windows_init": "not used",
+    "windows_loss": "not used",
+    "windows_share": "not used",
+    "windows_mask": "not used",
+    "windows_start": "not used",
+    "windows_freeze": "ours: share of the run's end in which --spectral-refresh changes nothing",
+    "refresh": "not used",
+    "proxy_steps": _OURS,
+    "jitter": "not used",
+    "jitter_draws": "not used",
     "cfc_share": _OURS,
     "cfc_temperature": _OURS,
 }
@@ -529,7 +553,7 @@ _METHOD_LIST = (
         "and the contrastive loss.",
         cost="about 300 (IDC, the mined views and the contrastive loss)",
         settings=_udd_windows,
-        sources=_UDD_SOURCES,
+        sources=_UDD_WINDOWS_SOURCES,
     ),
 )
 

@@ -15,6 +15,7 @@ from distil.errors import DistilError
 MANIFEST = "run.json"
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+PROXY = "proxy.safetensors"
 RESULT = "distilled.safetensors"
 
 Events = Callable[..., None]
@@ -86,6 +87,12 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     if "distil" not in metadata:
         raise DistilError(f"{path} is a safetensors file, but distil did not write it: its header is missing.")
     return tensors, json.loads(metadata["distil"])
+
+
+def sets_in(folder: Path) -> list[Path]:
+    """Distilled sets in a folder by their names: a run's result first, its working files left out."""
+    others = sorted(path for path in folder.glob("*.safetensors") if path.name not in (RESULT, CHECKPOINT, PROXY))
+    return [path for path in (folder / RESULT, *others) if path.is_file()]
 
 
 def start_run(folder: Path | str, manifest: Mapping[str, Any]) -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from distil.errors import DistilError
 
@@ -14,7 +14,7 @@ derivatives through the synthetic views."""
 
 @dataclass(frozen=True)
 class CoresetSettings:
-    """Choose real images: no synthesis, one forward pass over the training set at most."""
+    """Choose real images: no synthesis. All rules but random first train a network, and embed every image once."""
 
     method: Literal["random", "herding", "k-center", "k-means"] = "random"
     """Which selection rule."""
@@ -279,6 +279,10 @@ def check_settings(settings: Settings | DetectorSettings) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
         flag = "--" + field.name.replace("_", "-")
+        if get_origin(field.type) is Literal and value not in (known := get_args(field.type)):
+            raise DistilError(f"{flag} is {value!r}: choose from {', '.join(str(word) for word in known)}.")
+        if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
+            raise DistilError(f"{flag} is {value!r}: give a whole number.")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if value != value or value in (float("inf"), float("-inf")):
                 raise DistilError(f"{flag} is {value}: give a finite number.")

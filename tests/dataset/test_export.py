@@ -233,3 +233,12 @@ def test_two_channels_are_no_picture(tmp_path, to):
     with pytest.raises(DistilError, match=r"images of 2 channels cannot be PNG files .* export to npz instead"):
         export(make_set(channels=2), to, tmp_path / "out")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_working_folder_is_never_replaced(tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    for out in (".", ".."):
+        with pytest.raises(DistilError, match="is the working folder or holds it: give a new folder"):
+            export(make_set(), "folder", out)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "inside"]

@@ -227,3 +227,11 @@ def test_two_coefficients_in_a_byte_are_as_good_as_four_bits_allow(channels):
     assert 0 < float(error) < 0.15 * float((learned - GREY).square().mean().sqrt()) + 0.01
     with pytest.raises(DistilError, match="--storage uint4 is for coefficients"):
         distil_dataset(real, tiny(storage="uint4"))
+
+
+def test_views_of_a_class_with_fewer_images_than_views_begin_apart():
+    real = make_images(each=3)
+    spectrum = Spectrum(torch.arange(8), SHAPE)
+    views = views_of(spectral_canvases(real, spectrum, spectral(spectral_views=8)), spectrum, real.size).flatten(1)
+    apart = torch.cdist(views[:8], views[:8]) + torch.eye(8)
+    assert apart.min() > 1e-3

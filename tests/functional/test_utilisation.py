@@ -81,3 +81,13 @@ def test_spread_scores_average_the_windows_that_hold_a_pixel():
                 ]
                 raw[n, y, x] = sum(held) / len(held)
     torch.testing.assert_close(spread_scores(scores, windows, size), stretch(raw))
+
+
+def test_response_map_of_maps_of_both_signs_is_their_mean_magnitude():
+    size = (4, 4)
+    activations = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    signs = torch.tensor([1.0, -1, 1]).view(1, 3, 1, 1)
+    cells = grid_regions(1, size)[None]
+    torch.testing.assert_close(
+        response_map(signs * activations, cells, size, size), response_map(activations, cells, size, size)
+    )

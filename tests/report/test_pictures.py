@@ -12,7 +12,6 @@ from distil.functional.regions import candidate_windows, grid_regions, whole_reg
 from distil.report.pictures import (
     MINED,
     bytes_in_words,
-    draw_comparison,
     draw_curves,
     draw_set,
     save_figure,
@@ -167,20 +166,6 @@ def test_curves_without_points_say_so():
     assert figure.axes == []
     assert "Nothing was logged" in texts(figure)
     assert len(draw_curves({"a": iter([{"event": "validation", "step": 1, "accuracy": 3.0}])}).axes) == 1
-
-
-def test_comparison_draws_a_bar_for_each_row():
-    rows = [
-        {"name": "random", "mean": 50.0, "std": 2.0, "bytes": 2586, "images_per_class": 1},
-        {"name": "$udd", "mean": 80.0, "std": None, "bytes": None, "images_per_class": 1},
-        {"name": "whole", "mean": 98.0, "std": 0.5, "bytes": 390_000, "images_per_class": None},
-    ]
-    figure = draw_comparison(rows)
-    rendered(figure)
-    (axes,) = figure.axes
-    assert [bar.get_width() for bar in axes.patches] == [50, 80, 98]
-    assert {"50.0 ± 2.0   2.6 kB", "80.0", "98.0 ± 0.5   390 kB"} <= set(texts(figure))
-    assert len(draw_comparison([]).axes) == 1
 
 
 @pytest.mark.parametrize(

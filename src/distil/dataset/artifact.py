@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from distil.errors import DistilError
 from distil.functional.regions import crop_resize
 from distil.functional.spectrum import from_kept_coefficients, shared_among_views
-from distil.runs import write_atomic
+from distil.runs import sets_in, write_atomic
 from distil.types import Batch
 
 FORMAT_VERSION = 2
@@ -384,8 +384,9 @@ class DistilledSet:
     def save(self, path: Path | str) -> None:
         """Write the set as one safetensors file; the same set always gives the same bytes.
 
-        Tensors: canvases, labels, regions and, if there is one, utilisation. The metadata has one entry, "distil": the
-        `header` as JSON. Raises: DistilError that names the path when it cannot be written.
+        Tensors: canvases, labels, regions and, where there are such, utilisation, kept and spans (of cosines). The
+        metadata has one entry, "distil": the `header` as JSON. Raises: DistilError that names the path when it cannot
+        be written.
         """
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in self._stored().items()}
         metadata = {"distil": json.dumps(self.header(), sort_keys=True, allow_nan=False)}
@@ -448,7 +449,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except FileNotFoundError as error:
         raise DistilError(f"{path}: no such file. Check the path, or make it with `distil dataset`.") from error
     except IsADirectoryError as error:
-        inside = sorted(path.glob(f"*{SUFFIX}"))
+        inside = sets_in(path)
         hint = f": give {inside[0]}" if inside else f", expected a distilled set ({SUFFIX})"
         raise DistilError(f"{path}: this is a folder{hint}.") from error
     except OSError as error:

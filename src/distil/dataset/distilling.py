@@ -1,9 +1,11 @@
 """distil_dataset: real images in, a distilled set out."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ from distil.memory import freed_memory_kept
 from distil.models import check_network
 from distil.runs import (
     CHECKPOINT,
+    PROXY,
     RESULT,
     Events,
     Interrupted,
@@ -31,10 +34,9 @@ from distil.runs import (
     silent,
     stop_requests,
 )
-from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings
+from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
 from distil.sources.images import ImageSet
 
-PROXY = "proxy.safetensors"
 LARGEST = 1e4
 """A canvas's number beyond this, thousands of times what an image can hold, has run away."""
 LOG_LINES = 500
@@ -59,13 +61,15 @@ def distil_dataset(
     real: training images. A share `settings.validation` of them is held out before anything else.
     settings: CoresetSettings or MatchingSettings, from `preset` or written by hand.
     folder: run folder for checkpoints and the result; without one nothing is written.
-    resume: go on from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU.
+    resume: go on from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU. Without
+    it a checkpoint that lies there is removed.
     events: called as events("step", step=..., steps=..., loss=...) and so on; see docs/runs.md.
     validate: (distilled set, held-out images) -> accuracy, called `settings.validations` times; it selects nothing.
     checkpoint_seconds: time between checkpoints. Ctrl-C (in the main thread) also writes one.
 
     Raises: DistilError when settings and images do not fit, when a loss is not finite or a canvas runs away (naming the
-    step; the last checkpoint, which was sound, is kept), when the folder cannot be written; Interrupted after Ctrl-C.
+    step; the last checkpoint, which was sound, is kept), when the folder cannot be written, when a checkpoint is of
+    other settings or images; Interrupted after Ctrl-C.
     """
     events = events or silent
     check_settings(settings)
@@ -73,7 +77,7 @@ def distil_dataset(
     if settings.validation:
         check_can_hold_out(real, settings)
         kept, held_out = real.split(settings.validation, settings.seed)
-        check_count(kept, settings)
+        check_count(kept, settings, f" after holding out --validation {settings.validation}")
     else:
         kept, held_out = real, None
     kept = kept.to(device)
@@ -99,7 +103,7 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
                 operations_of(strategy)
             except ValueError as error:
                 raise DistilError(f"{error}, joined by underscores, or none.") from error
-        if settings.factor > min(real.size):
+        if settings.formation == "grid" and settings.factor > min(real.size):
             raise DistilError(
                 f"--factor {settings.factor} is larger than the images' side, {min(real.size)} pixels: use a factor of "
                 "2 or 3."
@@ -121,8 +125,18 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
         if settings.formation == "spectrum":
             cosines_of_a_view((real.channels, *real.size), settings)
         elif settings.policy != "none":
-            seam_windows(settings.factor, real.size, settings.windows_factor)
+            check_windows(real, settings)
     check_count(real, settings)
+
+
+def check_windows(real: ImageSet, settings: MatchingSettings) -> None:
+    """Refuse windows that a canvas does not have, and a response that says nothing."""
+    candidates = len(seam_windows(settings.factor, real.size, settings.windows_factor))
+    if settings.windows > candidates:
+        raise DistilError(
+            f"--windows {settings.windows} is more than the {candidates} candidate windows of a "
+            f"{real.size[0]}x{real.size[1]} canvas at --factor {settings.factor}: use {candidates} at most."
+        )
 
 
 def check_can_hold_out(real: ImageSet, settings: Settings) -> None:
@@ -135,8 +149,11 @@ def check_can_hold_out(real: ImageSet, settings: Settings) -> None:
             )
 
 
-def check_count(real: ImageSet, settings: Settings) -> None:
-    """Refuse more images per class than a class has (where real images are chosen or shrunk into cells)."""
+def check_count(real: ImageSet, settings: Settings, when: str = "") -> None:
+    """Refuse more images per class than a class has (where real images are chosen or shrunk into cells).
+
+    when: said after the number of images that a class has.
+    """
     cells = 1
     if isinstance(settings, MatchingSettings):
         if settings.init == "noise":
@@ -148,13 +165,13 @@ def check_count(real: ImageSet, settings: Settings) -> None:
     for name, count in zip(real.classes, real.counts, strict=True):
         if settings.ipc > count:
             raise DistilError(
-                f"--ipc {settings.ipc} asks for more images than class {name!r} has ({count} after holding out "
-                f"--validation {settings.validation}): ask for fewer, or give that class more images."
+                f"--ipc {settings.ipc} asks for more images than class {name!r} has ({count}{when}): ask for fewer, or "
+                "give that class more images."
             )
         if need > count:
             raise DistilError(
-                f"class {name!r} has {count} images and --init mix shrinks {need} (--ipc {settings.ipc} x {cells} "
-                "cells) into its canvases: lower --ipc or --factor, or use --init noise."
+                f"class {name!r} has {count} images{when} and --init mix shrinks {need} (--ipc {settings.ipc} x "
+                f"{cells} cells) into its canvases: lower --ipc or --factor, or use --init noise."
             )
 
 
@@ -193,8 +210,12 @@ def _match(
     steps = total_steps(settings)
     checkpoint = None if folder is None else folder / CHECKPOINT
     saved = None
-    if resume and checkpoint is not None and checkpoint.is_file():
+    head: dict[str, Any] = {"settings": asdict(settings), "source_fingerprint": real.fingerprint()}
+    if checkpoint is not None and checkpoint.is_file() and not resume:
+        checkpoint.unlink()
+    if checkpoint is not None and checkpoint.is_file():
         saved = load_tensors(checkpoint)
+        _refuse_other_run(saved[1], head, checkpoint)
     events("start", step=0 if saved is None else int(saved[1]["step"]), steps=steps)
     proxy = _proxy(kept, settings, device, folder, resume)
     if saved is None:
@@ -213,7 +234,7 @@ def _match(
 
     def save() -> None:
         if checkpoint is not None:
-            save_tensors(checkpoint, state.tensors(), {"step": state.step, "settings": asdict(settings)})
+            save_tensors(checkpoint, state.tensors(), {"step": state.step, **head})
             events("checkpoint", step=state.step)
 
     windows_seen, spectrum_seen = state.mined, state.spectrum
@@ -242,10 +263,27 @@ def _match(
                 saved_at = time.monotonic()
             if stop_asked() and state.step < steps:
                 save()
-                where = f": go on with distil dataset --resume {folder}" if folder else "; nothing was saved"
-                raise Interrupted(f"stopped after step {state.step} of {steps}{where}")
+                kept_where = f"its checkpoint is in {folder}" if folder else "nothing was saved"
+                raise Interrupted(f"stopped after step {state.step} of {steps}: {kept_where}")
     _refuse_not_finite(int(bad_step), steps, checkpoint)
     return _result(state, kept, real, settings, proxy)
+
+
+def _refuse_other_run(saved: dict[str, Any], head: dict[str, Any], checkpoint: Path) -> None:
+    """Nothing, if a checkpoint's header is of these settings and images; settings it does not name have defaults."""
+    wanted = json.loads(json.dumps(head["settings"]))
+    made = json.loads(json.dumps(asdict(settings_from_dict(saved["settings"]))))
+    for name in wanted:
+        if made.get(name) != wanted[name]:
+            raise DistilError(
+                f"{checkpoint} is of another run: {name} was {made.get(name)} and is {wanted[name]} now. Resume with "
+                "the settings that it began with, or start in another folder."
+            )
+    if saved.get("source_fingerprint") not in (None, head["source_fingerprint"]):
+        raise DistilError(
+            f"{checkpoint} was made from other training images (their hash differs): put the old images back, or start "
+            "in another folder."
+        )
 
 
 def _refuse_not_finite(bad_step: int, steps: int, checkpoint: Path | None) -> None:
@@ -256,7 +294,7 @@ def _refuse_not_finite(bad_step: int, steps: int, checkpoint: Path | None) -> No
         kept = f" The last checkpoint, {checkpoint}, is from before and is kept."
     raise DistilError(
         f"the loss stopped being a finite number at step {bad_step} of {steps}, or the images left all bounds: lower "
-        f"--lr-image (or check the images for a class of identical ones).{kept}"
+        f"--lr-image, or --network-lr where it was raised (or check the images for a class of identical ones).{kept}"
     )
 
 
@@ -268,6 +306,7 @@ def _proxy(
         return None
     path = None if folder is None else folder / PROXY
     made_by = {name: getattr(settings, name) for name in ("network", "width", "proxy_steps", "seed")}
+    made_by["images"] = kept.fingerprint()
     if resume and path is not None and path.is_file():
         tensors, header = load_tensors(path)
         if header == made_by:

@@ -39,7 +39,9 @@ def export(distilled: DistilledSet, to: Layout, out: Path | str, *, overwrite: b
     writers = {"folder": _folder, "npz": _npz, "parquet": _parquet}
     if to not in writers:
         raise DistilError(f"cannot export to {to!r}: choose one of {', '.join(writers)}.")
-    out = Path(out)
+    out = Path(os.path.abspath(out))
+    if out == Path.cwd() or out in Path.cwd().parents:
+        raise DistilError(f"{out} is the working folder or holds it: give a new folder.")
     _refuse_existing(out, to, overwrite)
     writers[to](distilled, out)
 

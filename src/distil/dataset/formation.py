@@ -15,6 +15,9 @@ from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
 from distil.types import Regions
 
+REPEATS_NOISE = 0.3
+"""Of views that begin as an image that another view began as, in standard deviations of the data."""
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -73,6 +76,9 @@ def spectral_canvases(
 
     The numbers are the images' kept coefficients in units of the spectrum. Where two numbers share a byte, canvases
     have twice the channels of an image. Draws are addressed by class name.
+
+    A class with fewer images than it has views shows some of them again; those begin with noise of REPEATS_NOISE times
+    the data's standard deviation, since equal views would have equal gradients and stay equal (ours).
     """
     shape, ipc = spectrum.shape, settings.ipc
     numbers, cosines = numbers_on_a_canvas(shape, settings), len(spectrum.kept)
@@ -86,6 +92,9 @@ def spectral_canvases(
             images = mean + std * noise
         else:
             images = real.sample_class(label, ipc * count, generator)
+            repeats = images[real.counts[label] :]
+            noise = torch.randn(repeats.shape, generator=generator).to(canvases.device)
+            repeats += REPEATS_NOISE * noise.new_tensor(real.std).view(1, -1, 1, 1) * noise
         values = coefficients(images)[:, spectrum.kept] / spectrum.unit
         canvases[label * ipc : (label + 1) * ipc, : count * cosines] = values.view(ipc, -1)
     return canvases.unflatten(1, (-1, *real.size))

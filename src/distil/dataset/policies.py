@@ -86,8 +86,8 @@ def mine(
 
     policy: "response" takes the windows of lowest mean response of the proxy; "jitter" those whose jitter, noise of
     standard deviation `jitter` added inside the window, changes the proxy's predictions least for their area; both
-    pass over windows that overlap a chosen one by more than half (intersection over union). "random" draws them,
-    "fixed" takes the first ones. For "random" and "fixed" utilisation is zero everywhere.
+    pass over windows that overlap a chosen one by more than half (intersection over union), or, with `apart`, at all.
+    "random" draws them, "fixed" takes the first ones. For "random" and "fixed" utilisation is zero everywhere.
     canvases: in [0, 1]. proxy: network trained on real images (unused by "random" and "fixed"). generator: on the CPU.
     Raises: DistilError if there are fewer candidates than `count`.
     """

@@ -125,7 +125,7 @@ def matching_gradient(
         if settings.windows_mask:
             gradient = gradient * (1 - mined.utilisation)[:, None]
         extra = extra + _share_of(total, gradient, settings.windows_share)
-    if settings.cfc_share > 0 and settings.objective == "gradient":
+    if settings.cfc_share > 0:
         gradient, losses["contrast"] = contrast_gradient(canvases, age, real, settings, spectrum)
         extra = extra + _share_of(total, gradient, settings.cfc_share)
     return total + extra, losses

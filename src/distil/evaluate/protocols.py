@@ -8,6 +8,7 @@ from math import ceil
 from distil.errors import DistilError
 
 NO_FLIP = ("mnist", "svhn", "digits")
+SOURCE_KEYS = (*NO_FLIP, "fashionmnist", "cifar10", "cifar100", "custom")
 """Sources whose images change meaning when mirrored."""
 
 
@@ -127,7 +128,7 @@ def protocol_for(name: str, source_key: str) -> Protocol:
     name: a key of PROTOCOLS. source_key: `Source.key`. MNIST, SVHN and digits are never flipped; MNIST is judged
     without CutMix under `idc`.
 
-    Raises: DistilError on an unknown name, with the nearest one.
+    Raises: DistilError on an unknown name, with the nearest one, or on an unknown key.
     Source: IDC's released settings.
     Differs: the release judges MNIST with CutMix when its factor is 1, and SVHN at one image a class and factor 1
     without CutMix and with cutout. A judge that looks at how a set was made cannot compare sets, so here the source
@@ -137,6 +138,8 @@ def protocol_for(name: str, source_key: str) -> Protocol:
         near = get_close_matches(name.lower(), PROTOCOLS, n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise DistilError(f"unknown protocol {name!r}. {hint}Choose from {', '.join(PROTOCOLS)}.")
+    if source_key not in SOURCE_KEYS:
+        raise DistilError(f"no source has the key {source_key!r}: give Source.key, one of {', '.join(SOURCE_KEYS)}.")
     protocol = PROTOCOLS[name]
     if source_key in NO_FLIP:
         words = [word for word in protocol.strategy.split("_") if word != "flip"]

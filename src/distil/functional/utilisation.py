@@ -26,11 +26,11 @@ def response_map(
 ) -> Float[Tensor, "n h w"]:
     """Utilisation of every canvas pixel by response: how strongly the proxy network reacts to the views that show it.
 
-    activations: non-negative feature maps of the views, canvas by canvas. regions: [n, r, 4] or [1, r, 4], views = n*r.
-    A view's map is the mean over channels, enlarged to the view; a pixel takes the average over the views that show it;
-    each canvas's map is then stretched to [0, 1], so that views of one canvas are compared with each other.
+    activations: feature maps of the views, canvas by canvas. regions: [n, r, 4] or [1, r, 4], views = n*r.
+    A view's map is the mean magnitude over channels, enlarged to the view; a pixel takes the average over the views
+    that show it; each canvas's map is then stretched to [0, 1], so that views of one canvas are compared.
     """
-    maps = interpolate(activations.mean(1, keepdim=True), size=view_size, mode="bilinear", align_corners=False)
+    maps = interpolate(activations.abs().mean(1, keepdim=True), size=view_size, mode="bilinear", align_corners=False)
     count = regions.shape[1]
     return stretch(paste_back(maps.view(-1, count, *view_size), regions, size)[0])
 

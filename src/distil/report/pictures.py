@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle, islice
+from collections.abc import Iterable, Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -142,43 +142,6 @@ def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
         legend = axes.legend(frameon=False, fontsize=8, labelcolor=INK)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    return figure
-
-
-def draw_comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy in percent as horizontal bars with a standard deviation, in the order given.
-
-    rows: {"name", "mean", "std", "bytes"}; std and bytes may be None. A row that has "images_per_class": None is the
-    whole training set: it is drawn grey, and a dashed line carries its accuracy past the others.
-    """
-    figure = Figure(figsize=(7.2, 0.75 + 0.42 * max(1, len(rows))), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _plain(axes)
-    axes.grid(False)
-    places = range(len(rows))
-    means = [float(row["mean"]) for row in rows]
-    spreads = [float(row.get("std") or 0) for row in rows]
-    whole = [row.get("images_per_class", 0) is None for row in rows]
-    colours = [FRAME if grey else colour for grey, colour in zip(whole, islice(cycle(COLOURS), len(rows)), strict=True)]
-    axes.barh(places, means, height=0.62, color=colours, zorder=2)
-    axes.errorbar(means, places, xerr=spreads, fmt="none", ecolor=INK, elinewidth=1.1, capsize=3, zorder=4)
-    for mean, grey in zip(means, whole, strict=True):
-        if grey:
-            axes.axvline(mean, color=QUIET, linestyle=(0, (4, 3)), linewidth=1, zorder=3)
-    for place, row, mean, spread in zip(places, rows, means, spreads, strict=True):
-        text = f"{mean:.1f}" + ("" if row.get("std") is None else f" ± {spread:.1f}")
-        if row.get("bytes") is not None:
-            text += f"   {bytes_in_words(row['bytes'])}"
-        axes.text(1.02, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8.5, color=INK)
-    axes.set_yticks(places, [_label(row["name"]) for row in rows], fontsize=9, color=INK)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-    axes.invert_yaxis()
-    axes.set_xlim(0, max([1.0, *(mean + spread for mean, spread in zip(means, spreads, strict=True))]) * 1.02)
-    axes.set_xlabel("accuracy, %", fontsize=8, color=QUIET)
-    axes.spines["bottom"].set_visible(False)
-    axes.tick_params(left=False)
     return figure
 
 

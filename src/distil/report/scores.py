@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.errors import DistilError
-from distil.runs import RESULT, write_atomic
+from distil.runs import RESULT, sets_in, write_atomic
 
 FORMAT_VERSION = 1
 """Version of a score file; a reader refuses a newer one."""
@@ -62,15 +62,11 @@ def add_scores(path: Path, row: Row) -> None:
     """Add a row to a score file, making the file if there is none.
 
     Networks that were judged alike (same set, protocol, width, runs, seed and test images) join or replace those of the
-    earlier row; rows of another state of the same artifact are dropped.
+    earlier row; rows of another state of the same artifact (by name and path) are dropped.
 
     Raises: DistilError if the file is there and is not a score file, or cannot be written.
     """
-    rows = [
-        old
-        for old in (read_scores(path) if path.exists() else [])
-        if old["file_sha256"] == row["file_sha256"] or old["name"] != row["name"] or old["file_sha256"] is None
-    ]
+    rows = [old for old in (read_scores(path) if path.exists() else []) if not _earlier_state(old, row)]
     for index, old in enumerate(rows):
         if all(old[key] == row[key] for key in SAME_EVALUATION):
             rows[index] = {**row, "networks": {**old["networks"], **row["networks"]}}
@@ -79,6 +75,12 @@ def add_scores(path: Path, row: Row) -> None:
         rows.append(row)
     text = json.dumps({"format_version": FORMAT_VERSION, "scores": rows}, indent=2, sort_keys=True) + "\n"
     write_atomic(path, lambda temporary: temporary.write_text(text) and None)
+
+
+def _earlier_state(old: Row, row: Row) -> bool:
+    """Whether a row is of the same artifact before it was made anew; earlier rows have no path."""
+    changed = old["file_sha256"] is not None and old["file_sha256"] != row["file_sha256"]
+    return changed and old["name"] == row["name"] and old.get("path") in (None, row.get("path"))
 
 
 def scores_of(path: Path) -> list[Row]:
@@ -90,8 +92,8 @@ def scores_of(path: Path) -> list[Row]:
     if path.suffix == ".json":
         return read_scores(path)
     if path.is_dir():
-        inside = sorted(path.glob("*.safetensors"))
-        raise DistilError(f"{path}: this is a folder: give a file" + (f", such as {inside[-1]}." if inside else "."))
+        inside = sets_in(path)
+        raise DistilError(f"{path}: this is a folder: give a file" + (f", such as {inside[0]}." if inside else "."))
     if not path.is_file():
         raise DistilError(f"{path}: no such file. Check the path.")
     remedy = f"Run: distil evaluate {shlex.quote(str(path))} SOURCE"
