@@ -32,7 +32,7 @@ DETECTOR_SOURCES: dict[str, str] = {
     "prototype_side": "released code: 30 pixels",
     "prototype_start": "ours: the released student starts from a finished detector, ours from nothing",
     "local_scale": "ours: raw features of a teacher without norms drown the student's losses; gkd-released has raw",
-    "prototype_features": "ours: a pass over the images costs two thirds of an epoch; gkd-released makes it",
+    "prototype_features": "ours: a pass over the images costs about half an epoch; gkd-released makes it",
     "projection": "released code: cosine (summaries of the paper speak of a pursuit)",
 }
 

@@ -219,3 +219,15 @@ def test_the_architectures_seed_decides_the_first_weights():
     pairs = zip(one.parameters(), same.parameters(), strict=True)
     assert all(bool((a == b).all()) for a, b in pairs)
     assert any(bool((a != b).any()) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "test", "named"),
+    [(6, squares(6, 7, "others"), "teacher"), (5, squares(6, 8, "others"), "data set")],
+)
+def test_results_of_another_teacher_or_other_data_are_refused(tmp_path, tiny_world, teacher, test, named):
+    ways = {"pkd": tiny_settings(knowledge="pkd", epochs=1)}
+    options = {"measure": from_classes, "seeds": (0,), "out": tmp_path}
+    compare_detectors(tiny_world, cells(5), squares(), squares(6, 7, "others"), ways, **options)
+    with pytest.raises(DistilError, match=f"was made with another {named}: choose another folder with --out"):
+        compare_detectors(tiny_world, cells(teacher), squares(), test, ways, **options)

@@ -192,3 +192,21 @@ def test_settings_and_students_that_cannot_be_used_are_refused():
         look(settings=tiny_settings(batch=0))
     with pytest.raises(DistilError, match=r"the student tells 3 classes apart and squares has 2"):
         look(cells(classes=len(CLASSES) + 1))
+
+
+def test_data_with_few_objects_is_judged_where_they_are():
+    data = squares(40)
+    bare = [index for index in range(40) if not len(data.annotations(index))]
+    sparse = data.subset([*bare, *(set(range(40)) - set(bare))][: len(bare) + 1])
+    found = by_name(look(measure=scripted(40.0), data=sparse, images=2))
+    assert len(bare) > 2
+    assert "from 1 images" in found["prototypes"].found
+    assert all(found[f"loss {name}"].verdict == "good" for name in ("gkd.foreground", "gkd.soft"))
+
+
+def test_other_image_sizes_are_told():
+    student, teacher = cells(), cells(5, width=8)
+    student.model.transform, teacher.model.transform = SimpleNamespace(max_size=128), SimpleNamespace(max_size=800)
+    found = by_name(look(student, teacher))["image sizes"]
+    assert found.verdict == "look"
+    assert found.found == "at most 128 pixels a side in the student's view, 800 in the teacher's own"

@@ -303,6 +303,15 @@ def test_a_run_resumes_with_other_workers(tmp_path):
     train(tmp_path, tiny_settings(workers=2, teacher_floor=1.0), resume=True)
 
 
+def test_a_run_resumes_with_its_own_boxes_and_teacher_only(tmp_path):
+    settings = tiny_settings(knowledge="pkd")
+    train(tmp_path, settings, teacher=cells(5))
+    with pytest.raises(DistilError, match=r"was made with teacher \w{64}, and this run has"):
+        train(tmp_path, settings, teacher=cells(6), resume=True)
+    with pytest.raises(DistilError, match=r"was made with annotations \w{64}, and this run has"):
+        train(tmp_path, settings, teacher=cells(5), data=squares(seed=1), resume=True)
+
+
 def test_a_run_resumes_on_its_own_data_and_detector_only(tmp_path):
     train(tmp_path, tiny_settings())
     with pytest.raises(DistilError, match=r"was made with images 13, and this run has 12: resume with what"):
@@ -326,7 +335,7 @@ def test_given_weights_are_where_it_starts(tmp_path):
     ("settings", "options", "message"),
     [
         ({"knowledge": "pdk"}, {"teacher": cells(5)}, r"unknown knowledge 'pdk'\. Did you mean pkd\?"),
-        ({"knowledge": "gkd"}, {}, r"--knowledge gkd needs a teacher: give --teacher, or --knowledge none\."),
+        ({"knowledge": "gkd"}, {}, r"--knowledge gkd needs a teacher: give one, or --knowledge none\."),
         ({"lr": 0.0}, {}, r"--lr is 0\.0: it must be above 0"),
         ({"precision": "16-mixed"}, {}, r"--precision 16-mixed needs a GPU: use bf16-mixed or 32\."),
         (
@@ -400,6 +409,8 @@ def test_logits_are_cut_to_the_classes_that_both_know():
     same_classes = Columns((1, 2), 2)
     pair = made_trace("softmax", 3), made_trace("softmax", 3)
     assert same_classes(*pair) == pair
+    fewer = Columns((1, 2, None), 2)
+    assert fewer(made_trace("softmax", 4), made_trace("softmax", 3))[0].logits.shape == (2, 3)
     more = Columns((1, 2), 3)
     assert more(made_trace("softmax", 3), made_trace("softmax", 4))[1].logits.shape == (2, 3)
 

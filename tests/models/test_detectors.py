@@ -220,6 +220,7 @@ REFUSED = [
         "mean (0.485, 0.456, 0.406) and std (1.0, 0.0, 1.0) must have 3 numbers each, those of std above 0.",
     ),
     ({"anchor": 1.0}, "anchor is 1.0: the smallest anchor must have a side of at least 2 pixels."),
+    ({"anchor": float("inf")}, "anchor is inf: the smallest anchor must have a side of at least 2 pixels."),
     (
         {"detector": "fcos", "anchor": 8.0},
         "anchor is 8: with points every 8 pixels some objects would have none near their centre. Give more than 10.7, "

@@ -158,6 +158,7 @@ def test_a_box_outside_is_named_or_clipped(tmp_path):
             "<annotation><size><width>7</width></size></annotation>",
             r"1.xml: size/height of <annotation> must be a number",
         ),
+        ("<annotation><size><width>inf</width><height>9</height></size></annotation>", "has 1 images and not one"),
         ("<annotation/>", "has 1 images and not one object"),
     ],
 )

@@ -1,5 +1,6 @@
 """The state of a training run on disk: weights, the losses' own parameters, the optimiser, and where the run is."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,15 @@ KIND = "detector training"
 VERSION = 1
 FREE = ("method", "workers", "teacher_floor")
 """Settings that decide nothing about the weights: a resumed run may have others."""
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 in hexadecimal of weights, of their names, types and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -47,7 +57,7 @@ def save_checkpoint(
 def read_checkpoint(path: Path, settings: DetectorSettings, made_for: Mapping[str, Any]) -> tuple[dict, dict]:
     """Tensors and header of a checkpoint that belongs to these settings and this data.
 
-    made_for: facts that must be the same in the header, as {"classes": [...], "images": 100}.
+    made_for: facts that must be the same in the header if it has them, as {"data": "NAME", "images": 100}.
     Raises: DistilError that names what differs, or when the file is another kind of file.
     """
     tensors, header = load_tensors(path)
@@ -57,7 +67,7 @@ def read_checkpoint(path: Path, settings: DetectorSettings, made_for: Mapping[st
     saved = {key: list(x) if isinstance(x, tuple) else x for key, x in saved.items()}
     now = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(settings).items()}
     pairs = [(f"--{key.replace('_', '-')}", saved.get(key), value) for key, value in now.items() if key not in FREE]
-    pairs += [(key, header.get(key), value) for key, value in made_for.items()]
+    pairs += [(key, header[key], value) for key, value in made_for.items() if key in header]
     for what, before, value in pairs:
         if before != value:
             raise DistilError(

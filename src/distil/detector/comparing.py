@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distil.detector.adapters import adapt, freeze
+from distil.detector.checkpoint import weights_hash
 from distil.detector.loop import Measure, predict
 from distil.detector.preparing import class_match, in_data_labels, make_knowledge, make_student
 from distil.detector.training import train_detector
@@ -23,6 +24,8 @@ from distil.sources.detection import DetectionSet
 
 BASELINE = "plain"
 RESULT = "result.json"
+NAMED = {"student": "student", "annotations": "data set", "teacher": "teacher", "weights": "first weights"}
+"""What a result depends on besides its settings, in words."""
 TABLE, DATA = "comparison.md", "comparison.json"
 BUDGET = ("epochs", "batch", "optimiser", "lr", "momentum", "weight_decay", "milestones", "lr_decay", "warmup", "clip")
 BUDGET += ("precision", "flip", "colour", "scale", "validation", "evaluate_every")
@@ -141,7 +144,8 @@ def compare_detectors(
     the baseline start from the same weights and see the same images, augmented alike, in the same order.
     test: not seen in training, neither to choose the epoch. Judged are the weights that `train_detector` returns.
     out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json. What is there is not done again:
-    trainings go on from their checkpoints. events: as of `train_detector`, with contender and run_seed besides.
+    trainings go on from their checkpoints; what was made with other settings, data, students or teachers is refused.
+    events: as of `train_detector`, with contender and run_seed besides.
 
     Raises: DistilError when contenders differ in their budget, and as `train_detector` does; Interrupted after Ctrl-C.
     """
@@ -156,12 +160,21 @@ def compare_detectors(
             make_knowledge(make_student(student, way, data, weights)[1], teacher, teacher_classes, data, way)
     truths = [test.annotations(index) for index in range(len(test))]
     heard = events or silent
+    made_for = {
+        "student": repr(student),
+        "annotations": {
+            part.name: part.fingerprint for part in (data, test, *([] if validation is None else [validation]))
+        },
+        "teacher": None if teacher is None else weights_hash(teacher.model.state_dict()),
+        "weights": None if weights is None else weights_hash(weights),
+    }
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for seed in seeds:
         for name, way in ways.items():
             settings = replace(way, seed=seed)
             folder = out / name / f"seed-{seed}"
-            result = _read_result(folder / RESULT, settings)
+            facts = {**made_for, "teacher": None} if way.knowledge == "none" else made_for
+            result = _read_result(folder / RESULT, settings, facts)
             if result is None:
                 try:
                     path = train_detector(
@@ -189,7 +202,7 @@ def compare_detectors(
                 seconds = load_tensors(folder / CHECKPOINT)[1]["seconds"]
                 trained = adapt(load_detector(path)[0].to(device))
                 scores = measure(predict(trained, test, batch=settings.batch), truths, test.classes).to_dict()
-                result = {"settings": _plain(asdict(settings)), "scores": scores, "seconds": seconds}
+                result = {"settings": _plain(asdict(settings)), "made_for": facts, "scores": scores, "seconds": seconds}
                 _write_result(folder / RESULT, result)
             heard("compared", contender=name, run_seed=seed, ap=result["scores"]["ap"])
             results[name].append(result)
@@ -250,8 +263,8 @@ def _judge_teacher(
     return measure(found, truths, test.classes).to_dict()
 
 
-def _read_result(path: Path, settings: DetectorSettings) -> dict[str, Any] | None:
-    """A finished run's result. Raises: DistilError when it was made with other settings."""
+def _read_result(path: Path, settings: DetectorSettings, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A finished run's result. Raises: DistilError when it was made with other settings, data or detectors."""
     if not path.is_file():
         return None
     try:
@@ -261,6 +274,9 @@ def _read_result(path: Path, settings: DetectorSettings) -> dict[str, Any] | Non
     made_with = asdict(DetectorSettings()) | result["settings"]  # of a setting that is new, the default is what was
     if _plain(made_with) != _plain(asdict(settings)):
         raise DistilError(f"{path} was made with other settings: choose another folder with --out.")
+    for what, value in facts.items():
+        if result.get("made_for", facts)[what] != value:
+            raise DistilError(f"{path} was made with another {NAMED[what]}: choose another folder with --out.")
     return result
 
 

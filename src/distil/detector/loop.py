@@ -1,15 +1,17 @@
 """The training loop of a detector, with a teacher or without: what is trained, where it is, and what it found."""
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distil.detector.checkpoint import read_checkpoint, restore, save_checkpoint
+from distil.detector.checkpoint import read_checkpoint, restore, save_checkpoint, weights_hash
 from distil.detector.gathering import Gathering
 from distil.detector.preparing import make_augmentation, on_first, prototype_settings
 from distil.detector.prototypes import (
@@ -99,6 +101,7 @@ class Run:
         self.gathering: Gathering | None = None
         self.history: list[dict[str, Any]] = []
         self.pending: list[tuple[int, tuple[str, ...], Tensor]] = []
+        self.seen: dict[str, list[float]] = {}
 
     def train(self, stop_asked: Callable[[], bool], checkpoint_seconds: float) -> None:
         self.events("start", step=self.step, steps=self.steps, epochs=self.settings.epochs, images=len(self.kept))
@@ -135,14 +138,16 @@ class Run:
             self.step += 1
             stop, due = self._asked(stop_asked)
             if self.step % self.log_every == 0 or self.step == self.steps:
-                means = self._look()
+                self._look()
+                means = {name: sum(some) / len(some) for name, some in self.seen.items()}
+                self.seen.clear()
                 rate = self.optimiser.param_groups[0]["lr"]
                 total = sum(means.values())
                 self.events("step", step=self.step, steps=self.steps, epoch=epoch, lr=rate, loss=total, losses=means)
             if due or (stop and self.step < self.steps):
                 self.save()
             if stop and self.step < self.steps:
-                where = f"go on with distil detector train --resume {self.out}"
+                where = f"go on with distil detector train --resume {shlex.quote(str(self.out))}"
                 raise Interrupted(f"stopped after step {self.step} of {self.steps}: {where}")
 
     def _update(self, batch: Sequence[tuple[Tensor, dict[str, Tensor]]], epoch: int) -> None:
@@ -183,23 +188,21 @@ class Run:
         stop, due = (self.fabric.all_reduce(wishes, reduce_op="sum") > 0).tolist()
         return stop, due
 
-    def _look(self) -> dict[str, float]:
-        """Mean of each loss since the last look. Raises: DistilError when one was not finite."""
+    def _look(self) -> None:
+        """Fetch the losses of the steps since the last look. Raises: DistilError when one was not finite."""
         if not self.pending:
-            return {}
+            return
         values = torch.cat([values for _, _, values in self.pending])
         if self.fabric.world_size > 1:
             values = self.fabric.all_reduce(values, reduce_op="mean")
         rows = values.cpu().split([len(names) for _, names, _ in self.pending])
-        sums: dict[str, list[float]] = {}
         for (step, names, _), row in zip(self.pending, rows, strict=True):
             bad = [name for name, value in zip(names, row.isfinite().tolist(), strict=True) if not value]
             if bad:
                 raise DistilError(self._not_finite(", ".join(bad), step))
             for name, value in zip(names, row.tolist(), strict=True):
-                sums.setdefault(name, []).append(value)
+                self.seen.setdefault(name, []).append(value)
         self.pending.clear()
-        return {name: sum(some) / len(some) for name, some in sums.items()}
 
     def _not_finite(self, names: str, step: int) -> str:
         checkpoint = self.out / CHECKPOINT
@@ -298,8 +301,7 @@ class Run:
         """Every process predicts its share; all get all."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         each = max(1, self.settings.batch // world)
-        with self.fabric.autocast():
-            own = predict(self.adapter, data, batch=each, part=slice(rank, None, world))
+        own = predict(self.adapter, data, batch=each, part=slice(rank, None, world))
         if world == 1:
             return own
         parts: list[Any] = [None] * world
@@ -319,7 +321,7 @@ class Run:
             "history": self.history,
             "seconds": round(self.seconds_before + time.monotonic() - self.began, 3),
             "scaler": self.fabric.strategy.precision.state_dict(),
-            **self._made_for(),
+            **self._made_for,
         }
         save_checkpoint(self.out / CHECKPOINT, self.module, self.optimiser.optimizer, header, gathered)
         for old in sorted(self.out.glob("prototypes-*.safetensors"))[:-1]:
@@ -330,7 +332,7 @@ class Run:
     def restore(self) -> None:
         """Go on from the folder's checkpoint."""
         path = self.out / CHECKPOINT
-        read = on_first(self.fabric, lambda: read_checkpoint(path, self.settings, self._made_for()))
+        read = on_first(self.fabric, lambda: read_checkpoint(path, self.settings, self._made_for))
         tensors, header = read
         restore(self.module, self.optimiser.optimizer, tensors)
         self.fabric.strategy.precision.load_state_dict(header["scaler"])
@@ -342,9 +344,16 @@ class Run:
             self.gathering.restore(gathered)
         self.history, self.seconds_before = header["history"], float(header["seconds"])
 
+    @cached_property
     def _made_for(self) -> dict[str, Any]:
-        architecture = None if self.architecture is None else repr(self.architecture)
-        return {"data": self.kept.name, "images": len(self.kept), "architecture": architecture}
+        """What a checkpoint must have in common with the run that goes on from it."""
+        return {
+            "data": self.kept.name,
+            "images": len(self.kept),
+            "architecture": None if self.architecture is None else repr(self.architecture),
+            "annotations": self.kept.fingerprint,
+            "teacher": None if self.teacher is None else weights_hash(self.teacher.model.state_dict()),
+        }
 
     def finish(self) -> Path:
         """Export the last weights; the file of the best ones, or of the last where nothing was measured."""

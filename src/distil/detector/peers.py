@@ -28,9 +28,6 @@ class Knowledge(nn.Module):
         super().__init__()
         self.parts = nn.ModuleDict(parts)
         self.weights = dict(weights or {})
-        self.counts: dict[str, float] = {}
-        """1 for every loss of the latest batch: each is divided by the amounts of all processes already (`shared`), so
-        that processes count alike."""
 
     @property
     def global_knowledge(self) -> GlobalKnowledge | None:
@@ -62,7 +59,6 @@ class Knowledge(nn.Module):
         for name, part in self.parts.items():
             weight = self.weights.get(name, 1.0)
             losses.update({key: weight * loss for key, loss in part(student, teacher, view, progress).items()})
-        self.counts = dict.fromkeys(losses, 1.0)
         return losses
 
 

@@ -106,10 +106,10 @@ def preflight(
     """Look at a student, a teacher, data and settings together, and take one step of each loss without learning.
 
     Arguments as of `train_detector`; teacher may be None. images: at most so many training images, drawn at their
-    address, serve for the teacher's AP and for the prototypes of the trial step. repeats: steps whose time is taken,
-    the fastest counts. The student is left as it was.
+    address, those that hold objects first, serve for the teacher's AP and for the prototypes of the trial step.
+    repeats: steps whose time is taken, the fastest counts. The student is left as it was.
 
-    The gradient is that on the student's backbone of the first batch, of at most 8 images, in float32.
+    The gradient is that on the student's backbone of a batch of at most 8 images that hold objects, in float32.
 
     Raises: DistilError when settings or data cannot be used at all; everything else is told in the result, and
     `refuse_if_fatal` raises what would make a training lost time.
@@ -121,8 +121,10 @@ def preflight(
     fabric = make_fabric(device, settings.precision)
     place: torch.device = fabric.device
     adapter.model.to(place)
-    chosen = torch.randperm(len(data), generator=stream(settings.seed, "preflight"))[:images]
-    sample = data.subset(chosen.sort().values.tolist())
+    order = torch.randperm(len(data), generator=stream(settings.seed, "preflight")).tolist()
+    holding = [index for index in order if bool((~data.annotations(index).ignored).any())]
+    held = set(holding)
+    sample = data.subset(sorted([*holding, *(index for index in order if index not in held)][:images]))
     checks = [Check("data", f"{len(data)} images, {sum(data.counts)} objects, {len(data.classes)} classes")]
     result: dict[str, Any] = {"teacher": {}, "losses": {}, "shares": {}, "seconds": {}}
     try:
@@ -133,7 +135,8 @@ def preflight(
                 teacher.model.to(place)
                 checks += _pair(adapter, teacher)
                 checks.append(_classes(teacher, teacher_classes, data))
-                if measure is not None and checks[-1].verdict != "stop":
+                checks += _sizes(adapter, teacher)
+                if measure is not None and not any(check.verdict == "stop" for check in checks):
                     check, result["teacher"] = _accuracy(teacher, teacher_classes, sample, settings, measure)
                     checks.append(check)
                 if any(check.verdict == "stop" and check.what != "teacher's AP50" for check in checks):
@@ -149,9 +152,9 @@ def preflight(
                     return Preflight(checks=tuple(checks), **result)
             else:
                 teacher = None
-            view = _first_view(adapter, data, settings, place)
+            view = _first_view(adapter, data.subset(sorted(holding[:images] or order)), settings, place)
             result["losses"], result["shares"], own = _gradients(module, Work(view, teacher))
-            checks += _judge(result["losses"], result["shares"], own)
+            checks += _judge(result["losses"], result["shares"], own, taught=teacher is not None)
             result["seconds"] = _times(fabric, module, view, teacher, repeats)
             checks.append(_cost(result["seconds"], teacher))
             if teacher is not None:
@@ -194,6 +197,18 @@ def _classes(teacher: Any, teacher_classes: Sequence[str] | None, data: Detectio
         return Check("classes", found)
     remedy = "Soft labels compare the common classes only; the other losses use all objects."
     return Check("classes", found, "look", remedy)
+
+
+def _sizes(student: Any, teacher: Any) -> list[Check]:
+    """In training the teacher sees the student's view; its AP is measured on images of its own size."""
+    seen = [getattr(getattr(part.model, "transform", None), "max_size", None) for part in (student, teacher)]
+    if None in seen or seen[0] == seen[1]:
+        return []
+    found = f"at most {seen[0]} pixels a side in the student's view, {seen[1]} in the teacher's own"
+    remedy = (
+        "In training the teacher sees the student's view, where its AP may be lower than above: prefer equal sizes."
+    )
+    return [Check("image sizes", found, "look", remedy)]
 
 
 def _accuracy(
@@ -266,7 +281,9 @@ def _gradients(module: Step, work: Work) -> tuple[dict[str, float], dict[str, fl
     return values, {name: norm / total if total else 0.0 for name, norm in norms.items()}, list(counts)
 
 
-def _judge(losses: Mapping[str, float], shares: Mapping[str, float], own: Sequence[str]) -> list[Check]:
+def _judge(
+    losses: Mapping[str, float], shares: Mapping[str, float], own: Sequence[str], *, taught: bool = True
+) -> list[Check]:
     """What the first step tells of every loss."""
     checks = []
     for name, value in losses.items():
@@ -278,6 +295,9 @@ def _judge(losses: Mapping[str, float], shares: Mapping[str, float], own: Sequen
             checks.append(Check(f"loss {name}", f"{value:.4g}, {100 * share:.1f} % of the gradient"))
     added = [name for name in losses if name not in own]
     share = sum(shares[name] for name in added)
+    if taught and not added:
+        remedy = "Every weight of --knowledge is 0: the teacher costs time and teaches nothing."
+        return [*checks, Check("teacher's losses", "there are none", "look", remedy)]
     if not added or share != share:
         return checks
     text = f"{100 * share:.1f} % of the gradient"

@@ -36,7 +36,8 @@ class Columns(nn.Module):
     def __init__(self, teacher_labels: Sequence[int | None], teacher_classes: int):
         super().__init__()
         shared = [(own, label) for own, label in enumerate(teacher_labels, start=1) if label is not None]
-        self.same = len(shared) == teacher_classes and all(own == label for own, label in shared)
+        complete = len(shared) == teacher_classes == len(teacher_labels)
+        self.same = complete and all(own == label for own, label in shared)
         own, theirs = ([pair[side] for pair in shared] for side in (0, 1))
         self.register_buffer("own", torch.tensor(own, dtype=torch.int64), persistent=False)
         self.register_buffer("theirs", torch.tensor(theirs, dtype=torch.int64), persistent=False)

@@ -69,7 +69,7 @@ def train_detector(
     _check_folder(out, resume)
     architecture, adapter = make_student(student, settings, data, weights)
     if settings.knowledge != "none" and teacher is None:
-        raise DistilError(f"--knowledge {settings.knowledge} needs a teacher: give --teacher, or --knowledge none.")
+        raise DistilError(f"--knowledge {settings.knowledge} needs a teacher: give one, or --knowledge none.")
     kept, held_out = hold_out(data, validation, settings, measure)
     fabric = make_fabric(device, settings.precision)
     knowledge, columns = None, None

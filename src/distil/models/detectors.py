@@ -139,7 +139,7 @@ def check_architecture(architecture: Architecture) -> None:
         raise DistilError(f"head_convs is {a.head_convs}: torchvision's RetinaNet has at most 4.")
     if len(a.mean) != 3 or len(a.std) != 3 or min(a.std) <= 0:
         raise DistilError(f"mean {a.mean} and std {a.std} must have 3 numbers each, those of std above 0.")
-    if _anchor(a) < 2:
+    if not 2 <= _anchor(a) < float("inf"):
         raise DistilError(f"anchor is {a.anchor}: the smallest anchor must have a side of at least 2 pixels.")
     if a.detector == "fcos" and 3 * _anchor(a) / POINTS_IN_ANCHOR <= _strides(a)[0]:
         raise DistilError(

@@ -1,6 +1,7 @@
 """COCO's object-detection json."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -232,7 +233,7 @@ def _sizes(entries: Sequence[Mapping[str, Any]], paths: Sequence[Path], annotati
     sizes = []
     for place, entry in enumerate(entries):
         size = read[place] if place in read else (entry["height"], entry["width"])
-        if not all(isinstance(side, int | float) and side >= 1 and side == int(side) for side in size):
+        if not all(isinstance(side, int | float) and 1 <= side < math.inf and side == int(side) for side in size):
             raise DistilError(
                 f"{annotations}: width and height of {_short(entry)} must be whole numbers of pixels, 1 or more."
             )
@@ -261,13 +262,12 @@ def _objects(
                 "has: add the category or mend the annotation."
             )
         images[row], labels[row] = place, label
-        try:
-            boxes[row] = entry["bbox"]
-        except (KeyError, TypeError, ValueError):
+        box = entry.get("bbox")
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(x, int | float) for x in box)):
             raise DistilError(
-                f"{path}: the bbox of annotation {entry['id']} must be four numbers (x, y, width, height), "
-                f"not {entry.get('bbox')!r}."
-            ) from None
+                f"{path}: the bbox of annotation {entry['id']} must be four numbers (x, y, width, height), not {box!r}."
+            )
+        boxes[row] = box
         area = entry.get("area")
         areas[row] = area if isinstance(area, int | float) else np.nan
         ignored[row] = bool(entry.get("iscrowd", 0)) or bool(entry.get("ignore", 0))

@@ -1,6 +1,7 @@
 """Images with boxes: the set that detectors learn from, what a spec opens, and how two lists of classes match."""
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,6 +132,18 @@ class DetectionSet(Dataset):
             self.subset(kept.tolist(), f"{self.name}, kept"),
             self.subset(held.tolist(), f"{self.name}, held out"),
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal of the classes and of every image's identifier, boxes, labels and ignored objects, in
+        their order; pixels do not count."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for index in range(len(self)):
+            annotations = self.annotations(index)
+            digest.update(self.identifier(index).encode() + b"\0")
+            for tensor in (annotations.boxes, annotations.labels, annotations.ignored):
+                digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     @cached_property
     def counts(self) -> tuple[int, ...]:

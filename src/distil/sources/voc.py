@@ -1,5 +1,6 @@
 """PASCAL VOC's xml annotations."""
 
+import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -210,7 +211,7 @@ def _parse(path: Path) -> tuple[tuple[int, int] | None, list[_Object]]:
     size = None
     if tree.find("size") is not None:
         width, height = (_number(tree, f"size/{side}", path) for side in ("width", "height"))
-        size = (int(height), int(width)) if width >= 1 and height >= 1 else None
+        size = (int(height), int(width)) if 1 <= width < math.inf and 1 <= height < math.inf else None
     objects = []
     for entry in tree.findall("object"):
         name = (entry.findtext("name") or "").strip()
