@@ -252,7 +252,7 @@ def test_dataset_makes_a_run_folder_and_says_what_comes_next(capsys):
     output = capsys.readouterr()
     assert output.out.splitlines()[0] == f"{folder}/distilled.safetensors"
     assert "10 images, 1 per class" in output.out
-    assert f"  distil evaluate {folder}/distilled.safetensors digits\n" in output.out
+    assert f"  distil evaluate {folder}/distilled.safetensors digits --protocol quick\n" in output.out
     assert "udd-windows on digits: step 4 of 4, loss" in output.err
     assert "validation" in output.err
 
@@ -341,7 +341,7 @@ def test_resume_from_another_working_folder(capsys, stop_after, monkeypatch, tmp
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert main(["dataset", "--resume", "../run"]) == 0
-    assert "  distil evaluate ../run/distilled.safetensors ../images.npz\n" in capsys.readouterr().out
+    assert "  distil evaluate ../run/distilled.safetensors ../images.npz --protocol quick\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"command": "dataset"}'])
@@ -602,6 +602,12 @@ def test_a_file_named_like_a_data_set_that_it_is_not(capsys):
     write_npz(Path("digits.npz"))
     assert main(["dataset", "random", "digits.npz"]) == 0
     assert json.loads(Path("runs/digits-random-ipc1-seed0/run.json").read_text())["settings"]["width"] == 128
+
+
+def test_a_long_run_on_a_cpu_is_announced(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "LONG", 4)
+    assert main(["dataset", "idc", "digits", *TINY]) == 0
+    assert "4 matching steps: hours to days on a CPU; --recipe fast takes minutes.\n" in capsys.readouterr().out
 
 
 def test_out_of_memory_is_one_line_and_leaves_no_folder(capsys, monkeypatch):

@@ -63,6 +63,8 @@ Start here:
 
 RUN_FORMAT = 1
 """Version of run.json."""
+LONG = 10_000
+"""Matching steps from which a run on a CPU is announced as long."""
 FOLLOWED = 300
 """Updates of the network by which a run is followed on held-out images."""
 
@@ -210,13 +212,13 @@ def dataset() -> None:
     """Distil the training images of SOURCE into a few images per class with METHOD.
 
     The run folder receives run.json (all settings), log.jsonl (every event),
-    checkpoint.safetensors while it runs and distilled.safetensors at the end.
+    checkpoint.safetensors every two minutes and distilled.safetensors at the end.
     Ctrl-C saves; --resume goes on.
 
     Examples:
     distil dataset idc digits
     distil dataset idc cifar10 --ipc 10 --root data
-    distil dataset udd photos/ --size 64 --out runs/photos
+    distil dataset udd photos/ --size 32 --recipe fast --out runs/photos
     distil dataset --resume runs/cifar10-idc-ipc10-seed0
     """
 
@@ -232,7 +234,7 @@ def _dataset(words: list[str]) -> None:
         _parse(_resume_run, "dataset", words)
         return
     if wants_help and not positional:
-        more = "\nWith a METHOD and a SOURCE this lists the settings, with their published values:\n"
+        more = "\nWith a METHOD and a SOURCE this lists the settings, with the values of that preset:\n"
         _parse(_start_run_without_method, "dataset", words, f"{more}distil dataset idc cifar10 --ipc 10 --help")
         return
     if not positional:
@@ -322,6 +324,9 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
         "versions": versions(),
     }
 
+    if device == "cpu" and isinstance(settings, MatchingSettings) and settings.outer * settings.inner >= LONG:
+        quicker = "; --recipe fast takes minutes" if settings.network_data == "real" else ""
+        print(f"{settings.outer * settings.inner:,} matching steps: hours to days on a CPU{quicker}.")
     start_run(folder, manifest)
     try:
         _distil(folder, source, settings, device, run.checkpoint_seconds, manifest, resume=False)
@@ -420,7 +425,8 @@ def _distil(
         print(f"Note: {source.note}")
     print(f"{folder / RESULT}")
     print(f"{count} images, {distilled.images_per_class} per class, {_bytes(distilled.bytes['total'])}")
-    print(f"Next:\n  distil evaluate {file} {shlex.quote(_shortest(word))}{where}\n  distil show {file}")
+    quick = " --protocol quick" if device == "cpu" else ""
+    print(f"Next:\n  distil evaluate {file} {shlex.quote(_shortest(word))}{where}{quick}\n  distil show {file}")
 
 
 def _forgotten_if_nothing_happened(folder: Path) -> bool:
@@ -639,9 +645,8 @@ def export(
 ) -> None:
     """Write the views of a distilled set in a layout that other programs read.
 
-
     Layouts:
-    folder   PNG files, one folder a class
+    folder   PNG files, one folder per class
     npz      arrays x_train, y_train, classes, mean, std
     parquet  columns image and label, as Hugging Face datasets reads them
     The images are not normalised: subtract mean and divide by std before a network.
