@@ -354,6 +354,7 @@ def test_a_new_run_leaves_no_older_checkpoint(real, tmp_path):
     [
         ({"ipc": 0}, r"--ipc is 0: it must be above 0"),
         ({"factor": 9}, r"--factor 9 is larger than the images' side, 8 pixels"),
+        ({"factor": 5}, r"--factor 5 does not cut 8x8 images: its last cells would start outside"),
         ({"ipc": 13, "init": "real"}, r"--ipc 13 asks for more images than class 'a' has \(12"),
         ({"ipc": 4, "init": "mix"}, r"class 'a' has 12 images and --init mix shrinks 16 \(--ipc 4 x 4 cells\)"),
         ({"lr_image": float("nan")}, r"--lr-image is nan: give a finite number"),

@@ -1,6 +1,7 @@
 """distil_dataset: real images in, a distilled set out."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -107,6 +108,12 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
             raise DistilError(
                 f"--factor {settings.factor} is larger than the images' side, {min(real.size)} pixels: use a factor of "
                 "2 or 3."
+            )
+        starts = [(settings.factor - 1) * math.ceil(side / settings.factor) for side in real.size]
+        if settings.formation == "grid" and any(start >= side for start, side in zip(starts, real.size, strict=True)):
+            raise DistilError(
+                f"--factor {settings.factor} does not cut {real.size[0]}x{real.size[1]} images: its last cells would "
+                "start outside. Use a smaller factor, or one that divides the side."
             )
         if settings.windows_factor > min(real.size):
             raise DistilError(
