@@ -426,7 +426,8 @@ def read(path: Path) -> list[dict]:
 
 
 def table(args: argparse.Namespace) -> str:
-    """Markdown: one row an arm, differences to the first arm over the seeds that both have."""
+    """Markdown: one row an arm, accuracies with their standard deviation, differences to the first arm over the seeds
+    that both have with their standard error."""
     lines = read(args.out / "lab.jsonl")
     arms: dict[str, dict[int, dict]] = {}
     for line in lines:
@@ -441,17 +442,22 @@ def table(args: argparse.Namespace) -> str:
         some = next(iter(runs.values()))
         rows.append(
             f"| {arm} | {some['views'] // classes} | {some['bytes']:,} | {spread(values)} | "
-            f"{spread(common, sign=True) if arm != first else ''} | {fmean(run['mue'] for run in runs.values()):.3f} | "
+            f"{difference(common) if arm != first else ''} | {fmean(run['mue'] for run in runs.values()):.3f} | "
             f"{len(values)} |"
         )
     return "\n".join(rows) + "\n"
 
 
-def spread(values: list[float], *, sign: bool = False) -> str:
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def difference(values: list[float]) -> str:
+    """Mean ± standard error, with its sign."""
     if not values:
         return ""
-    mean = f"{fmean(values):{'+' if sign else ''}.1f}"
-    return f"{mean} ± {stdev(values):.1f}" if len(values) > 1 else mean
+    return f"{fmean(values):+.1f}" + (f" ± {stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else "")
 
 
 def keep(args: argparse.Namespace) -> None:
