@@ -1,21 +1,31 @@
 """`distil detector ...` from the command line, on a small COCO folder."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import get_origin
 
 import numpy as np
 import pytest
+import timm
+import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from distil.cli import main
-from distil.cli_detector import COMMANDS
+from distil.cli_detector import COMMANDS, SEVERAL
 from distil.detector_presets import DETECTOR_METHODS, DETECTOR_SOURCES, detector_preset, student_preset
 from distil.errors import DistilError
 from distil.settings import DetectorSettings, check_settings
 
 STUDENT = "--detector retinanet --backbone timm:test_resnet --norm group --channels 16 --min-size 64 --max-size 64"
 STUDENT += " --anchor 16 --head-convs 1"
-RUN = "--epochs 2 --batch 4 --lr 0.001 --optimiser adamw --prototype-side 4 --device cpu"
+RUN = "--epochs 2 --batch 4 --lr 0.001 --optimiser adamw --device cpu"
+TAUGHT = f"{RUN} --prototype-side 4"
 
 
 def write_split(folder, split, count, seed):
@@ -53,7 +63,7 @@ def teacher(data, tmp_path_factory):
 
 
 def distil(teacher, data, out, *more):
-    words = ["detector", "distil", str(teacher), f"coco:{data}", "--out", str(out), *STUDENT.split(), *RUN.split()]
+    words = ["detector", "distil", str(teacher), f"coco:{data}", "--out", str(out), *STUDENT.split(), *TAUGHT.split()]
     return main([*words, *more])
 
 
@@ -90,7 +100,7 @@ def test_the_preflight_stops_a_teacher_that_sees_nothing(teacher, data, tmp_path
     assert "STOP  teacher's AP50" in captured.out
     assert "--no-preflight" in captured.err
     assert not out.exists()
-    words = ["detector", "preflight", str(teacher), f"coco:{data}", *STUDENT.split(), *RUN.split()]
+    words = ["detector", "preflight", str(teacher), f"coco:{data}", *STUDENT.split(), *TAUGHT.split()]
     assert main([*words, "--teacher-floor", "100"]) == 2
 
 
@@ -103,7 +113,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_says_so(teacher, data, capsys)
 
 def test_compare_writes_a_table(teacher, data, tmp_path, capsys):
     words = ["detector", "compare", str(teacher), f"coco:{data}", "--out", str(tmp_path), "--seeds", "2"]
-    assert main([*words, *STUDENT.split(), *RUN.split(), "--arms", "pkd"]) == 0
+    assert main([*words, *STUDENT.split(), *TAUGHT.split(), "--arms", "pkd"]) == 0
     text = capsys.readouterr().out
     assert "AP gain over plain" in text
     table = json.loads((tmp_path / "comparison.json").read_text())
@@ -111,9 +121,136 @@ def test_compare_writes_a_table(teacher, data, tmp_path, capsys):
     assert table["seeds"] == [0, 1]
 
 
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """Weights of the student's backbone as a classifier, and one tensor of them under its name in a detector."""
+    path = tmp_path_factory.mktemp("backbone") / "weights.safetensors"
+    network = timm.create_model("test_resnet", pretrained=False)
+    save_file({name: x.contiguous() for name, x in network.state_dict().items()}, path)
+    return path, network.conv1[0].weight.detach()
+
+
+class Seen(Exception):
+    """Raised in the place of work, with what it was given."""
+
+
+def test_pretrained_weights_reach_the_preflight_and_the_comparison(teacher, data, backbone, monkeypatch, tmp_path):
+    def work(*values, **options):
+        raise Seen(options)
+
+    monkeypatch.setattr("distil.detector.preflight.preflight", work)
+    monkeypatch.setattr("distil.detector.comparing.compare_detectors", work)
+    monkeypatch.chdir(tmp_path)
+    given = [str(teacher), f"coco:{data}", *STUDENT.split(), *RUN.split(), "--pretrained", str(backbone[0])]
+    for command, more in (("preflight", []), ("distil", []), ("compare", ["--checkpoint-seconds", "7"])):
+        with pytest.raises(Seen) as caught:
+            main(["detector", command, *given, *more])
+        options = caught.value.args[0]
+        weights = [options["weights"](seed) for seed in (0, 1)] if command == "compare" else [options["weights"]]
+        assert all(any(torch.equal(x, backbone[1]) for x in each.values()) for each in weights)
+        if command == "compare":
+            assert any(not torch.equal(x, weights[1][name]) for name, x in weights[0].items())
+        assert options.get("checkpoint_seconds", 7.0) == 7.0
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_in_a_root_lasts_and_the_next_commands_are_whole(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "root/squares")
+    Path("squares").mkdir()  # another folder of this name, in the working folder
+    where = ["coco:squares", "--root", "root", "--fix-boxes"]
+    assert main(["detector", "train", *where, "--out", "my run", *STUDENT.split(), *RUN.split(), "--epochs", "1"]) == 0
+    text = capsys.readouterr().out
+    assert f"  distil detector evaluate 'my run' coco:squares --root {tmp_path}/root --fix-boxes\n" in text
+    assert f"  distil detector show 'my run' coco:squares --root {tmp_path}/root --fix-boxes\n" in text
+    manifest = json.loads(Path("my run/run.json").read_text())
+    assert (manifest["source"], manifest["root"]) == ("coco:squares", str(tmp_path / "root"))
+    Path("my run/student.safetensors").unlink()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert main(["detector", "train", "--resume", "../my run"]) == 0
+
+
+def test_a_run_that_was_broken_off_at_once_goes_on_and_one_that_failed_leaves_nothing(
+    data, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "my run"
+    words = ["detector", "train", f"coco:{data}", "--out", str(out), *STUDENT.split(), *RUN.split(), "--epochs", "1"]
+
+    def stopping(error):
+        def train(*values, events, **options):
+            events("start", step=0, steps=2)
+            raise error
+
+        return train
+
+    with monkeypatch.context() as patched:
+        patched.setattr("distil.detector.training.train_detector", stopping(RuntimeError("a defect")))
+        with pytest.raises(RuntimeError, match="a defect"):
+            main(words)
+        assert not out.exists()
+        patched.setattr("distil.detector.training.train_detector", stopping(KeyboardInterrupt()))
+        assert main(words) == 130
+        command = f"distil detector train --resume '{out}'"
+        assert capsys.readouterr().err.endswith(f"distil: interrupted: go on with {command}\n")
+        assert main(words) == 2
+        assert f"Go on with it: {command};" in capsys.readouterr().err
+    assert main(["detector", "train", "--resume", str(out)]) == 0
+    assert (out / "student.safetensors").is_file()
+
+
+def test_a_checkpoint_without_its_manifest_is_left_alone(teacher, data, tmp_path, capsys):
+    shutil.copy(teacher / "checkpoint.safetensors", tmp_path)
+    assert main(["detector", "train", f"coco:{data}", "--out", str(tmp_path), *STUDENT.split(), *RUN.split()]) == 2
+    assert "holds checkpoint.safetensors of another run, without its run.json" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": 3}, "run.json is damaged, 'architecture' is missing or wrong: start the run again"),
+        ({"fix_boxes": ...}, "run.json is damaged, 'fix_boxes' is missing or wrong"),
+        ({"pretrained": ...}, "run.json is damaged, 'pretrained' is missing or wrong"),
+        ({"settings": []}, "run.json is damaged, 'settings' is missing or wrong"),
+        ({"root": 1}, "run.json is damaged, 'root' is missing or wrong"),
+        ({"command": "dataset"}, "run.json does not describe a run of a detector"),
+        ({"format_version": 2, "source": ...}, "was made by a newer distil"),
+    ],
+)
+def test_a_damaged_manifest_is_told(teacher, tmp_path, capsys, changes, message):
+    manifest = json.loads((teacher / "run.json").read_text()) | changes
+    (tmp_path / "run.json").write_text(json.dumps({name: x for name, x in manifest.items() if x is not ...}))
+    assert main(["detector", "train", "--resume", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_picture_lies_beside_its_file(teacher, data, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    shutil.copy(teacher / "student.safetensors", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    assert main(["detector", "show", "runs/student.safetensors", f"coco:{data}", "--images", "1"]) == 0
+    assert Path("runs/student.png").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["detector", "show", "x", "scenes:4", "--images", "0"], "--images is 0: it must be at least 1."),
+        (["detector", "show", "x", "scenes:4", "--images", "-1"], "--images is -1: it must be at least 1."),
+        (["detector", "compare", "x", "scenes:4", "--seeds", "0"], "--seeds is 0: it must be at least 1."),
+        (["detector", "distil", "x", "scenes:4", "--method", "plain"], "--method plain learns nothing from TEACHER"),
+        (["detector", "distil", "x", "scenes:4", "--knowledge", "none"], "--knowledge none learns nothing from"),
+        (["detector", "preflight", "x", "scenes:4", "--knowledge", "none"], "take distil detector train SOURCE"),
+        (
+            ["detector", "export", "torchvision:fcos_resnet50_fpn", "--out", "x.safetensors"],
+            "torchvision:fcos_resnet50_fpn is torchvision's own already: give a run folder",
+        ),
+        (
+            ["detector", "export", "nowhere", "--out", "x.safetensors"],
+            "no such file or folder: nowhere. Give a run folder or a .safetensors file of distil.",
+        ),
         (["detector", "trian"], "unknown command 'detector trian'. Did you mean 'train'?"),
         (["detector", "evaluate", "nowhere", "scenes:4"], "no such file or folder: nowhere. Give a run folder"),
         (["detector", "evaluate", "torchvision:fcos_resnet50_fpn", "scenes:4"], "allow it with --download"),
@@ -139,6 +276,94 @@ def test_help_names_every_command(capsys):
         assert "Examples:" in capsys.readouterr().out
 
 
+def shown(words, capsys):
+    assert main(["detector", words[0], "--help", *words[1:]]) == 0
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_help_shows_the_flags_that_do_something(capsys):
+    alone = shown(["train"], capsys)
+    assert not [word for word in ("gkd:", "--prototype", "--teacher", "--knowledge", "--download") if word in alone]
+    assert "--evaluate-every" in alone
+    assert "--resume DIR" in alone
+    assert main(["detector", "train", "scenes:4", "--prototypes", "3"]) == 2
+    assert "--prototypes" in capsys.readouterr().err
+    look = shown(["preflight"], capsys)
+    assert not [word for word in ("--out", "--checkpoint-seconds", "--resume") if word in look]
+    assert "--knowledge STR" not in shown(["compare"], capsys)
+    assert "TEACHER SOURCE" in shown(["distil", "runs/a", "scenes:8"], capsys)
+
+
+def test_flags_of_several_values_do_not_hide_the_source(capsys):
+    own = {f"--{each.name}" for each in fields(DetectorSettings) if get_origin(each.type) is tuple}
+    assert {*own, "--arms"} == SEVERAL.keys()
+    for_scenes = "Passes over the training images. (default: 12)"
+    for words in (
+        ["train", "--scale", "0.8", "1.2", "scenes:8"],
+        ["train", "--milestones", "0.5", "0.9", "scenes:8"],
+        ["compare", "--arms", "gkd", "pkd", "runs/a", "scenes:8"],
+        ["compare", "--arms", "gkd", "pkd", "--lr", "1", "runs/a", "scenes:8"],
+    ):
+        assert for_scenes in shown(words, capsys)
+
+
+def in_two_processes(*words):
+    """Run `distil detector WORDS` in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "distil.cli", "detector", *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def steps_of(folder):
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert sum(line["event"] == "validation" for line in lines) == 2
+    return [line["step"] for line in lines if line["event"] == "step"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run_and_go_on_with_it(data, tmp_path):
+    out = tmp_path / "run"
+    done = in_two_processes("train", f"coco:{data}", "--out", out, *STUDENT.split(), *RUN.split())
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("Next:") == 1
+    assert done.stderr.count("step 0 of 4") == 1
+    assert [path.name for path in tmp_path.rglob("run.json")] == ["run.json"]
+    assert steps_of(out) == [1, 2, 3, 4]
+    assert (out / "student.safetensors").is_file()
+
+    for name in ("student", "checkpoint"):
+        (out / f"{name}.safetensors").unlink()
+    done = in_two_processes("train", "--resume", out)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("Next:") == 1
+    assert steps_of(out) == [1, 2, 3, 4]
+    assert (out / "student.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_distil_after_one_preflight(teacher, data, tmp_path):
+    words = ["distil", teacher, f"coco:{data}", "--out", tmp_path / "run", *STUDENT.split(), *TAUGHT.split()]
+    done = in_two_processes(*words, "--teacher-floor", "0")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("teacher's AP50") == 1
+    assert steps_of(tmp_path / "run") == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_refusal_ends_both_processes(teacher, data, tmp_path):
+    words = [f"coco:{data}", *STUDENT.split(), *RUN.split()]
+    done = in_two_processes("train", *words, "--out", teacher)
+    assert done.returncode != 0
+    assert done.stderr.count(f"distil: {teacher} already holds a run. Go on with it") == 1
+    words += ["--prototype-side", "4", "--teacher-floor", "100"]
+    done = in_two_processes("distil", teacher, *words, "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr.count("the preflight found what makes distilling pointless") == 1
+    assert done.stdout.count("STOP  teacher's AP50") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_presets_are_usable_and_named_sources_are_settings():
     for method in DETECTOR_METHODS:
         for key in ("scenes", "custom"):
@@ -152,3 +377,11 @@ def test_presets_are_usable_and_named_sources_are_settings():
     assert student_preset("fcos", "scenes", teacher=False)["channels"] % 32 == 0
     with pytest.raises(DistilError, match="Did you mean 'plain'"):
         detector_preset("plian", "custom")
+
+
+def test_a_comparison_under_torchrun_is_refused(teacher, data, capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["detector", "compare", str(teacher), f"coco:{data}", *STUDENT.split()]) == 2
+    assert "a comparison runs in one process: start it without torchrun" in capsys.readouterr().err

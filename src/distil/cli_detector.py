@@ -1,7 +1,10 @@
 """`distil detector ...`: the commands on detectors. Nothing heavy is imported before a command needs it."""
 
+import os
 import shlex
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -19,6 +22,7 @@ from distil.runs import (
     Interrupted,
     load_tensors,
     read_manifest,
+    silent,
     start_run,
     write_atomic,
 )
@@ -55,6 +59,18 @@ Start here:
 
 RUN_FORMAT = 1
 STUDENT = "student.safetensors"
+RECORDED = {
+    "source": (str,),
+    "root": (str, type(None)),
+    "fix_boxes": (bool,),
+    "teacher": (str, type(None)),
+    "architecture": (dict,),
+    "pretrained": (str, type(None)),
+    "settings": (dict,),
+}
+"""What run.json must hold for a run to go on, and its types."""
+SEVERAL = {"--scale": 2, "--milestones": None, "--arms": None}
+"""Flags of several values, and how many; None: any number."""
 
 SourceWord = Annotated[
     str,
@@ -107,16 +123,38 @@ class StudentFlags:
 
 
 @dataclass(frozen=True)
-class PlaceFlags:
-    """Where images come from and results go."""
+class DataFlags:
+    """Where images and models come from."""
 
-    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-DETECTOR-seedS unless given.")] = None
     root: Root = None
     fix_boxes: FixBoxes = False
     download: Download = False
     device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class PlaceFlags(DataFlags):
+    """Where images come from and results go."""
+
+    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-DETECTOR-seedS unless given.")] = None
     checkpoint_seconds: float = 120.0
     """Time between checkpoints."""
+
+
+@dataclass(frozen=True)
+class RunFlags(PlaceFlags):
+    """The same of a run that can go on."""
+
+    resume: Annotated[
+        Path | None, option("DIR", "Go on with the run in this folder; takes no SOURCE, TEACHER or settings.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class TrainFlags(RunFlags):
+    """The same where no teacher has to be fetched."""
+
+    download: tyro.conf.Suppress[tyro.conf.Fixed[bool]] = False
 
 
 def detector_command(words: list[str]) -> None:
@@ -134,19 +172,21 @@ def detector_command(words: list[str]) -> None:
     command = COMMANDS[name]
     text = "\n\n".join(part.replace("\n", "\n  ") for part in (inspect.getdoc(command) or "").split("\n\n"))
     if name in ("train", "distil") and any(word == "--resume" or word.startswith("--resume=") for word in rest):
-        tyro.cli(resume, prog=f"distil detector {name}", description=text, args=rest)
-        return
-    if name in ("train", "distil", "compare", "preflight"):
+        command = resume
+    elif name in ("train", "distil", "compare", "preflight"):
         command = _with_presets(name, rest)
+    if {"-h", "--help"} & set(rest):
+        rest = ["--help"]  # tyro leaves out of a help text what it has already read
     tyro.cli(command, prog=f"distil detector {name}", description=text, args=rest)
 
 
 def _with_presets(name: str, words: list[str]) -> Any:
     """The command with defaults that suit its SOURCE, --method and --detector."""
-    positional, values = scan(words, _switches())
-    source = positional[0 if name == "train" else 1 :][:1]
+    place = 0 if name == "train" else 1
+    positional, values = scan(words, _switches(), SEVERAL, wanted=place + 1)
+    source = positional[place:][:1]
     key = "scenes" if source and source[0].split(":")[0] == "scenes" else "custom"
-    method = values.get("--method", "plain" if name == "train" else "gkd")
+    method = "plain" if name == "train" else values.get("--method", "gkd")
     kind = values.get("--detector", "")
     kind = kind if kind in KINDS else KINDS[0]
     settings = detector_preset(method, key)
@@ -173,11 +213,11 @@ MethodWord = Annotated[
 
 
 def _train_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = _flags_of(defaults)
+    kind, flags = PlainFlags, PlainFlags(**asdict(defaults))
 
     def train_with(
         source: Positional[SourceWord],
-        place: Annotated[PlaceFlags, arg(name="")],
+        place: Annotated[TrainFlags, arg(name="")],
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
@@ -187,12 +227,12 @@ def _train_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
 
 
 def _distil_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = _flags_of(defaults)
+    kind, flags = DetectorFlags, DetectorFlags(**asdict(defaults))
 
     def distil_with(
         teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
         source: Positional[SourceWord],
-        place: Annotated[PlaceFlags, arg(name="")],
+        place: Annotated[RunFlags, arg(name="")],
         method: MethodWord = defaults.method,
         preflight: Annotated[
             bool, arg(help="Look at teacher, data and losses first, and stop if they make no sense.")
@@ -200,25 +240,29 @@ def _distil_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        _start(source, teacher, student, replace(_plain(settings), method=method), place, preflight=preflight)
+        chosen = replace(_plain(settings), method=method)
+        _check_taught(chosen)
+        _start(source, teacher, student, chosen, place, preflight=preflight)
 
     return distil_with
 
 
 def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = _flags_of(defaults)
+    kind, flags = DetectorFlags, DetectorFlags(**asdict(defaults))
 
     def preflight_with(
         teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
         source: Positional[SourceWord],
-        place: Annotated[PlaceFlags, arg(name="")],
+        place: Annotated[DataFlags, arg(name="")],
         method: MethodWord = defaults.method,
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        data = _open(source, place.root, place.fix_boxes)
         chosen = replace(_plain(settings), method=method)
-        found = _preflight(teacher, _architecture(student, data.train.classes), student, data, chosen, place)
+        _check_taught(chosen)
+        data = _open(source, place.root, place.fix_boxes)
+        pretrained = _pretrained(student)
+        found = _preflight(teacher, _architecture(student, data.train.classes), pretrained, data, chosen, place)
         if found.fatal:
             raise DistilError("distilling from this teacher makes no sense as it is: see the lines marked stop.")
 
@@ -226,7 +270,7 @@ def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any
 
 
 def _compare_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = _flags_of(defaults)
+    kind, flags = ArmFlags, ArmFlags(**asdict(defaults))
 
     def compare_with(
         teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
@@ -254,19 +298,40 @@ class DetectorFlags(DetectorSettings):
 
 
 @dataclass(frozen=True)
-class PlainFlags(DetectorSettings):
-    method: Fixed = "plain"
-    knowledge: Fixed = "none"
+class ArmFlags(DetectorFlags):
+    knowledge: Fixed = "gkd"
 
 
-def _flags_of(settings: DetectorSettings) -> tuple[type[DetectorSettings], DetectorSettings]:
-    """The settings as flags: their type, and their defaults."""
-    kind = PlainFlags if settings.knowledge == "none" else DetectorFlags
-    return kind, kind(**asdict(settings))
+TEACHING = ("knowledge", "global_weight", "foreground_weight", "background_weight", "soft_weight", "temperature")
+TEACHING += ("decay", "reliability", "projection", "penalty", "use_global", "global_levels", "local_scale")
+TEACHING += ("adapting_kernel", "prototypes", "prototype_start", "prototype_every", "prototype_features")
+TEACHING += ("prototype_images", "prototype_side", "prototype_alpha", "prototype_quantile", "prototype_bandwidth")
+TEACHING += ("prototype_unique", "prototype_orthogonal", "teacher_floor")
+"""Settings that say nothing to a detector without a teacher."""
+
+PlainFlags = make_dataclass(
+    "PlainFlags",
+    [
+        (each.name, tyro.conf.Suppress[tyro.conf.Fixed[each.type]], field(default=each.default))
+        for each in fields(DetectorSettings)
+        if each.name in ("method", *TEACHING)
+    ],
+    bases=(DetectorSettings,),
+    frozen=True,
+)
+"""The settings of a detector that is trained alone."""
 
 
 def _plain(flags: DetectorSettings) -> DetectorSettings:
     return DetectorSettings(**{name: getattr(flags, name) for name in asdict(flags)})
+
+
+def _check_taught(settings: DetectorSettings) -> None:
+    if settings.method == "plain" or settings.knowledge == "none":
+        flag = "--method plain" if settings.method == "plain" else "--knowledge none"
+        raise DistilError(
+            f"{flag} learns nothing from TEACHER: leave {flag} out, or take distil detector train SOURCE."
+        )
 
 
 # ------------------------------------------------------------------------------------------------ train and distil
@@ -307,19 +372,19 @@ def resume(
     checkpoint_seconds: float = 120.0,
 ) -> None:
     manifest = read_manifest(resume)
-    needed = ("format_version", "command", "source", "root", "architecture", "settings", "teacher")
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("command") != "detector"
-        or any(x not in manifest for x in needed)
-    ):
+    if not isinstance(manifest, dict) or manifest.get("command") != "detector" or "format_version" not in manifest:
         raise DistilError(f"{resume / MANIFEST} does not describe a run of a detector: give the folder of one.")
     if manifest["format_version"] != RUN_FORMAT:
         raise DistilError(f"{resume} was made by a newer distil: upgrade with pip install -U distil")
+    if broken := [name for name, types in RECORDED.items() if not isinstance(manifest.get(name, ...), types)]:
+        raise DistilError(
+            f"{resume / MANIFEST} is damaged, {broken[0]!r} is missing or wrong: start the run again in another folder."
+        )
     if (resume / STUDENT).is_file():
-        print(f"This run is finished: {resume / STUDENT}")
+        if _is_first():
+            print(f"This run is finished: {resume / STUDENT}")
         return
-    place = PlaceFlags(resume, None, manifest["fix_boxes"], download, device, checkpoint_seconds)
+    place = PlaceFlags(None, manifest["fix_boxes"], download, device, resume, checkpoint_seconds)
     settings = detector_settings_from_dict(manifest["settings"])
     root = None if manifest["root"] is None else Path(manifest["root"])
     _run(resume, _open(manifest["source"], root, manifest["fix_boxes"]), manifest, settings, place, resume_run=True)
@@ -334,44 +399,89 @@ def _start(
     *,
     preflight: bool = True,
 ) -> None:
+    from distil.detector.preparing import make_fabric
+
     check_settings(settings)
     label = settings.method if teacher is None or settings.method != "gkd" else settings.knowledge
     folder = place.out or Path("runs") / _folder_name(source, label, student.detector, settings.seed)
-    if (folder / MANIFEST).exists():
-        command = f"distil detector {'train' if teacher is None else 'distil'} --resume {shlex.quote(str(folder))}"
-        raise DistilError(f"{folder} already holds a run. Go on with it: {command}; or choose another with --out.")
+    fabric = make_fabric(device_named(place.device), settings.precision)
+    _first_alone(fabric, lambda: _refuse_taken(folder))
     data = _open(source, place.root, place.fix_boxes)
     architecture = _architecture(student, data.train.classes)
-    pretrained = _pretrained(student, place)
+    pretrained = _pretrained(student)
     manifest = {
         "format_version": RUN_FORMAT,
         "command": "detector",
-        "source": _lasting(source),
-        "root": None if place.root is None else str(place.root.absolute()),
+        "source": _lasting(source) if place.root is None else source,
+        "root": None if place.root is None else str(place.root.expanduser().absolute()),
         "fix_boxes": place.fix_boxes,
         "teacher": None if teacher is None else _lasting(teacher),
         "architecture": asdict(architecture),
-        "pretrained": None if pretrained is None else str(pretrained),
+        "pretrained": pretrained,
         "settings": asdict(settings),
         "versions": versions(),
     }
-    if teacher is not None and preflight:
-        found = _preflight(teacher, architecture, student, data, settings, place)
-        if found.fatal:
+
+    found = None
+    if teacher is not None and preflight:  # in every process: what the losses share, all have to compute
+        found = _preflight(teacher, architecture, pretrained, data, settings, place)
+
+    def begin() -> None:
+        if found is not None and found.fatal:
             raise DistilError(
                 "the preflight found what makes distilling pointless: see the lines marked stop, or go on regardless "
                 "with --no-preflight."
             )
-    start_run(folder, manifest)
+        start_run(folder, manifest)
+
+    _first_alone(fabric, begin)
     try:
         _run(folder, data, manifest, settings, place, resume_run=False)
-    except DistilError:
-        if not (folder / CHECKPOINT).exists():
+    except Interrupted:
+        raise
+    except BaseException:
+        if _is_first() and not (folder / CHECKPOINT).exists():
             for name in (MANIFEST, LOG):
                 (folder / name).unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()
         raise
+
+
+def _is_first() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
+def _first_alone(fabric: Any, work: Callable[[], None]) -> None:
+    """Let the first process do what only one may do, while the others wait.
+
+    Raises: what `work` refuses, in the first process; SystemExit with the same status in the others.
+    """
+    refusal = None
+    if fabric.is_global_zero:
+        try:
+            work()
+        except DistilError as error:
+            refusal = error
+    refused = fabric.broadcast(refusal is not None)
+    if refusal is not None:
+        raise refusal
+    if refused:
+        raise SystemExit(2)
+
+
+def _refuse_taken(folder: Path) -> None:
+    if (folder / MANIFEST).exists():
+        raise DistilError(
+            f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another with --out."
+        )
+    if (folder / CHECKPOINT).exists():
+        raise DistilError(f"{folder} holds {CHECKPOINT} of another run, without its {MANIFEST}: choose another folder.")
+
+
+def _resume_command(folder: Path) -> str:
+    return f"distil detector train --resume {shlex.quote(str(folder))}"
 
 
 def _run(
@@ -385,22 +495,23 @@ def _run(
 ) -> None:
     from distil.detector.training import train_detector
     from distil.evaluate.precision import average_precision
-    from distil.models.detectors import architecture_from_dict, build_detector, load_detector, save_detector
+    from distil.models.detectors import architecture_from_dict, load_detector, save_detector
     from distil.report.progress import both, show_progress
 
     architecture = architecture_from_dict(manifest["architecture"])
     teacher, teacher_classes = (None, None) if manifest["teacher"] is None else _teacher(manifest["teacher"], place)
     weights = None
-    if manifest["pretrained"] is not None and not (folder / CHECKPOINT).is_file():
-        made = build_detector(architecture, seed=settings.seed, backbone_weights=manifest["pretrained"])
-        weights = made.state_dict()
-    at = None
-    if resume_run:
-        at = int(load_tensors(folder / CHECKPOINT)[1]["step"]) + 1 if (folder / CHECKPOINT).is_file() else 0
-    log = EventLog(folder / LOG, at)
+    if not (folder / CHECKPOINT).is_file():
+        weights = _first_weights(architecture, manifest["pretrained"], settings.seed)
+    log = silent
+    if _is_first():
+        at = None
+        if resume_run:
+            at = int(load_tensors(folder / CHECKPOINT)[1]["step"]) + 1 if (folder / CHECKPOINT).is_file() else 0
+        log = EventLog(folder / LOG, at)
     title = f"{settings.knowledge if teacher is not None else 'plain'} {architecture.detector} on {data.train.name}"
     try:
-        with show_progress(title) as shown:
+        with show_progress(title) if _is_first() else nullcontext(silent) as shown:
             file = train_detector(
                 architecture,
                 data.train,
@@ -416,16 +527,26 @@ def _run(
                 events=both(log, shown),
                 checkpoint_seconds=place.checkpoint_seconds,
             )
-    except KeyboardInterrupt as stop:
-        raise Interrupted(f"interrupted: go on with distil detector train --resume {folder}") from stop
+    except (KeyboardInterrupt, Interrupted) as stop:
+        if not _is_first():
+            raise SystemExit(130) from stop
+        command = _resume_command(folder)
+        if (manifest["teacher"] or "").startswith("torchvision:"):
+            command += " --download"
+        raise Interrupted(f"{str(stop).partition(':')[0] or 'interrupted'}: go on with {command}") from stop
+    if not _is_first():
+        return
     model, architecture, extra = load_detector(file)
     save_detector(model, architecture, folder / STUDENT, extra={**extra, "settings": asdict(settings)})
     if data.note:
         print(f"Note: {data.note}")
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{folder / STUDENT}\n{count:,} weights, {len(architecture.classes)} classes")
-    word = shlex.quote(manifest["source"])
-    print(f"Next:\n  distil detector evaluate {folder} {word}\n  distil detector show {folder} {word}")
+    words = f"{shlex.quote(str(folder))} {shlex.quote(manifest['source'])}"
+    words += "" if manifest["root"] is None else f" --root {shlex.quote(manifest['root'])}"
+    words += " --fix-boxes" if manifest["fix_boxes"] else ""
+    words += "" if data.test is not None else f" --split {'train' if data.val is None else 'val'}"
+    print(f"Next:\n  distil detector evaluate {words}\n  distil detector show {words}")
 
 
 # ---------------------------------------------------------------------------------------- preflight and comparison
@@ -458,10 +579,10 @@ def compare() -> None:
 def _preflight(
     teacher: str,
     architecture: "Architecture",
-    student: StudentFlags,
+    pretrained: str | None,
     data: "DetectionSource",
     settings: DetectorSettings,
-    place: PlaceFlags,
+    place: DataFlags,
 ) -> Any:
     from distil.detector.preflight import preflight as look
     from distil.evaluate.precision import average_precision
@@ -474,9 +595,11 @@ def _preflight(
         settings,
         measure=average_precision,
         teacher_classes=classes,
+        weights=_first_weights(architecture, pretrained, settings.seed),
         device=device_named(place.device),
     )
-    print(found.describe())
+    if _is_first():
+        print(found.describe(), flush=True)
     return found
 
 
@@ -493,6 +616,10 @@ def _compare(
     from distil.evaluate.precision import average_precision
     from distil.report.progress import show_progress
 
+    if seeds < 1:
+        raise DistilError(f"--seeds is {seeds}: it must be at least 1.")
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
+        raise DistilError("a comparison runs in one process: start it without torchrun.")
     data = _open(source, place.root, place.fix_boxes)
     judged = data.test or data.val
     if judged is None:
@@ -501,9 +628,11 @@ def _compare(
     folder = place.out or Path("runs") / _folder_name(source, "compare", student.detector, settings.seed)
     contenders = {"plain": replace(settings, method="plain", knowledge="none")}
     contenders |= {knowledge: replace(settings, knowledge=knowledge) for knowledge in arms}
+    architecture = _architecture(student, data.train.classes)
+    pretrained = _pretrained(student)
     with show_progress(f"compare on {data.train.name}") as shown:
         made = compare_detectors(
-            _architecture(student, data.train.classes),
+            architecture,
             adapter,
             data.train,
             judged,
@@ -513,8 +642,10 @@ def _compare(
             teacher_classes=classes,
             validation=data.val if data.test is not None else None,
             measure=average_precision,
+            weights=None if pretrained is None else lambda seed: _first_weights(architecture, pretrained, seed),
             device=device_named(place.device),
             events=shown,
+            checkpoint_seconds=place.checkpoint_seconds,
         )
     print(made.to_markdown())
     print(f"Table: {folder}")
@@ -545,7 +676,7 @@ def evaluate(
     from distil.detector.training import predict
     from distil.evaluate.precision import average_precision
 
-    place = PlaceFlags(None, root, fix_boxes, download, device)
+    place = DataFlags(root, fix_boxes, download, device)
     data = _split(_open(source, root, fix_boxes), split, source)
     adapter, classes = _teacher(model, place)
     match = class_match(adapter, classes, data)
@@ -587,6 +718,8 @@ def show(
     """
     from distil.report.pictures import save_figure
 
+    if images < 1:
+        raise DistilError(f"--images is {images}: it must be at least 1.")
     opened = _open(source, root, fix_boxes)
     path = Path(file)
     if path.suffix == ".safetensors" and path.is_file() and load_tensors(path)[1].get("kind") == "prototypes":
@@ -611,12 +744,13 @@ def show(
 
     data = _split(opened, split or "test", source)
     some = data.subset(range(min(images, len(data))))
-    adapter, classes = _teacher(file, PlaceFlags(None, root, fix_boxes, download, device))
+    adapter, classes = _teacher(file, DataFlags(root, fix_boxes, download, device))
     adapter.model.to(device_named(device))
     found = in_data_labels(predict(adapter, some), class_match(adapter, classes, data))
     truth = [some.annotations(i) for i in range(len(some))]
     columns = {"true": [{"boxes": one.boxes, "labels": one.labels} for one in truth], _short(file): found}
-    picture = out or (path / "detections.png" if path.is_dir() else Path(f"{_short(file)}.png"))
+    beside = path.with_suffix(".png") if path.is_file() else Path(f"{_short(file)}.png")
+    picture = out or (path / "detections.png" if path.is_dir() else beside)
     save_figure(
         draw_detections([some.image(i) for i in range(len(some))], columns, data.classes, least_score=least_score),
         picture,
@@ -625,7 +759,7 @@ def show(
 
 
 def export(
-    model: Positional[ModelWord],
+    model: Annotated[Positional[str], arg(metavar="MODEL", help="A run folder, or a .safetensors file of distil.")],
     out: Annotated[Path, arg(metavar="FILE", help="File to write (.safetensors).")],
 ) -> None:
     """Write the weights of MODEL for plain torchvision, and print the lines that load them.
@@ -635,12 +769,13 @@ def export(
     """
     from distil.models.detectors import load_detector
 
-    file = _model_file(model)
-    detector, architecture, _ = load_detector(file)
+    if model.startswith("torchvision:"):
+        raise DistilError(f"{model} is torchvision's own already: give a run folder or a .safetensors file of distil.")
     if out.suffix != ".safetensors":
         raise DistilError(f"--out {out}: weights are written as safetensors: give a name that ends in .safetensors.")
     from safetensors.torch import save
 
+    detector, architecture, _ = load_detector(_model_file(model, "a run folder or a .safetensors file of distil"))
     data = save({name: tensor.contiguous() for name, tensor in detector.state_dict().items()})
     write_atomic(out, lambda temporary: temporary.write_bytes(data))
     print(f"Written: {out}")
@@ -663,9 +798,10 @@ def _architecture(student: StudentFlags, classes: tuple[str, ...]) -> "Architect
     return architecture
 
 
-def _pretrained(student: StudentFlags, place: PlaceFlags) -> str | None:
+def _pretrained(student: StudentFlags) -> str | None:
+    """What the --pretrained word means from any working folder."""
     if student.pretrained is None:
-        if student.norm == "frozen":
+        if student.norm == "frozen" and _is_first():
             print("Note: random weights with --norm frozen have no norms at all: --norm group trains from nothing.")
         return None
     if student.pretrained == "download":
@@ -676,7 +812,16 @@ def _pretrained(student: StudentFlags, place: PlaceFlags) -> str | None:
     return str(path.absolute())
 
 
-def _model_file(word: str) -> Path:
+def _first_weights(architecture: "Architecture", pretrained: str | None, seed: int) -> Any:
+    """The student's first weights where its backbone's are given; None where all are random."""
+    from distil.models.detectors import build_detector
+
+    if pretrained is None:
+        return None
+    return build_detector(architecture, seed=seed, backbone_weights=pretrained).state_dict()
+
+
+def _model_file(word: str, accepted: str = "a run folder, a .safetensors file, or torchvision:NAME") -> Path:
     """The weights that a MODEL word means, if it is a folder or a file."""
     path = Path(word)
     if path.is_dir():
@@ -685,13 +830,11 @@ def _model_file(word: str) -> Path:
                 return path / name
         raise DistilError(f"{path} holds no detector yet: finish its run, or give a .safetensors file.")
     if not path.is_file():
-        raise DistilError(
-            f"no such file or folder: {path}. Give a run folder, a .safetensors file, or torchvision:NAME."
-        )
+        raise DistilError(f"no such file or folder: {path}. Give {accepted}.")
     return path
 
 
-def _teacher(word: str, place: PlaceFlags) -> tuple[Any, tuple[str, ...]]:
+def _teacher(word: str, place: DataFlags) -> tuple[Any, tuple[str, ...]]:
     """The adapter of a MODEL word, and the names of its classes."""
     from distil.detector.adapters import adapt
     from distil.models.detectors import load_detector

@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, arg
@@ -59,10 +59,14 @@ def console() -> "Console":
     return Console() if sys.stdout.isatty() else Console(width=140)
 
 
-def scan(words: Sequence[str], switches: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+def scan(
+    words: Sequence[str], switches: Iterable[str], several: Mapping[str, int | None] | None = None, *, wanted: int = 0
+) -> tuple[list[str], dict[str, str]]:
     """The positional words, and the flags with their values (of those that take several, the first).
 
-    For what has to be known before the words can be read in full. switches: flags that take no value.
+    For what has to be known before the words can be read in full. switches: flags that take no value. several: flags
+    that take more than one, and how many; None: as many as stand before the next flag, or, as tyro has it, before the
+    last words that are needed for `wanted` positional ones.
     """
     positional: list[str] = []
     values: dict[str, str] = {}
@@ -74,9 +78,15 @@ def scan(words: Sequence[str], switches: Iterable[str]) -> tuple[list[str], dict
             continue
         flag, equals, value = word.partition("=")
         flag = flag.replace("_", "-")
-        if flag not in switches and not equals:
-            value = left.pop(0) if left else ""
-        values[flag] = value
+        given = [value] if equals else []
+        count = 0 if flag in switches else (several or {}).get(flag, 1)
+        if count is None:
+            while len(left) > wanted - len(positional) and not left[0].startswith("-"):
+                given.append(left.pop(0))
+        else:
+            while left and len(given) < count:
+                given.append(left.pop(0))
+        values[flag] = given[0] if given else ""
     return positional, values
 
 

@@ -231,3 +231,18 @@ def test_results_of_another_teacher_or_other_data_are_refused(tmp_path, tiny_wor
     compare_detectors(tiny_world, cells(5), squares(), squares(6, 7, "others"), ways, **options)
     with pytest.raises(DistilError, match=f"was made with another {named}: choose another folder with --out"):
         compare_detectors(tiny_world, cells(teacher), squares(), test, ways, **options)
+
+
+def test_first_weights_of_every_seed(tmp_path, tiny_world, monkeypatch):
+    given = {}
+    real = comparing.train_detector
+
+    def train(student, data, settings, *, weights, **options):
+        given[settings.method, settings.seed] = float(weights["head.weight"].sum())
+        return real(student, data, settings, weights=weights, **options)
+
+    monkeypatch.setattr(comparing, "train_detector", train)
+    compare(tmp_path, tiny_world, weights=lambda seed: cells(seed + 20).model.state_dict())
+    assert given["plain", 0] == given["gkd", 0] != given["gkd", 1]
+    with pytest.raises(DistilError, match="was made with another set of first weights"):
+        compare(tmp_path, tiny_world, weights=cells(1).model.state_dict())

@@ -140,6 +140,7 @@ def test_heads_of_two_kinds_share_features_but_no_soft_labels(tmp_path):
 def train_for_processes(folder):
     for detector in ("faster-rcnn", "retinanet"):
         options = {"teacher": made_teacher(detector), "events": (log := Recorder())}
+        options |= {"validation": scenes().val, "measure": average_precision}
         settings = settings_of(detector, prototype_start=0, epochs=1, lr=0.01)
         train_detector(architecture(detector), scenes().train, settings, out=Path(folder) / detector, **options)
         if log.events:
@@ -153,6 +154,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     for detector in ("faster-rcnn", "retinanet"):
         one, two = (json.loads((tmp_path / folder / f"{detector}.json").read_text()) for folder in ("one", "two"))
         assert len(one) == 2
+        assert (tmp_path / "two" / detector / BEST).is_file()
         for alone, both in zip(one, two, strict=True):
             assert "gkd.global" in alone["losses"]
             assert both["losses"] == pytest.approx(alone["losses"], rel=1e-3, abs=1e-6)

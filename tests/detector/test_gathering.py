@@ -8,6 +8,7 @@ import torch
 
 from distil.detector import gathering
 from distil.detector.gathering import Gathering
+from distil.detector.knowledge import GlobalKnowledge
 from distil.detector.pooling import pool_instances
 from distil.detector.preparing import make_knowledge, make_student, prototype_settings
 from distil.detector.prototypes import PrototypeSet, choose_candidates, generate_prototypes
@@ -105,6 +106,20 @@ def test_prototypes_of_training_steps_are_those_of_a_pass_where_nothing_moves(tm
     assert torch.equal(chosen.levels, passed.levels)
     torch.testing.assert_close(chosen.student, passed.student, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(chosen.teacher, passed.teacher, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_epoch_gathers_nothing(tmp_path, monkeypatch):
+    wanted = []
+    real = GlobalKnowledge.forward
+
+    def spy(self, *args):
+        wanted.append(self.gathers)
+        return real(self, *args)
+
+    monkeypatch.setattr(GlobalKnowledge, "forward", spy)
+    settings = tiny_settings(knowledge="gkd", epochs=3, prototype_features="training")
+    train_detector(cells(0), squares(), settings, out=tmp_path, teacher=cells(5))
+    assert wanted == [True] * 8 + [False] * 4
 
 
 @pytest.mark.parametrize(("features", "reads"), [("training", 0), ("fresh", 1)])

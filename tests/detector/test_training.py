@@ -26,7 +26,7 @@ from distil.runs import CHECKPOINT, Interrupted, load_tensors, save_tensors
 from distil.sources.detection import match_classes
 from distil.types import Trace
 
-from .tiny import CLASSES, Recorder, cells, in_two_processes, scripted, squares, tiny_settings
+from .tiny import CLASSES, CellsAdapter, Recorder, cells, in_two_processes, scripted, squares, tiny_settings
 
 ALL = "gkd,pkd,mgd"
 
@@ -446,6 +446,26 @@ def test_predictions_leave_the_modes_alone():
     assert [len(one["boxes"]) for one in whole] == [2] * 5
     some = predict(student, data, part=slice(1, None, 2))
     assert torch.equal(some[1]["scores"], whole[3]["scores"])
+
+
+def test_what_is_found_as_background_is_not_an_object():
+    class Background(CellsAdapter):
+        def predict(self, images):
+            return [{**one, "labels": one["labels"] * torch.tensor([0, 1])} for one in super().predict(images)]
+
+    (one,) = predict(Background(cells().model), squares(1))
+    assert [len(x) for x in one.values()] == [1] * len(one)
+    assert one["labels"].min() > 0
+
+
+def test_seconds_of_a_resumed_run_count_from_its_beginning(tmp_path):
+    train(tmp_path, tiny_settings(epochs=1))
+    path = tmp_path / CHECKPOINT
+    tensors, header = load_tensors(path)
+    settings = {**header["settings"], "epochs": 2}
+    save_tensors(path, tensors, {**header, "settings": settings, "seconds": 1000.0})
+    train(tmp_path, tiny_settings(epochs=2), resume=True)
+    assert 1000 < load_tensors(path)[1]["seconds"] < 1100
 
 
 def test_processes_are_weighed_by_what_their_losses_are_means_over():

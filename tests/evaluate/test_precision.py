@@ -225,6 +225,11 @@ def voc_reference(predictions, annotations, classes: int) -> float:
     return sum(values) / len(values)
 
 
+def test_a_process_judges_without_the_others(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)  # a group whose others wait elsewhere
+    test_random_cases_agree_with_pycocotools(0)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_voc_agrees_with_its_rule_written_out(seed):
     predictions, annotations = random_case(100 + seed, images=20)

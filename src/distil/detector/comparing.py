@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from distil.sources.detection import DetectionSet
 
 BASELINE = "plain"
 RESULT = "result.json"
-NAMED = {"student": "student", "annotations": "data set", "teacher": "teacher", "weights": "first weights"}
+NAMED = {"student": "student", "annotations": "data set", "teacher": "teacher", "weights": "set of first weights"}
 """What a result depends on besides its settings, in words."""
 TABLE, DATA = "comparison.md", "comparison.json"
 BUDGET = ("epochs", "batch", "optimiser", "lr", "momentum", "weight_decay", "milestones", "lr_decay", "warmup", "clip")
@@ -132,7 +132,7 @@ def compare_detectors(
     seeds: Sequence[int] = (0, 1, 2),
     teacher_classes: Sequence[str] | None = None,
     validation: DetectionSet | None = None,
-    weights: Mapping[str, Tensor] | None = None,
+    weights: Mapping[str, Tensor] | Callable[[int], Mapping[str, Tensor]] | None = None,
     device: torch.device | str = "cpu",
     events: Events | None = None,
     checkpoint_seconds: float = 120.0,
@@ -143,6 +143,7 @@ def compare_detectors(
     no settings have knowledge "none", and comes first. seeds: each replaces `settings.seed`, so that contender i and
     the baseline start from the same weights and see the same images, augmented alike, in the same order.
     test: not seen in training, neither to choose the epoch. Judged are the weights that `train_detector` returns.
+    weights: the students' first weights, loaded strictly, or a function of the seed that gives them.
     out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json. What is there is not done again:
     trainings go on from their checkpoints; what was made with other settings, data, students or teachers is refused.
     events: as of `train_detector`, with contender and run_seed besides.
@@ -155,9 +156,13 @@ def compare_detectors(
         raise DistilError(f"--seeds {' '.join(map(str, seeds)) or 'is empty'}: give each seed once, and at least one.")
     if test.classes != data.classes:
         raise DistilError(f"the classes of {test.name} are not those of {data.name}: test on data of the same kind.")
+
+    def of_seed(seed: int) -> Mapping[str, Tensor] | None:
+        return weights(seed) if callable(weights) else weights
+
     for way in ways.values():
         if way.knowledge != "none" and teacher is not None:
-            make_knowledge(make_student(student, way, data, weights)[1], teacher, teacher_classes, data, way)
+            make_knowledge(make_student(student, way, data, of_seed(seeds[0]))[1], teacher, teacher_classes, data, way)
     truths = [test.annotations(index) for index in range(len(test))]
     heard = events or silent
     made_for = {
@@ -166,14 +171,15 @@ def compare_detectors(
             part.name: part.fingerprint for part in (data, test, *([] if validation is None else [validation]))
         },
         "teacher": None if teacher is None else weights_hash(teacher.model.state_dict()),
-        "weights": None if weights is None else weights_hash(weights),
     }
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
     for seed in seeds:
+        first_weights = of_seed(seed)
+        facts_of_seed = {**made_for, "weights": None if first_weights is None else weights_hash(first_weights)}
         for name, way in ways.items():
             settings = replace(way, seed=seed)
             folder = out / name / f"seed-{seed}"
-            facts = {**made_for, "teacher": None} if way.knowledge == "none" else made_for
+            facts = {**facts_of_seed, "teacher": None} if way.knowledge == "none" else facts_of_seed
             result = _read_result(folder / RESULT, settings, facts)
             if result is None:
                 try:
@@ -186,7 +192,7 @@ def compare_detectors(
                         teacher_classes=teacher_classes,
                         validation=validation,
                         measure=measure,
-                        weights=weights,
+                        weights=first_weights,
                         resume=True,
                         device=device,
                         events=lambda kind, name=name, seed=seed, **fields: heard(

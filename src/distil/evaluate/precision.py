@@ -215,6 +215,7 @@ def _coco(predictions: Sequence[Mapping[str, Tensor]], annotations: Sequence[Obj
             max_detection_thresholds=[1, 10, DETECTIONS],
             extended_summary=True,
             backend="faster_coco_eval",
+            sync_on_compute=False,
         )
         metric.warn_on_many_detections = False
         metric.update(
