@@ -374,6 +374,15 @@ def test_presets_are_usable_and_named_sources_are_settings():
     released = detector_preset("gkd-released", "custom")
     assert (released.use_global, released.local_scale, released.epochs, released.batch) == (False, "raw", 24, 16)
     assert DETECTOR_SOURCES.keys() <= DetectorSettings.__dataclass_fields__.keys()
+
+
+def test_methods_of_detectors_tell_every_setting_and_its_source(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["methods", "gkd"]) == 0
+    text = capsys.readouterr().out
+    for name, source in DETECTOR_SOURCES.items():
+        (line,) = (line for line in text.splitlines() if f" --{name.replace('_', '-')} " in line)
+        assert source[:40] in line
     assert student_preset("fcos", "scenes", teacher=False)["channels"] % 32 == 0
     with pytest.raises(DistilError, match="Did you mean 'plain'"):
         detector_preset("plian", "custom")

@@ -14,6 +14,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 import distil
+from distil.detector_presets import DETECTOR_METHODS, DETECTOR_SOURCES, detector_preset
 from distil.errors import DistilError
 from distil.flags import Device, console, device_named, nearest, option, scan, switch, versions
 from distil.presets import DATASETS, METHODS, preset, source_key
@@ -666,7 +667,7 @@ def export(
 
 
 def methods(
-    name: Annotated[Positional[str], option("NAME", f"{', '.join(METHODS)}.")] = "",
+    name: Annotated[Positional[str], option("NAME", f"{', '.join((*METHODS, *DETECTOR_METHODS))}.")] = "",
 ) -> None:
     """List the methods: what each is, costs and reaches.
 
@@ -675,8 +676,11 @@ def methods(
     Examples:
     distil methods
     distil methods idc
+    distil methods gkd
     """
-    if name:
+    if name in DETECTOR_METHODS:
+        _describe_detector_method(name)
+    elif name:
         preset(name, "custom", 1)
         _describe_method(name)
     else:
@@ -696,7 +700,7 @@ def _list_methods() -> None:
         what = f"[bold]{method.title}[/]. {method.description}\n[dim]{method.paper}[/]"
         table.add_row(method.name, what, method.cost, "not known" if published is None else _accuracies(published))
     console().print(table)
-    print("Every setting of a method: distil methods NAME")
+    print(f"Every setting of a method: distil methods NAME; of detectors NAME is {', '.join(DETECTOR_METHODS)}.")
 
 
 def _accuracies(values: Iterable[float | None]) -> str:
@@ -750,7 +754,26 @@ def _describe_method(name: str) -> None:
     print("digits: our own values, sized for two CPU cores. custom: any other source.")
 
 
+def _describe_detector_method(name: str) -> None:
+    from rich.table import Table
+
+    output = console()
+    output.print(f"[bold]{name}[/]: {DETECTOR_METHODS[name]}", highlight=False)
+    output.print("Paper: Distilling Object Detectors With Global Knowledge. ECCV 2022", highlight=False)
+    table = Table(title="Settings of distil detector train and distil", title_justify="left")
+    for column in ("flag", "value", "for scenes", "source of the value"):
+        table.add_column(column, no_wrap=column == "flag")
+    own, scenes = (asdict(detector_preset(name, key)) for key in ("custom", "scenes"))
+    for field, value in own.items():
+        if field != "method":
+            small = "" if scenes[field] == value else _setting(scenes[field])
+            table.add_row(f"--{field.replace('_', '-')}", _setting(value), small, DETECTOR_SOURCES.get(field, "ours"))
+    output.print(table)
+
+
 def _setting(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(_setting(each) for each in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
