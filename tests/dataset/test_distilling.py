@@ -343,6 +343,14 @@ def test_a_checkpoint_of_other_images_is_refused(real, tmp_path):
         distil_dataset(other, tiny("idc"), folder=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("method", ["idc", "dm"])
+def test_the_contrastive_loss_joins_every_objective(real, method):
+    log = Recorder()
+    made = distil_dataset(real, tiny(method, cfc_share=0.3), events=log)
+    assert all(fields["contrast"] > 0 for fields in log.of("step"))
+    assert not torch.equal(made.canvases, distil_dataset(real, tiny(method)).canvases)
+
+
 def test_a_new_run_leaves_no_older_checkpoint(real, tmp_path):
     distil_dataset(real, tiny("idc"), folder=tmp_path, checkpoint_seconds=0.0)
     distil_dataset(real, tiny("idc", seed=1), folder=tmp_path)
