@@ -3,6 +3,7 @@
     python benchmarks/detector.py teacher coco:FOLDER retinanet OUT
     python benchmarks/detector.py compare coco:FOLDER retinanet OUT --arms gkd pkd gkd,pkd --seeds 0 1 2
     python benchmarks/detector.py cost coco:FOLDER retinanet OUT --threads 1
+    python benchmarks/detector.py cost coco:FOLDER retinanet --published --rounds 3 --arms gkd/prototype_images=4,batch=2
     python benchmarks/detector.py tags scenes:480 retinanet OUT NAME
     python benchmarks/detector.py angles scenes:480 OUT
     python benchmarks/detector.py keep OUT NAME
@@ -10,7 +11,8 @@
 `teacher` trains the teacher once, in OUT/teacher. `compare` trains students in OUT/students, without a teacher and
 with each of --arms; what is done is not done again, so several may share OUT with different --seeds, and a last one
 with all seeds writes the table. `cost` adds to benchmarks/results/detector-cost.jsonl the processor seconds of a step
-and of a choice of prototypes, in one run, and the losses of a first step. `keep` copies the table and the students' AP
+and of a choice of prototypes, in one run, and the losses of a first step; --published: of ResNet-101 and ResNet-50 at
+800 x 1333 with random weights, for which OUT is not needed. `keep` copies the table and the students' AP
 on validation images to benchmarks/results/detector-NAME.*. `tags` judges the students of a comparison on scenes by
 kind of hard object, in benchmarks/results/detector-NAME-tags.md. `angles` adds to detector-angles.jsonl what cosines
 between objects and prototypes tell of the class, on every level, of OUT's finished student gkd, seed 0. Arms are
@@ -27,6 +29,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 
 import torch
+from torch import nn
 
 from distil import Architecture, adapt, average_precision, compare_detectors, load_detector, open_detection
 from distil.detector.adapters import common_levels, freeze
@@ -45,6 +48,7 @@ from distil.detector_presets import FROM_NOTHING, detector_preset, student_prese
 from distil.evaluate.precision import precision_by_tag
 from distil.functional.prototypes import projection
 from distil.memory import freed_memory_kept
+from distil.models.detectors import build_detector
 from distil.report.progress import show_progress
 from distil.runs import load_tensors
 from distil.settings import DetectorSettings
@@ -57,6 +61,9 @@ RESULTS = Path(__file__).parent / "results"
 SMALL_IMAGES = {"norm": "group", "min_size": 192, "max_size": 256, "anchor": 16.0, "head_convs": 1}
 TEACHER = {"backbone": "timm:resnet10t", "channels": 64, "representation": 256}
 STUDENT = {"backbone": "timm:test_resnet", "channels": 48, "representation": 128}
+PUBLISHED = {"teacher": "resnet101", "student": "resnet50"}
+CALM = 0.2
+"""The published networks' weights are random and their norms frozen: every residual is scaled by this to stay finite."""
 BUDGET = {
     **FROM_NOTHING,
     "batch": 8,
@@ -141,13 +148,20 @@ def compare(args: argparse.Namespace) -> None:
 def cost(args: argparse.Namespace) -> None:
     """Processor seconds of a step: plain, of the teacher's pass on its instances, and with each arm's knowledge."""
     data = open_detection(args.source)
-    teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
+    if args.published:
+        teacher = adapt(calm(build_detector(published(args.kind, data, "teacher"), seed=0)))
+    else:
+        teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
     freeze(teacher)
     line = {"kind": args.kind, "threads": args.threads, "source": Path(args.source).name, "arms": {}}
+    line |= {"published": PUBLISHED} if args.published else {}
     with freed_memory_kept():
         for text in args.arms:
             settings = arm(text, args.source, 20)
-            _, student = make_student(shape(args.kind, data, STUDENT), settings, data.train, None)
+            what = published(args.kind, data, "student") if args.published else shape(args.kind, data, STUDENT)
+            _, student = make_student(what, settings, data.train, None)
+            if args.published:
+                calm(student.model)
             knowledge, columns = make_knowledge(student, teacher, None, data.train, settings)
             step = Step(student, knowledge, columns).train()
             how = prototype_settings(settings)
@@ -188,7 +202,7 @@ def cost(args: argparse.Namespace) -> None:
                 [target for _, target in batch],
                 part.truth,  # pyright: ignore[reportArgumentType]
             )
-            rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(9)]
+            rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(args.rounds)]
             spent = {name: round(median(each[name] for each in rounds), 4) for name in calls}
             over = median(each["distilled"] / (each["plain"] + each["teacher"]) for each in rounds)
             with torch.no_grad():
@@ -199,6 +213,7 @@ def cost(args: argparse.Namespace) -> None:
                 "knowledge_share": round(spent["knowledge"] / spent["distilled"], 3),
                 "choosing": round(chosen, 2),
                 "pass_for_features": round(passed, 2),
+                "instances": len(trace.labels),
                 "candidates": len(candidates.labels),
                 "prototype_images": len(prototypes.images.unique()),
                 "steps_an_epoch": -(-len(data.train) // settings.batch),
@@ -207,6 +222,19 @@ def cost(args: argparse.Namespace) -> None:
     print(json.dumps(line, indent=1))
     with open(RESULTS / "detector-cost.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def published(kind: str, data: DetectionSource, role: str) -> Architecture:
+    """torchvision's own sizes: 256 channels, 800 x 1333, frozen norms."""
+    fields: dict = {"detector": kind, "backbone": PUBLISHED[role]}
+    return Architecture(classes=data.train.classes, **fields)
+
+
+def calm(model: nn.Module) -> nn.Module:
+    for name, module in model.named_modules():
+        if name.endswith(".bn3"):
+            nn.init.constant_(module.get_buffer("weight"), CALM)
+    return model
 
 
 def learn(step: Step, work: Work) -> None:
@@ -307,11 +335,14 @@ def main() -> None:
         part.set_defaults(action=action)
         part.add_argument("source")
         part.add_argument("kind", choices=["faster-rcnn", "retinanet", "fcos"])
-        part.add_argument("out", type=Path)
+        part.add_argument("out", type=Path, nargs="?" if name == "cost" else None)
         part.add_argument("--epochs", type=int, default=0)
         part.add_argument("--threads", type=int, default=torch.get_num_threads())
         part.add_argument("--arms", nargs="+", default=["gkd"])
         part.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+        if name == "cost":
+            part.add_argument("--published", action="store_true")
+            part.add_argument("--rounds", type=int, default=9)
     part = parts.add_parser("tags")
     part.set_defaults(action=tags)
     part.add_argument("source")
@@ -329,6 +360,8 @@ def main() -> None:
     args = parser.parse_args()
     if "threads" in args:
         torch.set_num_threads(args.threads)
+    if args.action is cost and not args.published and args.out is None:
+        parser.error("cost needs OUT, the folder of a teacher, unless --published is given")
     args.action(args)
 
 

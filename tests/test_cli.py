@@ -15,10 +15,11 @@ import torch
 
 from distil import cli
 from distil.cli import main
+from distil.commands import dataset
 from distil.dataset import distilling
 from distil.dataset.artifact import DistilledSet
 from distil.evaluate.protocols import PROTOCOLS
-from distil.presets import METHODS
+from distil.presets import METHODS, preset
 from distil.runs import read_log
 
 TINY = ["--width", "8", "--outer", "2", "--inner", "2", "--network-samples", "8", "--batch-real", "4"]
@@ -91,7 +92,9 @@ assert not heavy, heavy
 
 LIGHT = [
     "cli",
-    "cli_detector",
+    "commands.dataset",
+    "commands.sets",
+    "commands.detector",
     "flags",
     "presets",
     "detector_presets",
@@ -151,7 +154,7 @@ def test_dataset_help_shows_the_published_values(capsys):
 def test_a_processor_without_bfloat16_is_told(monkeypatch, capsys, tmp_path):
     words = ["dataset", "idc", "digits", "--outer", "1", "--inner", "1", "--width", "4", "--validations", "0"]
     for supported in (True, False):
-        monkeypatch.setattr(cli, "_computes_bfloat16", lambda device, answer=supported: answer)
+        monkeypatch.setattr(dataset, "_computes_bfloat16", lambda device, answer=supported: answer)
         for bfloat16 in ("real", "none"):
             out = str(tmp_path / f"{supported}-{bfloat16}")
             assert main([*words, "--device", "cpu", "--bfloat16", bfloat16, "--out", out]) == 0
@@ -560,7 +563,7 @@ def test_methods_lists_each_with_its_paper_and_score(capsys):
 def test_methods_with_a_name_shows_every_setting(capsys, name):
     assert main(["methods", name]) == 0
     text = capsys.readouterr().out
-    fields = cli.preset(name, "cifar10", 1).__dict__
+    fields = preset(name, "cifar10", 1).__dict__
     assert all(f"--{field.replace('_', '-')} " in text for field in fields if field not in ("method", "ipc"))
     assert METHODS[name].title in text
 
@@ -605,7 +608,7 @@ def test_a_file_named_like_a_data_set_that_it_is_not(capsys):
 
 
 def test_a_long_run_on_a_cpu_is_announced(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "LONG", 4)
+    monkeypatch.setattr(dataset, "LONG", 4)
     assert main(["dataset", "idc", "digits", *TINY]) == 0
     assert "4 matching steps: hours to days on a CPU; --recipe fast takes minutes.\n" in capsys.readouterr().out
 

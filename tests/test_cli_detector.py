@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from distil.cli import main
-from distil.cli_detector import COMMANDS, SEVERAL
+from distil.commands.detector import COMMANDS
+from distil.commands.detector_flags import SEVERAL
 from distil.detector_presets import DETECTOR_METHODS, DETECTOR_SOURCES, detector_preset, student_preset
 from distil.errors import DistilError
 from distil.settings import DetectorSettings, check_settings

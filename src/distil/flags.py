@@ -1,10 +1,12 @@
 """What the commands share: how tyro shows a flag, what a --device word means, where tables are printed."""
 
 import difflib
+import inspect
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.errors import DistilError
@@ -25,6 +27,20 @@ def switch(help: str) -> Any:
 
 Device = Annotated[str, arg(metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU if there is one.")]
 Switch = FlagCreatePairsOff[bool]
+
+
+def parse(
+    command: Callable[..., None], name: str, words: Sequence[str], told: Callable[..., None], more: str = ""
+) -> None:
+    """Let tyro read the words and call the command with them, or print its help.
+
+    name: of the command, after "distil". told: whose docstring is the help text; more: what ends it.
+    """
+    paragraphs = f"{inspect.getdoc(told) or ''}\n{more}".strip().split("\n\n")
+    description = "\n\n".join(text.replace("\n", "\n  ") for text in paragraphs)  # tyro joins unindented lines
+    if {"-h", "--help"} & set(words):
+        words = ["--help"]  # tyro leaves out of a help text what it has already read
+    tyro.cli(command, prog=f"distil {name}", description=description, args=words)
 
 
 def device_named(word: str) -> str:

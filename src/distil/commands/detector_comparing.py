@@ -1,0 +1,123 @@
+"""`distil detector preflight` and `compare`: before the work, and what it was worth."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.commands.detector_flags import DataFlags, PlaceFlags, StudentFlags
+from distil.commands.detector_words import (
+    adapter_named,
+    architecture_of,
+    first_weights,
+    folder_name,
+    is_first,
+    open_boxes,
+    pretrained_word,
+)
+from distil.errors import DistilError
+from distil.flags import device_named
+from distil.settings import DetectorSettings
+
+if TYPE_CHECKING:
+    from distil.models.detectors import Architecture
+    from distil.sources.detection import DetectionSource
+
+
+def preflight() -> None:
+    """Look at a teacher, a student and their data before anything expensive.
+
+    Tells the teacher's average precision on this data, which classes both know, which levels they share, whether every
+    loss of a first step is finite and what share of the gradient it has, and what a step costs beside a plain one.
+    Exit status 2 if distilling makes no sense.
+
+    Examples:
+    distil detector preflight runs/scenes-plain-faster-rcnn-seed0 scenes
+    distil detector preflight torchvision:fasterrcnn_resnet50_fpn coco:data/coco --download --backbone resnet18
+    """
+
+
+def compare() -> None:
+    """Train students with and without TEACHER at equal budget: same first weights, epochs, batches and seeds.
+
+    Prints average precision on the test images (validation images where there are none), the difference to the plain
+    student of the same seed, and its spread over the seeds. What is done is kept: the same command goes on.
+
+    Examples:
+    distil detector compare runs/scenes-plain-faster-rcnn-seed0 scenes --arms gkd pkd gkd,pkd --seeds 3
+    """
+
+
+def run_preflight(
+    teacher: str,
+    architecture: "Architecture",
+    pretrained: str | None,
+    data: "DetectionSource",
+    settings: DetectorSettings,
+    place: DataFlags,
+) -> Any:
+    from distil.detector.preflight import preflight as look
+    from distil.evaluate.precision import average_precision
+
+    adapter, classes = adapter_named(teacher, place)
+    found = look(
+        architecture,
+        adapter,
+        data.train,
+        settings,
+        measure=average_precision,
+        teacher_classes=classes,
+        weights=first_weights(architecture, pretrained, settings.seed),
+        device=device_named(place.device),
+    )
+    if is_first():
+        print(found.describe(), flush=True)
+    return found
+
+
+def run_comparison(
+    teacher: str,
+    source: str,
+    arms: tuple[str, ...],
+    seeds: int,
+    student: StudentFlags,
+    settings: DetectorSettings,
+    place: PlaceFlags,
+) -> None:
+    from distil.detector.comparing import compare_detectors
+    from distil.evaluate.precision import average_precision
+    from distil.report.progress import show_progress
+
+    if seeds < 1:
+        raise DistilError(f"--seeds is {seeds}: it must be at least 1.")
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
+        raise DistilError("a comparison runs in one process: start it without torchrun.")
+    data = open_boxes(source, place.root, place.fix_boxes)
+    judged = data.test or data.val
+    if judged is None:
+        raise DistilError(f"{source} has neither test nor validation images to compare on: give such a split.")
+    adapter, classes = adapter_named(teacher, place)
+    folder = place.out or Path("runs") / folder_name(source, "compare", student.detector, settings.seed)
+    contenders = {"plain": replace(settings, method="plain", knowledge="none")}
+    contenders |= {knowledge: replace(settings, knowledge=knowledge) for knowledge in arms}
+    architecture = architecture_of(student, data.train.classes)
+    pretrained = pretrained_word(student)
+    with show_progress(f"compare on {data.train.name}") as shown:
+        made = compare_detectors(
+            architecture,
+            adapter,
+            data.train,
+            judged,
+            contenders,
+            seeds=range(settings.seed, settings.seed + seeds),
+            out=folder,
+            teacher_classes=classes,
+            validation=data.val if data.test is not None else None,
+            measure=average_precision,
+            weights=None if pretrained is None else lambda seed: first_weights(architecture, pretrained, seed),
+            device=device_named(place.device),
+            events=shown,
+            checkpoint_seconds=place.checkpoint_seconds,
+        )
+    print(made.to_markdown())
+    print(f"Table: {folder}")

@@ -1,0 +1,110 @@
+"""What words of the commands on detectors mean: models, data, folders."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.commands.detector_flags import DataFlags, StudentFlags
+from distil.errors import DistilError
+
+if TYPE_CHECKING:
+    from distil.models.detectors import Architecture
+    from distil.sources.detection import DetectionSet, DetectionSource
+
+STUDENT = "student.safetensors"
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
+def architecture_of(student: StudentFlags, classes: tuple[str, ...]) -> "Architecture":
+    from distil.models.detectors import Architecture, check_architecture
+
+    values = {name: value for name, value in asdict(student).items() if name not in ("pretrained", "head")}
+    architecture = Architecture(classes=classes, version=student.head, **values)
+    check_architecture(architecture)
+    return architecture
+
+
+def pretrained_word(student: StudentFlags) -> str | None:
+    """What the --pretrained word means from any working folder."""
+    if student.pretrained is None:
+        if student.norm == "frozen" and is_first():
+            print("Note: random weights with --norm frozen have no norms at all: --norm group trains from nothing.")
+        return None
+    if student.pretrained == "download":
+        return "download"
+    path = Path(student.pretrained)
+    if not path.is_file():
+        raise DistilError(f"--pretrained {path}: no such file. Give a .safetensors file, or download.")
+    return str(path.absolute())
+
+
+def first_weights(architecture: "Architecture", pretrained: str | None, seed: int) -> Any:
+    """The student's first weights where its backbone's are given; None where all are random."""
+    from distil.models.detectors import build_detector
+
+    if pretrained is None:
+        return None
+    return build_detector(architecture, seed=seed, backbone_weights=pretrained).state_dict()
+
+
+def model_file(word: str, accepted: str = "a run folder, a .safetensors file, or torchvision:NAME") -> Path:
+    """The weights that a MODEL word means, if it is a folder or a file."""
+    path = Path(word)
+    if path.is_dir():
+        for name in (STUDENT, "best.safetensors", "last.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise DistilError(f"{path} holds no detector yet: finish its run, or give a .safetensors file.")
+    if not path.is_file():
+        raise DistilError(f"no such file or folder: {path}. Give {accepted}.")
+    return path
+
+
+def adapter_named(word: str, place: DataFlags) -> tuple[Any, tuple[str, ...]]:
+    """The adapter of a MODEL word, and the names of its classes."""
+    from distil.detector.adapters import adapt
+    from distil.models.detectors import load_detector
+
+    if word.startswith("torchvision:"):
+        from distil.models.pretrained import torchvision_detector
+
+        if not place.download:
+            raise DistilError(f"{word} has to be fetched: allow it with --download (kept by torch for the next time).")
+        model, classes = torchvision_detector(word.removeprefix("torchvision:"), "download")
+        return adapt(model), classes
+    model, architecture, _ = load_detector(model_file(word))
+    return adapt(model), architecture.classes
+
+
+def open_boxes(source: str, root: Path | None, fix_boxes: bool) -> "DetectionSource":
+    from distil.sources.detection import open_detection
+
+    return open_detection(source, root=root, fix_boxes=fix_boxes)
+
+
+def split_named(data: "DetectionSource", split: str, source: str) -> "DetectionSet":
+    chosen = {"train": data.train, "val": data.val, "test": data.test}[split]
+    if chosen is None:
+        having = [name for name in ("train", "val", "test") if getattr(data, name) is not None]
+        raise DistilError(f"{source} has no {split} images: give --split {' or '.join(having)}.")
+    return chosen
+
+
+def folder_name(source: str, label: str, detector: str, seed: int) -> str:
+    name = source.removeprefix("coco:").removeprefix("voc:").removeprefix("yolo:")
+    stem = "scenes" if source.split(":")[0] == "scenes" else Path(name).absolute().name
+    parts = f"{stem}-{label}-{detector}-seed{seed}"
+    return "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in parts)
+
+
+def lasting(word: str) -> str:
+    """A SOURCE or TEACHER word that means the same from any working folder."""
+    kind, colon, rest = word.partition(":")
+    if colon and kind in ("coco", "voc", "yolo") and Path(rest).exists():
+        return f"{kind}:{Path(rest).absolute()}"
+    return str(Path(word).absolute()) if kind != "scenes" and Path(word).exists() else word

@@ -1,0 +1,44 @@
+"""What words of the commands on distilled sets mean: images, files, names."""
+
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import FlagCreatePairsOff, arg
+
+from distil.flags import option, switch
+from distil.presets import source_key
+
+if TYPE_CHECKING:
+    from distil.sources import Source
+
+SourceWord = Annotated[
+    str,
+    arg(
+        metavar="SOURCE",
+        help="Real images: digits, mnist, fashionmnist, svhn, cifar10, cifar100, a folder with one folder of images "
+        "per class, FILE.npz, or hf:NAME.",
+    ),
+]
+ArtifactFile = Annotated[Path, arg(metavar="FILE", help="A distilled set (.safetensors).")]
+Root = Annotated[
+    Path | None, option("DIR", "Folder that holds the named data sets; $DISTIL_DATA or ~/.cache/distil unless given.")
+]
+Size = Annotated[int | None, option("N", "Resize the images to N x N pixels.")]
+Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch a named data set that --root lacks.")]
+
+
+def short_name(word: str) -> str:
+    """A source's name as part of a folder's name: "cifar10", "photos" of data/photos/, "NAME" of hf:USER/NAME."""
+    key = source_key(word)
+    name = key if key != "custom" else PurePath(word.removeprefix("hf:")).stem
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip(".") or "images"
+
+
+def open_images(word: str, root: Path | None, size: int | None, download: bool) -> "Source":
+    from distil.sources import open_source
+
+    return open_source(word, root=root, size=size, download=download)
+
+
+def in_bytes(count: int) -> str:
+    return f"{count:,} bytes"
