@@ -3,7 +3,7 @@
     python benchmarks/detector.py teacher coco:FOLDER retinanet OUT
     python benchmarks/detector.py compare coco:FOLDER retinanet OUT --arms gkd pkd gkd,pkd --seeds 0 1 2
     python benchmarks/detector.py cost coco:FOLDER retinanet OUT --threads 1
-    python benchmarks/detector.py cost coco:FOLDER retinanet --published --rounds 3 --arms gkd/prototype_images=4,batch=2
+    python benchmarks/detector.py cost coco:FOLDER retinanet --published --rounds 3 --arms gkd/batch=2
     python benchmarks/detector.py tags scenes:480 retinanet OUT NAME
     python benchmarks/detector.py angles scenes:480 OUT
     python benchmarks/detector.py keep OUT NAME
@@ -16,7 +16,8 @@ and of a choice of prototypes, in one run, and the losses of a first step; --pub
 on validation images to benchmarks/results/detector-NAME.*. `tags` judges the students of a comparison on scenes by
 kind of hard object, in benchmarks/results/detector-NAME-tags.md. `angles` adds to detector-angles.jsonl what cosines
 between objects and prototypes tell of the class, on every level, of OUT's finished student gkd, seed 0. Arms are
-knowledge as --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one.
+knowledge as --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one. They
+begin with the published weights (--method gkd-published); "gkd/ours" is the preset gkd.
 """
 
 import argparse
@@ -44,7 +45,7 @@ from distil.detector.prototypes import (
     prototypes_among,
 )
 from distil.detector.step import Step, Work
-from distil.detector_presets import FROM_NOTHING, detector_preset, student_preset
+from distil.detector_presets import FROM_NOTHING, OURS, detector_preset, student_preset
 from distil.evaluate.precision import precision_by_tag
 from distil.functional.prototypes import projection
 from distil.memory import freed_memory_kept
@@ -63,7 +64,8 @@ TEACHER = {"backbone": "timm:resnet10t", "channels": 64, "representation": 256}
 STUDENT = {"backbone": "timm:test_resnet", "channels": 48, "representation": 128}
 PUBLISHED = {"teacher": "resnet101", "student": "resnet50"}
 CALM = 0.2
-"""The published networks' weights are random and their norms frozen: every residual is scaled by this to stay finite."""
+"""Their weights are random and their norms frozen: every residual is scaled by this to stay finite."""
+OURS_WORDS = ",".join(f"{name}={value}" for name, value in OURS.items())
 BUDGET = {
     **FROM_NOTHING,
     "batch": 8,
@@ -83,6 +85,9 @@ def judged_on(data: DetectionSource) -> DetectionSet:
 
 
 def budget(method: str, source: str, **changes) -> DetectorSettings:
+    """Settings of an arm; gkd begins with the published weights, and an arm names what it changes."""
+    published = detector_preset("gkd-published", "custom")
+    changes = {name: getattr(published, name) for name in OURS} | changes if method == "gkd" else changes
     if source.startswith("scenes"):
         return replace(detector_preset(method, "scenes"), **changes)
     return replace(detector_preset(method, "custom"), **(BUDGET | changes))
@@ -98,7 +103,7 @@ def shape(kind: str, data: DetectionSource, values: dict) -> Architecture:
 
 def arm(text: str, source: str, epochs: int) -> DetectorSettings:
     knowledge, _, changes = text.partition("/")
-    pairs = (change.split("=", 1) for change in changes.split(",") if change)
+    pairs = [change.split("=", 1) for change in changes.replace("ours", OURS_WORDS).split(",") if change]
     values = {name: value_of(value) for name, value in pairs}
     return budget("gkd", source, knowledge=knowledge, epochs=epochs, evaluate_every=epochs, **values)
 
@@ -164,7 +169,7 @@ def cost(args: argparse.Namespace) -> None:
                 calm(student.model)
             knowledge, columns = make_knowledge(student, teacher, None, data.train, settings)
             step = Step(student, knowledge, columns).train()
-            how = prototype_settings(settings)
+            how = replace(prototype_settings(settings), **({"images_per_class": 4} if args.published else {}))
             candidates = choose_candidates(data.train, how, settings.seed)
             pairs = common_levels(student.strides, teacher.strides)
             began = time.process_time()

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_origin
 
@@ -19,7 +19,14 @@ from safetensors.torch import load_file, save_file
 from distil.cli import main
 from distil.commands.detector import COMMANDS
 from distil.commands.detector_flags import SEVERAL
-from distil.detector_presets import DETECTOR_METHODS, DETECTOR_SOURCES, detector_preset, student_preset
+from distil.detector_presets import (
+    DETECTOR_METHODS,
+    DETECTOR_SOURCES,
+    OURS,
+    OURS_SOURCES,
+    detector_preset,
+    student_preset,
+)
 from distil.errors import DistilError
 from distil.settings import DetectorSettings, check_settings
 
@@ -370,18 +377,26 @@ def test_presets_are_usable_and_named_sources_are_settings():
         for key in ("scenes", "custom"):
             check_settings(detector_preset(method, key))
     assert detector_preset("plain", "custom").knowledge == "none"
-    assert detector_preset("gkd", "custom").use_global
-    assert detector_preset("gkd", "custom").local_scale == "teacher"
+    ours, published = detector_preset("gkd", "custom"), detector_preset("gkd-published", "custom")
+    assert ours.use_global
+    assert (ours.local_scale, published.local_scale) == ("teacher", "teacher")
+    assert (published.global_weight, published.global_levels, published.decay) == (5.0, "all", True)
+    assert {name: getattr(ours, name) for name in OURS} == OURS
+    assert replace(ours, **{name: getattr(published, name) for name in (*OURS, "method")}) == published
     released = detector_preset("gkd-released", "custom")
     assert (released.use_global, released.local_scale, released.epochs, released.batch) == (False, "raw", 24, 16)
-    assert DETECTOR_SOURCES.keys() <= DetectorSettings.__dataclass_fields__.keys()
+    assert OURS.keys() == OURS_SOURCES.keys()
+    assert DETECTOR_SOURCES.keys() | OURS.keys() <= DetectorSettings.__dataclass_fields__.keys()
 
 
-def test_methods_of_detectors_tell_every_setting_and_its_source(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "sources"), [("gkd", DETECTOR_SOURCES | OURS_SOURCES), ("gkd-published", DETECTOR_SOURCES)]
+)
+def test_methods_of_detectors_tell_every_setting_and_its_source(capsys, monkeypatch, method, sources):
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["methods", "gkd"]) == 0
+    assert main(["methods", method]) == 0
     text = capsys.readouterr().out
-    for name, source in DETECTOR_SOURCES.items():
+    for name, source in sources.items():
         (line,) = (line for line in text.splitlines() if f" --{name.replace('_', '-')} " in line)
         assert source[:40] in line
     assert student_preset("fcos", "scenes", teacher=False)["channels"] % 32 == 0

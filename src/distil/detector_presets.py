@@ -9,7 +9,8 @@ from distil.settings import DetectorSettings
 
 DETECTOR_METHODS: dict[str, str] = {
     "plain": "No teacher: the detector's own losses.",
-    "gkd": "Global knowledge: prototypes, reliability, global, local and soft-label terms.",
+    "gkd": "Global knowledge: prototypes, reliability, global, local and soft-label terms, weighed as we found best.",
+    "gkd-published": "The same with the published weights, which fall to zero, and the global term on every level.",
     "gkd-released": "Global knowledge as the released code really runs: its settings never reach the global term.",
 }
 """What each preset is."""
@@ -44,6 +45,24 @@ DETECTOR_SOURCES: dict[str, str] = {
     "local_scale": "ours: raw features of a teacher without norms drown the student's losses; gkd-released has raw",
     "prototype_features": "ours: a pass over the images costs about half an epoch; gkd-released makes it",
     "projection": "released code: cosine (summaries of the paper speak of a pursuit)",
+}
+"""Of the published values, and of ours where there are none."""
+
+OURS: dict[str, Any] = {
+    "global_levels": "own",
+    "global_weight": 1.0,
+    "foreground_weight": 2.0,
+    "background_weight": 8.0,
+    "decay": False,
+}
+"""What gkd has in place of the published values."""
+
+OURS_SOURCES: dict[str, str] = {
+    "global_levels": "ours: coarse levels, to which no object belongs, outweigh the others; published: all",
+    "global_weight": "ours: 5 outweighs the student's own losses; published: 5",
+    "foreground_weight": "ours (docs/detector.md); published: 1",
+    "background_weight": "ours (docs/detector.md); published: 4",
+    "decay": "ours (docs/detector.md); published: weights fall to zero",
 }
 
 FROM_NOTHING: dict[str, Any] = {
@@ -81,7 +100,10 @@ def detector_preset(method: str, key: str) -> DetectorSettings:
     settings = DetectorSettings(method=method, knowledge="none" if method == "plain" else "gkd", **values)
     if method == "gkd-released":
         return replace(settings, use_global=False, local_scale="raw", prototype_start=0)
-    return replace(settings, local_scale="teacher", prototype_features="training") if method == "gkd" else settings
+    if method == "plain":
+        return settings
+    ours = OURS if method == "gkd" else {}
+    return replace(settings, local_scale="teacher", prototype_features="training", **ours)
 
 
 def student_preset(detector: str, key: str, *, teacher: bool) -> dict[str, Any]:

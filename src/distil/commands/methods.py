@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from distil.detector_presets import DETECTOR_METHODS, DETECTOR_SOURCES, detector_preset
+from distil.detector_presets import DETECTOR_METHODS, DETECTOR_SOURCES, OURS_SOURCES, detector_preset
 from distil.flags import console, option
 from distil.presets import DATASETS, METHODS, preset
 
@@ -109,10 +109,11 @@ def _describe_detector_method(name: str) -> None:
     for column in ("flag", "value", "for scenes", "source of the value"):
         table.add_column(column, no_wrap=column == "flag")
     own, scenes = (asdict(detector_preset(name, key)) for key in ("custom", "scenes"))
+    sources = DETECTOR_SOURCES | (OURS_SOURCES if name == "gkd" else {})
     for field, value in own.items():
         if field != "method":
             small = "" if scenes[field] == value else _setting(scenes[field])
-            table.add_row(f"--{field.replace('_', '-')}", _setting(value), small, DETECTOR_SOURCES.get(field, "ours"))
+            table.add_row(f"--{field.replace('_', '-')}", _setting(value), small, sources.get(field, "ours"))
     output.print(table)
 
 
