@@ -28,6 +28,10 @@ MAKERS = {
 }
 
 
+MOST = 50_000
+"""Places kept before those of freed memory are forgotten."""
+
+
 class WrongDevice(AssertionError):
     """What a GPU would have refused."""
 
@@ -50,6 +54,9 @@ def _mark(tensor: Tensor, place: torch.device | None) -> None:
         tensor._pretended = place  # pyright: ignore[reportAttributeAccessIssue]
     else:
         _PLACES[storage._cdata] = StorageWeakRef(storage), place
+        if len(_PLACES) > MOST:
+            for address in [address for address, (memory, _) in _PLACES.items() if memory.expired()]:
+                del _PLACES[address]
 
 
 def _storage(tensor: Tensor) -> Any:
@@ -182,4 +189,5 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
             (torch.cuda, "synchronize", lambda device=None: None),
         ):
             stack.enter_context(mock.patch.object(place, name, instead))
+        stack.callback(_PLACES.clear)
         yield stack.enter_context(PretendedGpu())
