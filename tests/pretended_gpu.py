@@ -5,6 +5,7 @@ drawn on one by a generator of the other and NumPy on a device are errors, as th
 makes out of sight (in vmap, in a backward pass) are not marked and go with anything.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ CPU = torch.device("cpu")
 MOVES = {"to", "cpu", "cuda", "copy_", "type", "_has_compatible_shallow_copy_type"}
 TAKES_ANY_INDEX = {"__getitem__", "__setitem__", "index_put_", "index_put"}
 LEAVES = {"tolist", "item", "__bool__", "__int__", "__float__", "__index__", "__len__", "__repr__", "__format__"}
+WAITS = {"tolist", "item", "__bool__", "__int__", "__float__", "__index__", "cpu", "nonzero", "masked_select", "unique"}
 MAKERS = {
     *("tensor", "as_tensor", "from_numpy", "empty", "zeros", "ones", "full", "arange", "eye", "linspace", "rand"),
     *("randn", "randint", "randperm", "tril_indices", "triu_indices", "frombuffer", "logspace", "empty_strided"),
@@ -86,6 +88,8 @@ class PretendedGpu(TorchFunctionMode):
         super().__init__()
         self.calls = 0
         """How many calls had a tensor on the device."""
+        self.waits: Counter[str] = Counter()
+        """Calls for which the processor would have to wait until the device is done, by name."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -102,6 +106,10 @@ class PretendedGpu(TorchFunctionMode):
         places = {place for tensor in given if (place := place_of(tensor)) is not None}
         self.calls += any(place.type == "cuda" for place in places)
         wanted, args, kwargs = _asked_for(name, args, kwargs)
+        if given and place_of(given[0]) == GPU:
+            by_mask = name in TAKES_ANY_INDEX and any(each.dtype == torch.bool and each.dim() for each in given[1:])
+            if name in WAITS or by_mask or (name == "to" and wanted == CPU):
+                self.waits[name] += 1
         self._refuse(name, given, args, kwargs, wanted)
         made = func(*args, **kwargs)
         if name in LEAVES or not isinstance(args, tuple):

@@ -20,8 +20,12 @@ from distil import (
     protocol_for,
     train_detector,
 )
+from distil.dataset.distilling import _proxy
+from distil.dataset.matching import advance, initial_state
 from distil.detector import preflight as looking
 from distil.detector import preparing, training
+from distil.detector.adapters import freeze
+from distil.detector.prototypes import generate_prototypes
 from distil.detector_presets import student_preset
 from tests.detector.tiny import scripted
 from tests.pretended_gpu import CPU, GPU, WrongDevice, place_of, pretended_gpu
@@ -64,6 +68,15 @@ def test_two_places_in_a_call_are_refused(name):
         here, there = torch.ones(2), torch.ones(2, device="cuda")
         with pytest.raises(WrongDevice):
             WRONG[name](here, there)
+
+
+def test_waits_are_counted():
+    with pretended_gpu() as gpu:
+        here, there = torch.ones(2), torch.ones(2, device="cuda")
+        (here.tolist(), here[here > 0], there + 1, there[here.long()])
+        assert not gpu.waits
+        (there.tolist(), there[there > 0], there.cpu(), there.to("cpu"), bool(there[0] > 0))
+        assert gpu.waits == {"tolist": 1, "__getitem__": 1, "cpu": 1, "to": 1, "__bool__": 1}
 
 
 def test_what_a_gpu_takes_is_taken():
@@ -110,6 +123,20 @@ def test_a_set_is_made_and_judged(method, changes):
         assert gpu.calls > before + 100
 
 
+@pytest.mark.parametrize("method", ["dc", "dm", "idc", "udd", "udd-windows"])
+def test_a_matching_step_waits_for_nothing(method):
+    with pretended_gpu() as gpu:
+        real = open_source("digits").train.to("cuda")
+        settings = replace(preset(method, "digits", 1), **(TINY | {"outer": 1, "inner": 4, "windows_start": 0.5}))
+        proxy = _proxy(real, settings, "cuda", None, False)
+        waits = []
+        for _ in advance(initial_state(real, settings, proxy), real, settings, proxy):
+            waits.append(sum(gpu.waits.values()))
+            gpu.waits.clear()
+    assert len(waits) == 4
+    assert waits[1:].count(0) >= (3 if method != "udd-windows" else 2), waits  # windows are chosen once
+
+
 @pytest.mark.parametrize("at_once", [None, 1])
 def test_every_network_is_judged(at_once):
     with pretended_gpu() as gpu:
@@ -122,6 +149,11 @@ def test_every_network_is_judged(at_once):
 
 
 # --------------------------------------------------------------------------------------------------------- detectors
+
+
+def small(kind, data, teacher):
+    fields = student_preset(kind, "scenes", teacher=teacher) | {"min_size": 64, "max_size": 64, "proposals": 30}
+    return Architecture(classes=data.classes, **fields)
 
 
 def fabric_of(device, precision, make=preparing.make_fabric):
@@ -147,13 +179,7 @@ def test_a_student_is_looked_at_taught_and_measured(kind, knowledge, changes, tm
     monkeypatch.setattr(looking, "make_fabric", fabric_of)
     with pretended_gpu() as gpu:
         data = open_detection("scenes:8")
-        student, teacher = (
-            Architecture(
-                classes=data.train.classes,
-                **(student_preset(kind, "scenes", teacher=which) | {"min_size": 64, "max_size": 64, "proposals": 30}),
-            )
-            for which in (False, True)
-        )
+        student, teacher = (small(kind, data.train, which) for which in (False, True))
         settings = detector_preset("gkd", "scenes")
         settings = replace(settings, knowledge=knowledge, epochs=2, batch=4, evaluate_every=2, **changes)
         taught = {"teacher": adapt(build_detector(teacher, seed=0)), "measure": scripted(20.0, 20.0), "device": "cuda"}
@@ -162,3 +188,29 @@ def test_a_student_is_looked_at_taught_and_measured(kind, knowledge, changes, tm
         before = gpu.calls
         train_detector(student, data.train, settings, out=tmp_path, validation=data.val, **taught)
         assert gpu.calls > before + 1000
+
+
+@pytest.mark.parametrize("kind", ["retinanet", "faster-rcnn", "fcos"])
+def test_the_losses_of_global_knowledge_wait_for_nothing(kind):
+    with pretended_gpu() as gpu:
+        data = open_detection("scenes:8").train
+        settings = detector_preset("gkd", "scenes")
+        student, teacher = (adapt(build_detector(small(kind, data, which), seed=0)) for which in (False, True))
+        freeze(teacher)
+        knowledge, _ = preparing.make_knowledge(student, teacher, None, data, settings)
+        for module in (student.model, teacher.model, knowledge):
+            module.to("cuda")
+        how = preparing.prototype_settings(settings)
+        knowledge.use(generate_prototypes(student, teacher, data, how, seed=0, epoch=0).to("cuda"))
+        student.model.train()
+        targets = [data.annotations(index) for index in range(4)]
+        objects = [{"boxes": some.boxes.to("cuda"), "labels": some.labels.to("cuda")} for some in targets]
+        view = student.view([data.image(index) / 255 for index in range(4)], objects, seeds=range(4))
+        trace = student.trace(view)
+        with torch.no_grad():
+            taught = teacher.trace(teacher.restyle(view), regions=trace)
+        gpu.waits.clear()
+        losses = knowledge(trace, taught, view, 0.0)
+        torch.stack(list(losses.values())).sum().backward()
+        assert {"gkd.global", "gkd.foreground", "gkd.background", "gkd.soft"} <= losses.keys()
+        assert not gpu.waits
