@@ -234,6 +234,9 @@ class DetectorSettings:
     """gkd: units of the local losses: features as they are, or the mean square of the teacher's features."""
     adapting_kernel: Literal[1, 3] = 3
     """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3."""
+    local_stride: int = 0
+    """gkd: the local losses compare maps of a finer stride, in pixels, only at every second, fourth ... row and column,
+    so that these lie so far apart; 0: at every cell."""
 
     prototypes: int = 10
     """Prototypes of each class on each pyramid level."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
 from distil.detector.maps import Pyramids, paired_maps
@@ -74,8 +75,9 @@ def slow_losses(
     lengths = [len(boxes) for boxes in student.boxes]
     foreground, background = [], []
     for level, stride in enumerate(STRIDES):
-        conv = knowledge.adapting[level]
-        gaps = (conv(student.pyramid[level]) - teacher.pyramid[level]).double().square()
+        conv, step = knowledge.adapting[level], max(1, settings.local_stride // stride)
+        adapted = conv2d(student.pyramid[level], conv.weight, conv.bias, padding=settings.kernel // 2)
+        gaps = (adapted - teacher.pyramid[level]).double().square()[..., ::step, ::step]
         channels = gaps.shape[1]
         mask = torch.zeros_like(gaps)
         start = 0
@@ -83,7 +85,7 @@ def slow_losses(
             here = [start + j for j in range(length) if OWN_LEVELS[start + j] == level]
             boxes = student.boxes[image][[i - start for i in here]]
             values = torch.tensor([own[i] for i in here], dtype=torch.float64)
-            mask[image] = slow_mask(boxes, values, gaps.shape[2:], stride).expand(channels, -1, -1)
+            mask[image] = slow_mask(boxes, values, gaps.shape[2:], stride, step).expand(channels, -1, -1)
             start += length
         if settings.local_scale == "teacher":
             gaps = gaps / teacher.pyramid[level].double().square().mean()
@@ -113,9 +115,12 @@ def slow_losses(
 
 @pytest.mark.parametrize("projection", ["cosine", "pursuit", "ridge"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize(("scale", "levels"), [("raw", "all"), ("teacher", "all"), ("raw", "own")])
-def test_every_term_is_its_equation(projection, activation, scale, levels):
-    choices = {"projection": projection, "local_scale": scale, "global_levels": levels}
+@pytest.mark.parametrize(
+    ("scale", "levels", "apart"),
+    [("raw", "all", 0), ("teacher", "all", 0), ("raw", "own", 0), ("raw", "all", 8), ("teacher", "own", 16)],
+)
+def test_every_term_is_its_equation(projection, activation, scale, levels, apart):
+    choices = {"projection": projection, "local_scale": scale, "global_levels": levels, "local_stride": apart}
     knowledge = make_knowledge(6, 5, **choices, penalty=3.0, global_weight=7.0, soft_label=1.5)
     student = make_trace(1, activation=activation)
     teacher = make_trace(2, channels=5, activation=activation)
@@ -402,6 +407,7 @@ def test_state_holds_the_convolutions_alone():
         ({"temperature": 0}, "gkd: temperature is 0: it must be more than 0"),
         ({"projection": "dot"}, "gkd: projection 'dot' is unknown: choose from cosine, pursuit, ridge"),
         ({"kernel": 2}, "gkd: kernel 2 is unknown: choose from 1, 3"),
+        ({"local_stride": -8}, "gkd: local_stride is -8: give pixels, or 0 for every cell"),
     ],
 )
 def test_settings_that_cannot_be(given, message):

@@ -55,6 +55,9 @@ class GlobalSettings:
     """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
     kernel: Literal[1, 3] = 3
     """Side of the adapting convolutions; 1 costs a ninth of the published 3."""
+    local_stride: int = 0
+    """In pixels: local terms compare maps of a finer stride only at every second, fourth ... row and column, so that
+    these lie so far apart (ours); 0: at every cell."""
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "foreground", "background", "soft_label"):
@@ -63,6 +66,8 @@ class GlobalSettings:
         for name in ("temperature", "penalty"):
             if not getattr(self, name) > 0:
                 raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
+        if self.local_stride < 0:
+            raise DistilError(f"gkd: local_stride is {self.local_stride}: give pixels, or 0 for every cell")
         choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
         choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own")}
         for name, known in choices.items():
@@ -105,7 +110,8 @@ class GlobalKnowledge(nn.Module):
     - gkd.foreground: mean over l of sum M (A(F^s) - F^t)^2 / max(1, 2 sum M), sums over images, channels and cells; M
       is w_i within the boxes of level l (the largest where they overlap); A a convolution a level; with local_scale
       "teacher" each level is divided by the mean of (F^t)^2 over its map (ours)
-    - gkd.background: the same with 1 where M is 0, and 0 elsewhere
+    - gkd.background: the same with 1 where M is 0, and 0 elsewhere; with local_stride both are taken on a sparser grid
+      of cells of the fine maps (ours), and A, which then has this step, is computed on it alone
     - gkd.soft: mean over i of w_i T^2 KL(teacher || student) of class probabilities (`soft_label_distance`)
 
     times their weights; the first three times 1 - progress where `decay`. The losses compute in float32 (the
@@ -128,8 +134,10 @@ class GlobalKnowledge(nn.Module):
         self.levels, self.strides = pyramids.levels, pyramids.strides
         self.local = self.settings.foreground > 0 or self.settings.background > 0
         kernel = self.settings.kernel
-        used = self.levels if self.local else ()
-        self.adapting = aligning(*self.channels, used, kernel=kernel, always=True)
+        self.steps = tuple(max(1, self.settings.local_stride // stride) for stride in self.strides)
+        used = len(self.levels) if self.local else 0
+        sizes = {"kernel": kernel, "steps": self.steps[:used]}
+        self.adapting = aligning(*self.channels, self.levels[:used], **sizes, always=True)
         self.bases: tuple[_Basis, ...] = ()
         self.last: Reliabilities | None = None
         self.gathers = False
@@ -174,7 +182,8 @@ class GlobalKnowledge(nn.Module):
                     self.truth = self._pooled(maps, [target["boxes"] for target in view.targets])
             vectors = self._vectors(student, maps)
             self.last = self._reliabilities(student, vectors)
-            masks = self._masks(student, maps, self.last) if self.local else []
+            aims = [aim[..., ::step, ::step] for (_, aim), step in zip(maps, self.steps, strict=True)]
+            masks = self._masks(student, aims, self.last) if self.local else []
             twice_channels = 2 * self.channels[1]
             amounts = [self.last.own.new_full((), float(len(student.labels)))]
             amounts += [twice_channels * mask.sum() for pair in masks for mask in pair]
@@ -187,7 +196,7 @@ class GlobalKnowledge(nn.Module):
             if self.local:
                 foreground, background = [], []
                 for level, (inside, outside) in enumerate(masks):
-                    squares = (adapted[level].float() - maps[level][1].float()).square().sum(1, keepdim=True)
+                    squares = (adapted[level].float() - aims[level].float()).square().sum(1, keepdim=True)
                     squares = squares / units[level]
                     foreground.append((inside * squares).sum() / sizes[2 * level])
                     background.append((outside * squares).sum() / sizes[2 * level + 1])
@@ -229,15 +238,15 @@ class GlobalKnowledge(nn.Module):
             values = torch.stack(rows)
         return Reliabilities(values, values.gather(0, level[None])[0], level)
 
-    def _masks(
-        self, student: Trace, maps: list[tuple[Tensor, Tensor]], reliabilities: Reliabilities
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Foreground M and background of every level, (n, 1, h, w)."""
+    def _masks(self, student: Trace, aims: list[Tensor], reliabilities: Reliabilities) -> list[tuple[Tensor, Tensor]]:
+        """Foreground M and background of the cells of `aims`, level by level, (n, 1, h, w)."""
         lengths = [len(boxes) for boxes in student.boxes]
         masks = []
-        for index, (own, _) in enumerate(maps):
+        for index, (aim, stride, step) in enumerate(zip(aims, self.strides, self.steps, strict=True)):
             values = (reliabilities.own * (reliabilities.level == index)).split(lengths)
-            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index])
+            to_centres = (step - 1) / 2 * stride
+            boxes = [some + to_centres for some in student.boxes]
+            inside = painted(boxes, values, (aim.shape[2], aim.shape[3]), stride * step)
             masks.append((inside, (inside == 0).float()))
         return masks
 
