@@ -235,8 +235,7 @@ class DetectorSettings:
     adapting_kernel: Literal[1, 3] = 3
     """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3."""
     local_stride: int = 0
-    """gkd: the local losses compare maps of a finer stride, in pixels, only at every second, fourth ... row and column,
-    so that these lie so far apart; 0: at every cell."""
+    """gkd: maps of a finer stride, in pixels, are averaged to this one for the local losses; 0: never."""
 
     prototypes: int = 10
     """Prototypes of each class on each pyramid level."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 
 from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
 from distil.detector.maps import Pyramids, paired_maps
@@ -47,6 +46,12 @@ def slow_reliability(f_s: Tensor, f_t: Tensor, label: int, p_s: Tensor, p_t: Ten
     return min(1.0, max(0.0, 1 - abs(q[0] - q[1])))
 
 
+def slow_means(maps: Tensor, block: int) -> Tensor:
+    """Means over blocks of cells; those at the right and at the bottom may have fewer."""
+    rows = [part.mean(2, keepdim=True) for part in maps.split(block, 2)]
+    return torch.cat([part.mean(3, keepdim=True) for part in torch.cat(rows, 2).split(block, 3)], 3)
+
+
 def slow_losses(
     knowledge: GlobalKnowledge, student: Trace, teacher: Trace, prototypes, progress: float
 ) -> dict[str, float]:
@@ -75,9 +80,9 @@ def slow_losses(
     lengths = [len(boxes) for boxes in student.boxes]
     foreground, background = [], []
     for level, stride in enumerate(STRIDES):
-        conv, step = knowledge.adapting[level], max(1, settings.local_stride // stride)
-        adapted = conv2d(student.pyramid[level], conv.weight, conv.bias, padding=settings.kernel // 2)
-        gaps = (adapted - teacher.pyramid[level]).double().square()[..., ::step, ::step]
+        block = max(1, settings.local_stride // stride)
+        mine, aim = (slow_means(trace.pyramid[level], block) for trace in (student, teacher))
+        gaps = (knowledge.adapting[level](mine) - aim).double().square()
         channels = gaps.shape[1]
         mask = torch.zeros_like(gaps)
         start = 0
@@ -85,10 +90,10 @@ def slow_losses(
             here = [start + j for j in range(length) if OWN_LEVELS[start + j] == level]
             boxes = student.boxes[image][[i - start for i in here]]
             values = torch.tensor([own[i] for i in here], dtype=torch.float64)
-            mask[image] = slow_mask(boxes, values, gaps.shape[2:], stride, step).expand(channels, -1, -1)
+            mask[image] = slow_mask(boxes, values, gaps.shape[2:], stride * block).expand(channels, -1, -1)
             start += length
         if settings.local_scale == "teacher":
-            gaps = gaps / teacher.pyramid[level].double().square().mean()
+            gaps = gaps / aim.double().square().mean()
         foreground.append((mask * gaps).sum() / max(1.0, 2 * mask.sum().item()))
         idle = (mask == 0).double()
         background.append((idle * gaps).sum() / max(1.0, 2 * idle.sum().item()))
@@ -407,7 +412,7 @@ def test_state_holds_the_convolutions_alone():
         ({"temperature": 0}, "gkd: temperature is 0: it must be more than 0"),
         ({"projection": "dot"}, "gkd: projection 'dot' is unknown: choose from cosine, pursuit, ridge"),
         ({"kernel": 2}, "gkd: kernel 2 is unknown: choose from 1, 3"),
-        ({"local_stride": -8}, "gkd: local_stride is -8: give pixels, or 0 for every cell"),
+        ({"local_stride": -8}, "gkd: local_stride is -8: give pixels, or 0 for maps as they are"),
     ],
 )
 def test_settings_that_cannot_be(given, message):

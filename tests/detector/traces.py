@@ -1,7 +1,5 @@
 """Made-up views, traces and prototypes for the tests of knowledge."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -84,23 +82,17 @@ def make_prototypes(
     )
 
 
-def slow_mask(boxes: Tensor, values: Tensor, size: tuple[int, int], stride: int, step: int = 1) -> Tensor:
-    """The painted map cell by cell: a box without a cell's centre holds the cell whose centre is nearest,
-    of two the later.
-
-    step: of `size` cells that are every so many-th of a map of this stride.
-    """
-    between, first = step * stride, stride / 2
+def slow_mask(boxes: Tensor, values: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """The painted map cell by cell: a box without a cell's centre holds the cell of its own centre."""
     out = torch.zeros(size, dtype=torch.float64)
     for (x1, y1, x2, y2), value in zip(boxes.tolist(), values.tolist(), strict=True):
         held = [
             (row, column)
             for row in range(size[0])
             for column in range(size[1])
-            if x1 <= first + column * between < x2 and y1 <= first + row * between < y2
+            if x1 <= (column + 0.5) * stride < x2 and y1 <= (row + 0.5) * stride < y2
         ]
-        nearest = [math.floor(((low + high) / 2 - first) / between + 0.5) for low, high in ((y1, y2), (x1, x2))]
-        held = held or [(nearest[0], nearest[1])]
+        held = held or [(int((y1 + y2) / 2 // stride), int((x1 + x2) / 2 // stride))]
         for row, column in held:
             out[row, column] = max(out[row, column].item(), value)
     return out

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import smooth_l1_loss
+from torch.nn.functional import avg_pool2d, smooth_l1_loss
 
 from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
 from distil.detector.pooling import pool_pair
@@ -56,8 +56,7 @@ class GlobalSettings:
     kernel: Literal[1, 3] = 3
     """Side of the adapting convolutions; 1 costs a ninth of the published 3."""
     local_stride: int = 0
-    """In pixels: local terms compare maps of a finer stride only at every second, fourth ... row and column, so that
-    these lie so far apart (ours); 0: at every cell."""
+    """In pixels: maps of a finer stride are averaged to this one before local terms compare them (ours); 0: never."""
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "foreground", "background", "soft_label"):
@@ -67,7 +66,7 @@ class GlobalSettings:
             if not getattr(self, name) > 0:
                 raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
         if self.local_stride < 0:
-            raise DistilError(f"gkd: local_stride is {self.local_stride}: give pixels, or 0 for every cell")
+            raise DistilError(f"gkd: local_stride is {self.local_stride}: give pixels, or 0 for maps as they are")
         choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
         choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own")}
         for name, known in choices.items():
@@ -110,8 +109,8 @@ class GlobalKnowledge(nn.Module):
     - gkd.foreground: mean over l of sum M (A(F^s) - F^t)^2 / max(1, 2 sum M), sums over images, channels and cells; M
       is w_i within the boxes of level l (the largest where they overlap); A a convolution a level; with local_scale
       "teacher" each level is divided by the mean of (F^t)^2 over its map (ours)
-    - gkd.background: the same with 1 where M is 0, and 0 elsewhere; with local_stride both are taken on a sparser grid
-      of cells of the fine maps (ours), and A, which then has this step, is computed on it alone
+    - gkd.background: the same with 1 where M is 0, and 0 elsewhere; with local_stride the F^s and F^t of both are means
+      over blocks of cells where a map is finer (ours)
     - gkd.soft: mean over i of w_i T^2 KL(teacher || student) of class probabilities (`soft_label_distance`)
 
     times their weights; the first three times 1 - progress where `decay`. The losses compute in float32 (the
@@ -134,10 +133,10 @@ class GlobalKnowledge(nn.Module):
         self.levels, self.strides = pyramids.levels, pyramids.strides
         self.local = self.settings.foreground > 0 or self.settings.background > 0
         kernel = self.settings.kernel
-        self.steps = tuple(max(1, self.settings.local_stride // stride) for stride in self.strides)
-        used = len(self.levels) if self.local else 0
-        sizes = {"kernel": kernel, "steps": self.steps[:used]}
-        self.adapting = aligning(*self.channels, self.levels[:used], **sizes, always=True)
+        used = self.levels if self.local else ()
+        blocks = tuple(max(1, self.settings.local_stride // stride) for stride in self.strides)
+        self.blocks = blocks if self.local else ()
+        self.adapting = aligning(*self.channels, used, kernel=kernel, always=True)
         self.bases: tuple[_Basis, ...] = ()
         self.last: Reliabilities | None = None
         self.gathers = False
@@ -175,20 +174,23 @@ class GlobalKnowledge(nn.Module):
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         settings = self.settings
         maps = paired_maps(student, teacher, self.levels)
-        adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, maps, strict=True)] if self.local else []
+        compared = [
+            (_block_means(own, block), _block_means(aim, block))
+            for (own, aim), block in zip(maps, self.blocks, strict=False)
+        ]
+        adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, compared, strict=True)]
         with full_precision(student.logits):
             if self.gathers:
                 with torch.no_grad():
                     self.truth = self._pooled(maps, [target["boxes"] for target in view.targets])
             vectors = self._vectors(student, maps)
             self.last = self._reliabilities(student, vectors)
-            aims = [aim[..., ::step, ::step] for (_, aim), step in zip(maps, self.steps, strict=True)]
-            masks = self._masks(student, aims, self.last) if self.local else []
+            masks = self._masks(student, compared, self.last) if self.local else []
             twice_channels = 2 * self.channels[1]
             amounts = [self.last.own.new_full((), float(len(student.labels)))]
             amounts += [twice_channels * mask.sum() for pair in masks for mask in pair]
             instances, *sizes = shared(torch.stack(amounts))
-            units = self._units(maps) if self.local else []
+            units = self._units(compared) if self.local else []
             fading = 1 - progress if settings.decay else 1.0
             losses = {}
             if settings.use_global and settings.global_weight > 0 and self.bases:
@@ -196,7 +198,7 @@ class GlobalKnowledge(nn.Module):
             if self.local:
                 foreground, background = [], []
                 for level, (inside, outside) in enumerate(masks):
-                    squares = (adapted[level].float() - aims[level].float()).square().sum(1, keepdim=True)
+                    squares = (adapted[level].float() - compared[level][1].float()).square().sum(1, keepdim=True)
                     squares = squares / units[level]
                     foreground.append((inside * squares).sum() / sizes[2 * level])
                     background.append((outside * squares).sum() / sizes[2 * level + 1])
@@ -238,15 +240,16 @@ class GlobalKnowledge(nn.Module):
             values = torch.stack(rows)
         return Reliabilities(values, values.gather(0, level[None])[0], level)
 
-    def _masks(self, student: Trace, aims: list[Tensor], reliabilities: Reliabilities) -> list[tuple[Tensor, Tensor]]:
-        """Foreground M and background of the cells of `aims`, level by level, (n, 1, h, w)."""
+    def _masks(
+        self, student: Trace, maps: list[tuple[Tensor, Tensor]], reliabilities: Reliabilities
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Foreground M and background of every compared map, (n, 1, h, w)."""
         lengths = [len(boxes) for boxes in student.boxes]
         masks = []
-        for index, (aim, stride, step) in enumerate(zip(aims, self.strides, self.steps, strict=True)):
+        for index, (own, _) in enumerate(maps):
             values = (reliabilities.own * (reliabilities.level == index)).split(lengths)
-            to_centres = (step - 1) / 2 * stride
-            boxes = [some + to_centres for some in student.boxes]
-            inside = painted(boxes, values, (aim.shape[2], aim.shape[3]), stride * step)
+            stride = self.strides[index] * self.blocks[index]
+            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), stride)
             masks.append((inside, (inside == 0).float()))
         return masks
 
@@ -275,3 +278,8 @@ class GlobalKnowledge(nn.Module):
                     gaps = gaps * (reliabilities.level == level)
                 value = value + gaps.sum() / (instances * len(basis.labels))
         return value
+
+
+def _block_means(maps: Float[Tensor, "n c _h _w"], block: int) -> Float[Tensor, "n c _rows _columns"]:
+    """Means over blocks of so many cells a side; the last ones may have fewer."""
+    return maps if block == 1 else avg_pool2d(maps, block, ceil_mode=True)

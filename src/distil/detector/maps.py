@@ -50,24 +50,15 @@ def paired_maps(student: Trace, teacher: Trace, levels: Levels) -> list[tuple[Te
 
 
 def aligning(
-    student_channels: int,
-    teacher_channels: int,
-    levels: Levels,
-    *,
-    kernel: int = 1,
-    steps: Sequence[int] = (),
-    always: bool = False,
+    student_channels: int, teacher_channels: int, levels: Levels, *, kernel: int = 1, always: bool = False
 ) -> nn.ModuleList:
     """One convolution a level from the student's channels to the teacher's; the identity where they agree already.
 
-    steps: of the convolutions, in cells, level by level; 1 unless given. always: a convolution even where they agree.
+    always: a convolution even where they agree.
     """
     if student_channels == teacher_channels and not always:
         return nn.ModuleList(nn.Identity() for _ in levels)
-    return nn.ModuleList(
-        nn.Conv2d(student_channels, teacher_channels, kernel, stride=step, padding=kernel // 2)
-        for _, step in zip(levels, steps or [1] * len(levels), strict=True)
-    )
+    return nn.ModuleList(nn.Conv2d(student_channels, teacher_channels, kernel, padding=kernel // 2) for _ in levels)
 
 
 def painted(
