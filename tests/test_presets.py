@@ -127,7 +127,8 @@ def test_udd_is_idc_with_cosines_or_with_windows_and_contrast():
 
 
 @pytest.mark.parametrize(
-    ("key", "few", "many"), [("cifar100", 32, 16), ("custom", 32, 16), ("mnist", 16, 8), ("digits", 8, 8)]
+    ("key", "few", "many"),
+    [("cifar10", 32, 16), ("cifar100", 32, 8), ("custom", 32, 16), ("mnist", 16, 8), ("digits", 8, 8)],
 )
 def test_udd_makes_more_views_of_colour_images_and_of_few_canvases(key, few, many):
     assert preset("udd", key, 1).spectral_views == few

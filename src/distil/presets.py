@@ -204,10 +204,12 @@ def _idc(key: str, ipc: int) -> MatchingSettings:
 
 
 def _spectral_views(key: str, ipc: int) -> int:
-    """The fewer numbers a canvas has and the more canvases a class, the fewer views of each: docs/methods/udd.md."""
+    """The fewer numbers a canvas has and the more canvases there are, the fewer views of each: docs/methods/udd.md."""
     if key == "digits":
         return 8
     few, many = (16, 8) if key in GREY else (32, 16)
+    if key == "cifar100":
+        many = 8
     return few if ipc < 10 else many
 
 

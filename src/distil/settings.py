@@ -167,7 +167,7 @@ class DetectorSettings:
     method: str = "gkd"
     """Name under which the result is filed."""
     knowledge: str = "none"
-    """Losses that a teacher adds, joined by commas, with factors if need be (gkd,pkd=0.5), or none."""
+    """Losses that a teacher adds, joined by commas, with factors if need be (gkd,pkd=0.05), or none."""
 
     epochs: int = 24
     """Passes over the training images."""
@@ -234,8 +234,6 @@ class DetectorSettings:
     """gkd: units of the local losses: features as they are, or the mean square of the teacher's features."""
     adapting_kernel: Literal[1, 3] = 3
     """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3."""
-    local_stride: int = 0
-    """gkd: maps of a finer stride, in pixels, are averaged to this one for the local losses; 0: never."""
 
     prototypes: int = 10
     """Prototypes of each class on each pyramid level."""

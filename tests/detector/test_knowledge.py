@@ -46,12 +46,6 @@ def slow_reliability(f_s: Tensor, f_t: Tensor, label: int, p_s: Tensor, p_t: Ten
     return min(1.0, max(0.0, 1 - abs(q[0] - q[1])))
 
 
-def slow_means(maps: Tensor, block: int) -> Tensor:
-    """Means over blocks of cells; those at the right and at the bottom may have fewer."""
-    rows = [part.mean(2, keepdim=True) for part in maps.split(block, 2)]
-    return torch.cat([part.mean(3, keepdim=True) for part in torch.cat(rows, 2).split(block, 3)], 3)
-
-
 def slow_losses(
     knowledge: GlobalKnowledge, student: Trace, teacher: Trace, prototypes, progress: float
 ) -> dict[str, float]:
@@ -80,9 +74,8 @@ def slow_losses(
     lengths = [len(boxes) for boxes in student.boxes]
     foreground, background = [], []
     for level, stride in enumerate(STRIDES):
-        block = max(1, settings.local_stride // stride)
-        mine, aim = (slow_means(trace.pyramid[level], block) for trace in (student, teacher))
-        gaps = (knowledge.adapting[level](mine) - aim).double().square()
+        conv = knowledge.adapting[level]
+        gaps = (conv(student.pyramid[level]) - teacher.pyramid[level]).double().square()
         channels = gaps.shape[1]
         mask = torch.zeros_like(gaps)
         start = 0
@@ -90,10 +83,10 @@ def slow_losses(
             here = [start + j for j in range(length) if OWN_LEVELS[start + j] == level]
             boxes = student.boxes[image][[i - start for i in here]]
             values = torch.tensor([own[i] for i in here], dtype=torch.float64)
-            mask[image] = slow_mask(boxes, values, gaps.shape[2:], stride * block).expand(channels, -1, -1)
+            mask[image] = slow_mask(boxes, values, gaps.shape[2:], stride).expand(channels, -1, -1)
             start += length
         if settings.local_scale == "teacher":
-            gaps = gaps / aim.double().square().mean()
+            gaps = gaps / teacher.pyramid[level].double().square().mean()
         foreground.append((mask * gaps).sum() / max(1.0, 2 * mask.sum().item()))
         idle = (mask == 0).double()
         background.append((idle * gaps).sum() / max(1.0, 2 * idle.sum().item()))
@@ -120,12 +113,9 @@ def slow_losses(
 
 @pytest.mark.parametrize("projection", ["cosine", "pursuit", "ridge"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-@pytest.mark.parametrize(
-    ("scale", "levels", "apart"),
-    [("raw", "all", 0), ("teacher", "all", 0), ("raw", "own", 0), ("raw", "all", 8), ("teacher", "own", 16)],
-)
-def test_every_term_is_its_equation(projection, activation, scale, levels, apart):
-    choices = {"projection": projection, "local_scale": scale, "global_levels": levels, "local_stride": apart}
+@pytest.mark.parametrize(("scale", "levels"), [("raw", "all"), ("teacher", "all"), ("raw", "own")])
+def test_every_term_is_its_equation(projection, activation, scale, levels):
+    choices = {"projection": projection, "local_scale": scale, "global_levels": levels}
     knowledge = make_knowledge(6, 5, **choices, penalty=3.0, global_weight=7.0, soft_label=1.5)
     student = make_trace(1, activation=activation)
     teacher = make_trace(2, channels=5, activation=activation)
@@ -412,7 +402,6 @@ def test_state_holds_the_convolutions_alone():
         ({"temperature": 0}, "gkd: temperature is 0: it must be more than 0"),
         ({"projection": "dot"}, "gkd: projection 'dot' is unknown: choose from cosine, pursuit, ridge"),
         ({"kernel": 2}, "gkd: kernel 2 is unknown: choose from 1, 3"),
-        ({"local_stride": -8}, "gkd: local_stride is -8: give pixels, or 0 for maps as they are"),
     ],
 )
 def test_settings_that_cannot_be(given, message):

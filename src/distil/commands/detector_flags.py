@@ -116,9 +116,9 @@ class ArmFlags(DetectorFlags):
 
 TEACHING = ("knowledge", "global_weight", "foreground_weight", "background_weight", "soft_weight", "temperature")
 TEACHING += ("decay", "reliability", "projection", "penalty", "use_global", "global_levels", "local_scale")
-TEACHING += ("adapting_kernel", "local_stride", "prototypes", "prototype_start", "prototype_every")
-TEACHING += ("prototype_features", "prototype_images", "prototype_side", "prototype_alpha", "prototype_quantile")
-TEACHING += ("prototype_bandwidth", "prototype_unique", "prototype_orthogonal", "teacher_floor")
+TEACHING += ("adapting_kernel", "prototypes", "prototype_start", "prototype_every", "prototype_features")
+TEACHING += ("prototype_images", "prototype_side", "prototype_alpha", "prototype_quantile", "prototype_bandwidth")
+TEACHING += ("prototype_unique", "prototype_orthogonal", "teacher_floor")
 """Settings that say nothing to a detector without a teacher."""
 PlainFlags = make_dataclass(
     "PlainFlags",

@@ -71,12 +71,12 @@ def distil() -> None:
     """Train a student on the boxes of SOURCE with the knowledge of TEACHER.
 
     --knowledge joins losses by commas: gkd (prototypes, reliability), mse, pkd, fgd, mgd, defeat, response, crosskd;
-    gkd,pkd=0.5 weighs one. A preflight looks at teacher, data and losses first. The student is a plain torchvision
+    gkd,pkd=0.05 weighs one. A preflight looks at teacher, data and losses first. The student is a plain torchvision
     detector: nothing of the teacher is left in it.
 
     Examples:
     distil detector distil runs/scenes-plain-faster-rcnn-seed0 scenes
-    distil detector distil teacher.safetensors voc:data/VOCdevkit --knowledge gkd,pkd --backbone resnet18
+    distil detector distil teacher.safetensors voc:data/VOCdevkit --knowledge gkd,pkd=0.05 --backbone resnet18
     distil detector distil --resume runs/scenes-gkd-faster-rcnn-seed0
     """
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, smooth_l1_loss
+from torch.nn.functional import smooth_l1_loss
 
 from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
 from distil.detector.pooling import pool_pair
@@ -55,8 +55,6 @@ class GlobalSettings:
     """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
     kernel: Literal[1, 3] = 3
     """Side of the adapting convolutions; 1 costs a ninth of the published 3."""
-    local_stride: int = 0
-    """In pixels: maps of a finer stride are averaged to this one before local terms compare them (ours); 0: never."""
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "foreground", "background", "soft_label"):
@@ -65,8 +63,6 @@ class GlobalSettings:
         for name in ("temperature", "penalty"):
             if not getattr(self, name) > 0:
                 raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
-        if self.local_stride < 0:
-            raise DistilError(f"gkd: local_stride is {self.local_stride}: give pixels, or 0 for maps as they are")
         choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
         choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own")}
         for name, known in choices.items():
@@ -109,8 +105,7 @@ class GlobalKnowledge(nn.Module):
     - gkd.foreground: mean over l of sum M (A(F^s) - F^t)^2 / max(1, 2 sum M), sums over images, channels and cells; M
       is w_i within the boxes of level l (the largest where they overlap); A a convolution a level; with local_scale
       "teacher" each level is divided by the mean of (F^t)^2 over its map (ours)
-    - gkd.background: the same with 1 where M is 0, and 0 elsewhere; with local_stride the F^s and F^t of both are means
-      over blocks of cells where a map is finer (ours)
+    - gkd.background: the same with 1 where M is 0, and 0 elsewhere
     - gkd.soft: mean over i of w_i T^2 KL(teacher || student) of class probabilities (`soft_label_distance`)
 
     times their weights; the first three times 1 - progress where `decay`. The losses compute in float32 (the
@@ -134,8 +129,6 @@ class GlobalKnowledge(nn.Module):
         self.local = self.settings.foreground > 0 or self.settings.background > 0
         kernel = self.settings.kernel
         used = self.levels if self.local else ()
-        blocks = tuple(max(1, self.settings.local_stride // stride) for stride in self.strides)
-        self.blocks = blocks if self.local else ()
         self.adapting = aligning(*self.channels, used, kernel=kernel, always=True)
         self.bases: tuple[_Basis, ...] = ()
         self.last: Reliabilities | None = None
@@ -174,23 +167,19 @@ class GlobalKnowledge(nn.Module):
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         settings = self.settings
         maps = paired_maps(student, teacher, self.levels)
-        compared = [
-            (_block_means(own, block), _block_means(aim, block))
-            for (own, aim), block in zip(maps, self.blocks, strict=False)
-        ]
-        adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, compared, strict=True)]
+        adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, maps, strict=True)] if self.local else []
         with full_precision(student.logits):
             if self.gathers:
                 with torch.no_grad():
                     self.truth = self._pooled(maps, [target["boxes"] for target in view.targets])
             vectors = self._vectors(student, maps)
             self.last = self._reliabilities(student, vectors)
-            masks = self._masks(student, compared, self.last) if self.local else []
+            masks = self._masks(student, maps, self.last) if self.local else []
             twice_channels = 2 * self.channels[1]
             amounts = [self.last.own.new_full((), float(len(student.labels)))]
             amounts += [twice_channels * mask.sum() for pair in masks for mask in pair]
             instances, *sizes = shared(torch.stack(amounts))
-            units = self._units(compared) if self.local else []
+            units = self._units(maps) if self.local else []
             fading = 1 - progress if settings.decay else 1.0
             losses = {}
             if settings.use_global and settings.global_weight > 0 and self.bases:
@@ -198,7 +187,7 @@ class GlobalKnowledge(nn.Module):
             if self.local:
                 foreground, background = [], []
                 for level, (inside, outside) in enumerate(masks):
-                    squares = (adapted[level].float() - compared[level][1].float()).square().sum(1, keepdim=True)
+                    squares = (adapted[level].float() - maps[level][1].float()).square().sum(1, keepdim=True)
                     squares = squares / units[level]
                     foreground.append((inside * squares).sum() / sizes[2 * level])
                     background.append((outside * squares).sum() / sizes[2 * level + 1])
@@ -243,13 +232,12 @@ class GlobalKnowledge(nn.Module):
     def _masks(
         self, student: Trace, maps: list[tuple[Tensor, Tensor]], reliabilities: Reliabilities
     ) -> list[tuple[Tensor, Tensor]]:
-        """Foreground M and background of every compared map, (n, 1, h, w)."""
+        """Foreground M and background of every level, (n, 1, h, w)."""
         lengths = [len(boxes) for boxes in student.boxes]
         masks = []
         for index, (own, _) in enumerate(maps):
             values = (reliabilities.own * (reliabilities.level == index)).split(lengths)
-            stride = self.strides[index] * self.blocks[index]
-            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), stride)
+            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index])
             masks.append((inside, (inside == 0).float()))
         return masks
 
@@ -278,8 +266,3 @@ class GlobalKnowledge(nn.Module):
                     gaps = gaps * (reliabilities.level == level)
                 value = value + gaps.sum() / (instances * len(basis.labels))
         return value
-
-
-def _block_means(maps: Float[Tensor, "n c _h _w"], block: int) -> Float[Tensor, "n c _rows _columns"]:
-    """Means over blocks of so many cells a side; the last ones may have fewer."""
-    return maps if block == 1 else avg_pool2d(maps, block, ceil_mode=True)

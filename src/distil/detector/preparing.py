@@ -140,7 +140,6 @@ def global_settings(settings: DetectorSettings) -> GlobalSettings:
         penalty=settings.penalty,
         local_scale=settings.local_scale,
         kernel=settings.adapting_kernel,
-        local_stride=settings.local_stride,
     )
 
 
