@@ -54,7 +54,7 @@ class GlobalSettings:
     local_scale: Literal["raw", "teacher"] = "raw"
     """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
     kernel: Literal[1, 3] = 3
-    """Side of the adapting convolutions; 1 costs a ninth of the published 3."""
+    """Side of the adapting convolutions; 1 costs a ninth of the published 3 and gains less (docs/detector.md)."""
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "foreground", "background", "soft_label"):
