@@ -233,7 +233,7 @@ class DetectorSettings:
     local_scale: Literal["raw", "teacher"] = "raw"
     """gkd: units of the local losses: features as they are, or the mean square of the teacher's features."""
     adapting_kernel: Literal[1, 3] = 3
-    """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3 and gains less."""
+    """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3, gains less."""
 
     prototypes: int = 10
     """Prototypes of each class on each pyramid level."""
