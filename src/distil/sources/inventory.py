@@ -62,7 +62,7 @@ class Inventory:
 
     name: of the source. format: how it was read: "folder of images", "npz", "COCO json", "YOLO", ...
     classes: names in the order of their indices. splits: those that are used, train first.
-    left_out: what lies there and is not used. notes: what was converted or guessed, one sentence without full stop each.
+    left_out: what lies there and is not used. notes: what was converted or guessed, each without full stop.
     """
 
     name: str
