@@ -20,7 +20,7 @@ from statistics import fmean, stdev
 import torch
 
 from distil import METHODS, DistilledSet, distil_dataset, evaluate_distilled, open_source, preset, protocol_for
-from distil.runs import write_atomic
+from distil.files import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -47,11 +47,11 @@ from distil.detector.prototypes import (
 from distil.detector.step import Step, Work
 from distil.detector_presets import FROM_NOTHING, OURS, detector_preset, student_preset
 from distil.evaluate.precision import precision_by_tag
+from distil.files import load_tensors
 from distil.functional.prototypes import projection
 from distil.memory import freed_memory_kept
 from distil.models.detectors import build_detector
 from distil.report.progress import show_progress
-from distil.runs import load_tensors
 from distil.settings import DetectorSettings
 from distil.sources.detection import DetectionSet, DetectionSource
 from distil.sources.detection_transforms import loader

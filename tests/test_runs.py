@@ -1,82 +1,24 @@
-"""Run folders: atomic writes, logs that survive a crash, stop requests."""
+"""Run folders: manifests, checkpoints, logs that survive a crash."""
 
 import json
-import os
-import signal
-from pathlib import Path
 
 import pytest
 import torch
 
 from distil.errors import DistilError
+from distil.files import load_tensors
 from distil.runs import (
+    CHECKPOINT,
+    PREVIOUS,
     EventLog,
-    load_tensors,
+    has_checkpoint,
+    load_checkpoint,
     read_log,
     read_manifest,
-    save_tensors,
+    remove_checkpoints,
+    save_checkpoint,
     start_run,
-    stop_requests,
-    write_atomic,
 )
-
-
-def test_write_atomic_replaces_and_leaves_nothing_beside(tmp_path):
-    target = tmp_path / "deep" / "file.txt"
-    for text in ("one", "two"):
-        write_atomic(target, lambda path, text=text: path.write_text(text))
-    assert target.read_text() == "two"
-    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
-
-
-def test_a_write_that_fails_keeps_the_old_file(tmp_path):
-    target = tmp_path / "file.txt"
-    target.write_text("old")
-
-    def broken(path: Path):
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(DistilError, match=r"cannot write .*file.txt: No space left on device\. Free space there"):
-        write_atomic(target, broken)
-    assert target.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
-
-
-def test_a_full_disk_is_named(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DistilError, match=r"cannot write .*file/x: "):
-        write_atomic(tmp_path / "file" / "x", lambda path: path.write_text(""))
-
-
-def test_tensors_round_trip_with_equal_bytes(tmp_path):
-    tensors = {"b": torch.arange(6).view(2, 3), "a": torch.rand(3)}
-    for name in ("one", "two"):
-        save_tensors(tmp_path / name, tensors, {"step": 3, "a": [1, 2]})
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    back, header = load_tensors(tmp_path / "one")
-    assert header == {"step": 3, "a": [1, 2]}
-    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
-
-
-def test_unreadable_tensor_files(tmp_path):
-    with pytest.raises(DistilError, match=r"no such file: .*missing"):
-        load_tensors(tmp_path / "missing")
-    save_tensors(tmp_path / "whole", {"a": torch.rand(100)}, {})
-    (tmp_path / "short").write_bytes((tmp_path / "whole").read_bytes()[:-7])
-    with pytest.raises(DistilError, match=r"short is not a whole safetensors file .*make it again"):
-        load_tensors(tmp_path / "short")
-    (tmp_path / "text").write_text("hello")
-    with pytest.raises(DistilError, match=r"text is not a whole safetensors file"):
-        load_tensors(tmp_path / "text")
-
-
-def test_a_safetensors_file_of_somebody_else(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.rand(2)}, str(tmp_path / "other"))
-    with pytest.raises(DistilError, match=r"distil did not write it"):
-        load_tensors(tmp_path / "other")
 
 
 def test_a_folder_holds_one_run(tmp_path):
@@ -112,13 +54,70 @@ def test_a_log_in_an_impossible_place_is_named(tmp_path):
         EventLog(tmp_path / "file" / "log.jsonl")("step", step=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_stop_request_is_remembered_and_the_second_raised(number):
-    before = signal.getsignal(number)
-    with stop_requests() as asked:
-        assert not asked()
-        os.kill(os.getpid(), number)
-        assert asked()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
+def two_checkpoints(folder):
+    for step in (1, 2):
+        save_checkpoint(folder, {"x": torch.full((3,), float(step))}, {"step": step})
+
+
+def flip_last_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_the_checkpoint_before_the_last_is_kept(tmp_path):
+    assert load_checkpoint(tmp_path) is None
+    two_checkpoints(tmp_path)
+    assert load_tensors(tmp_path / PREVIOUS)[1] == {"step": 1}
+    tensors, header, note = load_checkpoint(tmp_path)
+    assert (tensors["x"].tolist(), header, note) == ([2.0] * 3, {"step": 2}, "")
+    remove_checkpoints(tmp_path)
+    assert not has_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["flipped", "short", "missing"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, how):
+    two_checkpoints(tmp_path)
+    path = tmp_path / CHECKPOINT
+    if how == "flipped":
+        flip_last_bit(path)
+    elif how == "short":
+        path.write_bytes(path.read_bytes()[:-5])
+    else:
+        path.unlink()
+    assert has_checkpoint(tmp_path)
+    _, header, note = load_checkpoint(tmp_path)
+    assert header == {"step": 1}
+    assert str(path) in note
+    assert note.endswith(f"The run goes on from {tmp_path / PREVIOUS}, step 1.")
+    assert not path.exists()
+    save_checkpoint(tmp_path, {}, {"step": 3})  # the good one stays where it is
+    assert load_tensors(tmp_path / PREVIOUS)[1] == {"step": 1}
+
+
+def test_a_checkpoint_from_which_no_run_can_go_on_gives_way_too(tmp_path):
+    two_checkpoints(tmp_path)
+
+    def sound(tensors, header):
+        if header["step"] == 2:
+            raise DistilError("step 2 is absurd.")
+
+    assert load_checkpoint(tmp_path, sound)[1] == {"step": 1}
+
+
+def test_two_damaged_checkpoints_are_refused_and_kept(tmp_path):
+    two_checkpoints(tmp_path)
+    for name in (CHECKPOINT, PREVIOUS):
+        flip_last_bit(tmp_path / name)
+    with pytest.raises(DistilError, match=rf"{CHECKPOINT} is damaged"):
+        load_checkpoint(tmp_path)
+    assert (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_log_with_a_bad_byte_or_nonsense_loses_only_those_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lines = [b'{"event": "a", "step": 1}', b'{"event": "\xff"}', b"[1]", b"[" * 5000, b'{"event": "b", "step": "x"}']
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert [line["event"] for line in read_log(path)] == ["a", "b"]
+    EventLog(path, resume_at=1)
+    assert [line["event"] for line in read_log(path)] == ["b"]

@@ -12,9 +12,7 @@ from distil.commands.sets import compare, evaluate, export, show
 from distil.errors import DistilError
 from distil.flags import nearest, parse
 from distil.presets import METHODS
-from distil.runs import (
-    Interrupted,
-)
+from distil.runs import Interrupted
 
 HELP = """\
 usage: distil COMMAND ...

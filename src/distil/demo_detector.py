@@ -14,10 +14,11 @@ from distil.detector.reliability import ObjectReliabilities, measure_objects
 from distil.detector.training import predict, train_detector
 from distil.detector_presets import detector_preset, student_preset
 from distil.evaluate.precision import Precision, average_precision, precision_by_tag
+from distil.files import write_atomic
 from distil.models.detectors import Architecture, load_detector
 from distil.report.detector_html import reliability_by_tag, write_detector_report
 from distil.report.progress import both
-from distil.runs import CHECKPOINT, LOG, EventLog, Events, read_log, write_atomic
+from distil.runs import CHECKPOINT, LOG, EventLog, Events, read_log
 from distil.settings import DetectorSettings
 from distil.sources.detection import open_detection
 

@@ -2,21 +2,23 @@
 
 import contextlib
 import json
-import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distil.errors import DistilError
+from distil.files import load_tensors, parse_json, read_json, save_tensors, write_atomic
 
 MANIFEST = "run.json"
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+PREVIOUS = "checkpoint.previous.safetensors"
+"""The checkpoint before the last one."""
 PROXY = "proxy.safetensors"
 RESULT = "distilled.safetensors"
+WORKING = (CHECKPOINT, PREVIOUS, PROXY)
+"""Files of tensors in a run folder that are no results."""
 
 Events = Callable[..., None]
 """Called as events("name", **fields) with fields that JSON can hold."""
@@ -30,69 +32,60 @@ def silent(name: str, **fields: Any) -> None:
     """Events for callers who want none."""
 
 
-def write_atomic(path: Path | str, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place: readers see the old file or the new.
-
-    Raises: DistilError that names the path, when the folder cannot be written or the disk is full.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DistilError(
-            f"cannot write {path}: {error.strerror or error}. Free space there, or choose another place with --out; "
-            "what was saved before is untouched."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def save_tensors(path: Path | str, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON header as one safetensors file, atomically. Equal content gives equal bytes.
-
-    tensors: name -> torch tensor, on any device. header: what JSON can hold; kept under the key "distil".
-    Raises: DistilError as write_atomic does.
-    """
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = save(plain, metadata={"distil": json.dumps(header, sort_keys=True)})
-    write_atomic(path, lambda temporary: temporary.write_bytes(data))
-
-
-def load_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read what save_tensors wrote: tensors that own their memory, and the header.
-
-    Raises: DistilError that names the file when it is missing, truncated, or not one of ours.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise DistilError(f"no such file: {path}. Check the path.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DistilError(
-            f"{path} is not a whole safetensors file ({error}). It is corrupt or was cut short: make it again."
-        ) from error
-    if "distil" not in metadata:
-        raise DistilError(f"{path} is a safetensors file, but distil did not write it: its header is missing.")
-    return tensors, json.loads(metadata["distil"])
-
-
 def sets_in(folder: Path) -> list[Path]:
     """Distilled sets in a folder by their names: a run's result first, its working files left out."""
-    others = sorted(path for path in folder.glob("*.safetensors") if path.name not in (RESULT, CHECKPOINT, PROXY))
+    others = sorted(path for path in folder.glob("*.safetensors") if path.name not in (RESULT, *WORKING))
     return [path for path in (folder / RESULT, *others) if path.is_file()]
+
+
+Sound = Callable[[dict[str, Any], dict[str, Any]], None]
+"""Called with the tensors and the header of a checkpoint; raises DistilError if a run cannot go on from them."""
+
+
+def save_checkpoint(folder: Path, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """Write a run's checkpoint; the one before it is kept beside it. Raises: DistilError as write_atomic does."""
+    save_tensors(folder / CHECKPOINT, tensors, header, previous=folder / PREVIOUS)
+
+
+def load_checkpoint(folder: Path, sound: Sound | None = None) -> tuple[dict[str, Any], dict[str, Any], str] | None:
+    """(tensors, header, note) of a run's last good checkpoint; None if it has none.
+
+    The last one is read or, if that is damaged, the one before it, as the note says ("" otherwise); the damaged file
+    is then removed, so that it cannot take the place of the good one.
+
+    Raises: DistilError of the last checkpoint if none is good.
+    """
+    last, before = folder / CHECKPOINT, folder / PREVIOUS
+    if not last.is_file() and not before.is_file():
+        return None
+    try:
+        tensors, header = load_tensors(last)
+        if sound is not None:
+            sound(tensors, header)
+        return tensors, header, ""
+    except DistilError as damage:
+        if not before.is_file():
+            raise
+        try:
+            tensors, header = load_tensors(before)
+            if sound is not None:
+                sound(tensors, header)
+        except DistilError:
+            raise damage from None
+        reason = str(damage) if last.is_file() else f"{last} is missing"
+        last.unlink(missing_ok=True)
+        return tensors, header, f"{reason} The run goes on from {before}, step {header.get('step')}."
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder holds a checkpoint, the last or the one before it."""
+    return any((folder / name).is_file() for name in (CHECKPOINT, PREVIOUS))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove a run's checkpoints."""
+    for name in (CHECKPOINT, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def start_run(folder: Path | str, manifest: Mapping[str, Any]) -> Path:
@@ -115,10 +108,12 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise DistilError(f"{folder} holds no run: {MANIFEST} is missing. Give the folder that --out named.")
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DistilError(f"{path} cannot be read ({error}). Start the run again in another folder.") from error
+    manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise DistilError(
+            f"{path} does not describe a run: it is no JSON object. Start the run again in another folder."
+        )
+    return manifest
 
 
 class EventLog:
@@ -130,7 +125,7 @@ class EventLog:
     def __init__(self, path: Path | str, resume_at: int | None = None):
         self.path = Path(path)
         if resume_at is not None and self.path.is_file():
-            kept = [line for line in read_log(self.path) if line.get("step", -1) < resume_at]
+            kept = [line for line in read_log(self.path) if _step(line) < resume_at]
             text = "".join(json.dumps(line) + "\n" for line in kept)
             write_atomic(self.path, lambda temporary: temporary.write_text(text))
 
@@ -146,36 +141,15 @@ class EventLog:
             ) from error
 
 
+def _step(line: Mapping[str, Any]) -> int:
+    step = line.get("step")
+    return step if isinstance(step, int) else -1
+
+
 def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """The events of a log; a last line that a crash cut short is left out."""
+    """The events of a log. Lines that are no JSON objects, such as a last one that a crash cut short, are left out."""
     lines = []
-    for text in Path(path).read_text().splitlines():
+    for text in Path(path).read_bytes().splitlines():
         with contextlib.suppress(ValueError):
-            lines.append(json.loads(text))
-    return lines
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """While active, the first Ctrl-C (or SIGTERM) is remembered instead of raised; a second one acts as usual.
-
-    Yields a function that tells whether a stop was asked for. Outside the main thread signals are left alone.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def remember(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    for number in before:
-        signal.signal(number, remember)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            lines.append(parse_json(text))
+    return [line for line in lines if isinstance(line, dict)]

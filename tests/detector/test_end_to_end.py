@@ -14,8 +14,9 @@ from distil.detector.preflight import preflight
 from distil.detector.training import train_detector
 from distil.errors import DistilError
 from distil.evaluate.precision import average_precision
+from distil.files import load_tensors
 from distil.models.detectors import Architecture, build_detector, load_detector
-from distil.runs import Interrupted, load_tensors
+from distil.runs import Interrupted
 from distil.sources.scenes import SceneSettings, scenes_source
 
 from .tiny import Recorder, in_two_processes, tiny_settings

@@ -12,9 +12,9 @@ from distil.detector.adapters import adapt
 from distil.detector.pooling import pool_instances
 from distil.detector.prototypes import PrototypeSet, PrototypeSettings, choose_candidates, generate_prototypes
 from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
 from distil.functional.prototypes import dense_enough, select_prototypes
 from distil.models.detectors import Architecture, build_detector
-from distil.runs import load_tensors, save_tensors
 from distil.sources.detection import Annotations, DetectionSet
 from distil.sources.scenes import scenes_source
 from distil.types import View

@@ -22,7 +22,8 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.step import Columns, learning_rate, shares
 from distil.detector.training import BEST, LAST, hold_out, train_detector
 from distil.errors import DistilError
-from distil.runs import CHECKPOINT, Interrupted, load_tensors, save_tensors
+from distil.files import load_tensors, save_tensors
+from distil.runs import CHECKPOINT, Interrupted
 from distil.sources.detection import match_classes
 from distil.types import Trace
 

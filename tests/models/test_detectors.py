@@ -12,6 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 
 from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
 from distil.models.backbones import TimmPyramid, build_backbone, replace_norms
 from distil.models.detectors import (
     Architecture,
@@ -21,7 +22,6 @@ from distil.models.detectors import (
     save_detector,
     torchvision_detector,
 )
-from distil.runs import load_tensors, save_tensors
 
 TORCHVISION = {
     "fasterrcnn_resnet50_fpn": ("faster-rcnn", 1),

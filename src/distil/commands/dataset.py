@@ -268,8 +268,8 @@ def _distil(
     from distil.dataset.distilling import distil_dataset
     from distil.evaluate.judge import evaluate_distilled
     from distil.evaluate.protocols import protocol_for
+    from distil.files import load_tensors
     from distil.report.progress import both, show_progress
-    from distil.runs import load_tensors
 
     word = manifest["source"]
     protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)

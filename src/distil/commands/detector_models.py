@@ -8,11 +8,8 @@ from tyro.conf import Positional, arg
 from distil.commands.detector_flags import DataFlags, Download, FixBoxes, ModelWord, Root, SourceWord, Split
 from distil.commands.detector_words import STUDENT, adapter_named, model_file, open_boxes, split_named
 from distil.errors import DistilError
+from distil.files import load_tensors, write_atomic
 from distil.flags import Device, console, device_named, option, versions
-from distil.runs import (
-    load_tensors,
-    write_atomic,
-)
 
 if TYPE_CHECKING:
     from distil.sources.detection import DetectionSet

@@ -23,18 +23,9 @@ from distil.commands.detector_words import (
     pretrained_word,
 )
 from distil.errors import DistilError
+from distil.files import load_tensors
 from distil.flags import Device, device_named, versions
-from distil.runs import (
-    CHECKPOINT,
-    LOG,
-    MANIFEST,
-    EventLog,
-    Interrupted,
-    load_tensors,
-    read_manifest,
-    silent,
-    start_run,
-)
+from distil.runs import CHECKPOINT, LOG, MANIFEST, EventLog, Interrupted, read_manifest, silent, start_run
 from distil.settings import DetectorSettings, check_settings, detector_settings_from_dict
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distil.errors import DistilError
+from distil.files import write_atomic
 from distil.functional.regions import crop_resize
 from distil.functional.spectrum import from_kept_coefficients, shared_among_views
-from distil.runs import sets_in, write_atomic
+from distil.runs import sets_in
 from distil.types import Batch
 
 FORMAT_VERSION = 2

@@ -18,25 +18,17 @@ from distil.dataset.matching import State, advance, all_regions, initial_state, 
 from distil.dataset.networks import embed_all, trained_proxy
 from distil.dataset.policies import response_utilisation, seam_windows
 from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
 from distil.functional.augment import operations_of
 from distil.functional.regions import whole_region
 from distil.functional.spectrum import shared_among_views
 from distil.functional.utilisation import utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.models import check_network
-from distil.runs import (
-    CHECKPOINT,
-    PROXY,
-    RESULT,
-    Events,
-    Interrupted,
-    load_tensors,
-    save_tensors,
-    silent,
-    stop_requests,
-)
+from distil.runs import CHECKPOINT, PROXY, RESULT, Events, Interrupted, silent
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
 from distil.sources.images import ImageSet
+from distil.stopping import stop_requests
 
 LARGEST = 1e4
 """A canvas's number beyond this, thousands of times what an image can hold, has run away."""

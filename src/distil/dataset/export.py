@@ -15,7 +15,7 @@ from PIL import Image
 
 from distil.dataset.artifact import DistilledSet
 from distil.errors import DistilError
-from distil.runs import write_atomic
+from distil.files import write_atomic
 from distil.types import Batch
 
 Layout = Literal["folder", "npz", "parquet"]

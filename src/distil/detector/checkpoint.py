@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.errors import DistilError
-from distil.runs import load_tensors, save_tensors
+from distil.files import load_tensors, save_tensors
 from distil.settings import DetectorSettings
 
 KIND = "detector training"

@@ -17,8 +17,9 @@ from distil.detector.loop import Measure, predict
 from distil.detector.preparing import class_match, in_data_labels, make_knowledge, make_student
 from distil.detector.training import train_detector
 from distil.errors import DistilError
+from distil.files import load_tensors, write_atomic
 from distil.models.detectors import Architecture, load_detector
-from distil.runs import CHECKPOINT, Events, Interrupted, load_tensors, silent, write_atomic
+from distil.runs import CHECKPOINT, Events, Interrupted, silent
 from distil.settings import DetectorSettings, check_settings
 from distil.sources.detection import DetectionSet
 

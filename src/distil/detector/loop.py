@@ -23,9 +23,10 @@ from distil.detector.prototypes import (
 )
 from distil.detector.step import Step, Work, learning_rate, make_optimiser, shares
 from distil.errors import DistilError
+from distil.files import save_tensors
 from distil.models.detectors import Architecture, save_detector
 from distil.rng import seed_at
-from distil.runs import CHECKPOINT, Events, Interrupted, save_tensors
+from distil.runs import CHECKPOINT, Events, Interrupted
 from distil.settings import DetectorSettings
 from distil.sources.detection import DetectionSet
 from distil.sources.detection_transforms import loader

@@ -16,9 +16,9 @@ from distil.detector.adapters import DetectorAdapter, common_levels
 from distil.detector.pooling import pool_pair
 from distil.detector.views import device_of, evaluating
 from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
 from distil.functional.prototypes import dense_enough, select_prototypes
 from distil.rng import stream
-from distil.runs import load_tensors, save_tensors
 from distil.sources.detection import DetectionSet
 
 KIND = "prototypes"

@@ -16,9 +16,10 @@ from distil.detector.step import Step
 from distil.errors import DistilError
 from distil.memory import freed_memory_kept
 from distil.models.detectors import Architecture
-from distil.runs import CHECKPOINT, Events, silent, stop_requests
+from distil.runs import CHECKPOINT, Events, silent
 from distil.settings import DetectorSettings, check_settings
 from distil.sources.detection import DetectionSet
+from distil.stopping import stop_requests
 
 __all__ = ["BEST", "LAST", "Measure", "hold_out", "predict", "train_detector"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
 from distil.models.backbones import Norm, build_backbone, group_norm, load_strictly
 from distil.models.pretrained import TORCHVISION_DETECTORS, torchvision_detector
 from distil.rng import seed_at
-from distil.runs import load_tensors, save_tensors
 
 __all__ = [
     "TORCHVISION_DETECTORS",

@@ -12,9 +12,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from distil.dataset.artifact import DistilledSet
+from distil.files import write_atomic
 from distil.report.choices import draw_choices
 from distil.report.pictures import bytes_in_words, draw_curves, draw_set
-from distil.runs import write_atomic
 
 GLOSSARY = {
     "canvas": "A stored image. It may hold several smaller pictures, each enlarged before a network sees it.",

@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from distil.dataset.artifact import Cosines, DistilledSet
-from distil.runs import write_atomic
+from distil.files import write_atomic
 
 DPI = 144
 INK, QUIET, FRAME = "#1f2430", "#6b7280", "#d5d9e0"

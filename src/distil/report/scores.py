@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from distil.errors import DistilError
-from distil.runs import RESULT, sets_in, write_atomic
+from distil.files import write_atomic
+from distil.runs import RESULT, sets_in
 
 FORMAT_VERSION = 1
 """Version of a score file; a reader refuses a newer one."""
