@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from distil.errors import DistilError
 from distil.rng import stream
+from distil.sources.inventory import Inventory
 
 FORMATS = ("scenes", "coco", "voc", "yolo")
 
@@ -140,7 +141,7 @@ class DetectionSet(Dataset):
         digest = hashlib.sha256(repr(self.classes).encode())
         for index in range(len(self)):
             annotations = self.annotations(index)
-            digest.update(self.identifier(index).encode() + b"\0")
+            digest.update(self.identifier(index).encode(errors="surrogateescape") + b"\0")
             for tensor in (annotations.boxes, annotations.labels, annotations.ignored):
                 digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -196,6 +197,7 @@ class DetectionSource:
     val, test: None where the data has no such split.
     key: scenes, coco, voc or yolo.
     note: what a reader of a result should know of the data; "" if nothing.
+    inventory: what was read and what was left out; str(inventory) is the text that the commands print.
     """
 
     train: DetectionSet
@@ -203,6 +205,7 @@ class DetectionSource:
     test: DetectionSet | None
     key: str
     note: str = ""
+    inventory: Inventory | None = None
 
 
 def open_detection(spec: str, *, root: Path | None = None, fix_boxes: bool = False, seed: int = 0) -> DetectionSource:

@@ -1,27 +1,25 @@
 """Detection data that lies in image files: checks that every reader shares, and pictures decoded when asked for."""
 
+import os
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from distil.errors import DistilError
-from distil.sources.detection import Annotations, DetectionSet
+from distil.sources.detection import Annotations, DetectionSet, DetectionSource
+from distil.sources.detection_checks import Frame, ObjectTable, refuse_ignored, usable_boxes, without_repeats
+from distil.sources.detection_inventory import Findings, find_unused, make_inventory, numbered
+from distil.sources.detection_splits import Split
 from distil.sources.folder import IMAGE_SUFFIXES
-from distil.sources.pictures import read_pictures
-
-OUTSIDE = 1.05
-"""Pixels by which a box may reach outside its image and be clipped without a word: one, and rounding."""
-
-ORIENTATION = 0x0112
-"""The EXIF tag that says which side of a picture is up."""
+from distil.sources.pictures import to_grey_or_rgb
+from distil.sources.rotation import orientation_of, read_headers, settled_sizes, size_error, turn, turned_sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,50 +71,22 @@ def read_image(path: Path, size: tuple[int, int], *, oriented: bool = False) -> 
     if not path.is_file():
         raise DistilError(f"the image {path} is missing: put it there, or take it out of the annotations.")
     pixels = _decode(path, size, oriented)
-    if pixels is None:  # a rare mode, such as 16 bits, a palette or transparency
-        pixels = read_pictures([(str(path), path)], None)[0]
     if pixels.shape[:2] != size:
-        raise DistilError(
-            f"the image {path} has {pixels.shape[1]} x {pixels.shape[0]} pixels (width x height), but its annotations "
-            f"are for {size[1]} x {size[0]}: use the image that was annotated."
-        )
+        raise size_error(path, (pixels.shape[0], pixels.shape[1]), size)
     if pixels.ndim == 2:
         return torch.from_numpy(np.ascontiguousarray(pixels)).expand(3, -1, -1).contiguous()
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _decode(path: Path, size: tuple[int, int], oriented: bool) -> np.ndarray | None:
+def _decode(path: Path, size: tuple[int, int], oriented: bool) -> np.ndarray:
+    """Pixels, (h, w) or (h, w, 3). Whatever the mode, the picture is turned before it is converted."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\b")
             with Image.open(path) as image:
-                if image.mode not in ("L", "RGB") or "transparency" in image.info:
-                    return None
-                if image.getexif().get(ORIENTATION, 1) != 1 and (oriented or image.size != size[::-1]):
-                    return np.array(ImageOps.exif_transpose(image))
-                return np.array(image)
-    except Exception as error:  # decoders of broken files raise anything
-        reason = str(error) or type(error).__name__
-        raise DistilError(f"cannot read the image {path}: {reason}. Replace it or leave it out.") from error
-
-
-def image_sizes(paths: Sequence[Path], *, oriented: bool = False) -> list[tuple[int, int]]:
-    """Height and width of pictures, from their headers alone.
-
-    Raises: DistilError that names a file which is missing or has no header that can be read.
-    """
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.filterwarnings("ignore", module=r"PIL\b")
-        return list(pool.map(_header_size, paths, [oriented] * len(paths)))
-
-
-def _header_size(path: Path, oriented: bool) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            turned = oriented and image.getexif().get(ORIENTATION, 1) >= 5
-            return image.size if turned else (image.height, image.width)
-    except FileNotFoundError as error:
-        raise DistilError(f"the image {path} is missing: put it there, or take it out of the annotations.") from error
+                turned = oriented or image.size != size[::-1]
+                upright = turn(image, orientation_of(image)) if turned else image
+                return np.array(to_grey_or_rgb(upright))
     except Exception as error:  # decoders of broken files raise anything
         reason = str(error) or type(error).__name__
         raise DistilError(f"cannot read the image {path}: {reason}. Replace it or leave it out.") from error
@@ -128,31 +98,35 @@ def image_files(folder: Path) -> dict[str, Path]:
     Raises: DistilError if two differ in the ending alone.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in inside.parts):
+    for path in sorted(files_below(folder)):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        stem = inside.with_suffix("").as_posix()
+        stem = path.relative_to(folder).with_suffix("").as_posix()
         if stem in found:
             raise DistilError(f"{found[stem]} and {path} would share their annotations: rename or remove one.")
         found[stem] = path
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class ObjectTable:
-    """The objects of all images as a reader found them, not checked yet.
+def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The files in a folder and below it. Links to folders are followed, but not back to a folder that holds them;
+    names that begin with a dot are passed over.
 
-    images: index of each object's image. boxes: float64, xyxy in pixels. areas: float64; nan for the area of the box.
-    describe: what object i is called in messages: "annotation 17", "line 3 of 0007.txt".
+    Raises: DistilError if a folder cannot be listed.
     """
-
-    images: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    ignored: np.ndarray
-    areas: np.ndarray
-    describe: Callable[[int], str]
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    try:
+        with os.scandir(folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DistilError(f"cannot list {folder}: {error.strerror or error}. Make it readable.") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from files_below(folder / entry.name, (*above, here))
+        else:
+            yield folder / entry.name
 
 
 def detection_set(
@@ -160,29 +134,44 @@ def detection_set(
     classes: Sequence[str],
     paths: Sequence[Path],
     identifiers: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
+    annotated: Sequence[tuple[int, int] | None],
     objects: ObjectTable,
     *,
     fix_boxes: bool,
-    oriented: bool = False,
+    findings: Findings,
+    shares: bool = False,
+    sides: bool = False,
 ) -> DetectionSet:
     """A DetectionSet of files, once all boxes lie in their images and have an area.
 
-    Boxes that reach out by up to OUTSIDE pixels are clipped. fix_boxes: clip those that reach out further too, and drop
-    those without area.
+    Objects that repeat another's image, class and box are dropped. Boxes that reach out by up to OUTSIDE pixels are
+    clipped.
 
-    Raises: DistilError if there are no images or no objects, two images have one identifier, or a box is bad.
+    annotated: height and width that the annotations tell of each image, or None.
+    fix_boxes: clip boxes that reach out further too, and drop those without area.
+    shares: boxes are shares of the images, which are turned as their EXIF tags say (YOLO), not pixels.
+    sides: boxes were written as x, y, width and height (COCO).
+
+    Raises: DistilError if there are no images or no objects, all objects are ignored, two images have one identifier or
+        file, an image cannot be read or has another size, or a box is bad.
     """
     if not paths:
         raise DistilError(f"{name} has no images: give a folder or a list with at least one.")
-    seen: set[str] = set()
-    for identifier in identifiers:
-        if identifier in seen:
+    seen: dict[str | Path, str] = {}
+    for identifier, path in zip(identifiers, paths, strict=True):
+        if identifier in seen or seen.get(path, identifier) != identifier:
             raise DistilError(f"{name} has the image {identifier} twice: keep one entry with the objects of both.")
-        seen.add(identifier)
-    if not len(objects.boxes):
+        seen[identifier] = seen[path] = identifier
+    headers = read_headers(paths)
+    if not len(objects):
         raise DistilError(f"{name} has {len(paths)} images and not one object: a detector needs boxes to learn from.")
-    boxes, kept, note = _checked(name, identifiers, np.array(sizes, dtype=np.float64), objects, fix_boxes)
+    sizes = turned_sizes(headers, findings) if shares else settled_sizes(paths, headers, annotated, findings)
+    frame = Frame(name, identifiers, sizes, headers, shares, sides)
+    if shares:
+        objects = replace(objects, boxes=objects.boxes * frame.limits(objects))
+    objects, repeats = without_repeats(frame, objects, findings)
+    boxes, kept, note = usable_boxes(frame, objects, fix_boxes, findings)
+    refuse_ignored(name, objects.ignored[kept])
     moved = (boxes != objects.boxes.astype(np.float32)).any(1)
     box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     given = np.isfinite(objects.areas) & (objects.areas > 0) & ~moved
@@ -203,39 +192,10 @@ def detection_set(
         labels=table(objects.labels, torch.int64),
         ignored=table(objects.ignored, torch.bool),
         areas=table(areas, torch.float32),
-        oriented=oriented,
+        oriented=shares,
     )
+    note = joined_notes(note, f"{name}: {numbered(repeats, 'repeated object')} dropped" if repeats else "")
     return DetectionSet(pictures, tuple(classes), name, note=note)
-
-
-def _checked(
-    name: str, identifiers: Sequence[str], sizes: np.ndarray, objects: ObjectTable, fix_boxes: bool
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """(boxes clipped to their images, which are kept, note)."""
-    limits = sizes[objects.images][:, [1, 0, 1, 0]]
-    finite: np.ndarray = np.all(np.isfinite(objects.boxes), axis=1, keepdims=True)[:, 0]
-    boxes = np.where(finite[:, None], objects.boxes, 0.0)
-    reach = np.maximum(-boxes, boxes - limits).max(1)
-    outside = finite & (reach > OUTSIDE)
-    boxes = np.clip(boxes, 0.0, limits).astype(np.float32)
-    flat = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
-    remedy = "--fix-boxes (fix_boxes=True) clips boxes to their images and drops those without area."
-    for bad, told in ((outside, "reaches {reach:.4g} pixels outside"), (flat, "has no area inside")):
-        if bad.any() and not fix_boxes:
-            first = int(np.flatnonzero(bad)[0])
-            image = objects.images[first]
-            corners = ", ".join(f"{value:.6g}" for value in objects.boxes[first])
-            others = f" {int(bad.sum())} such boxes in all." if bad.sum() > 1 else ""
-            raise DistilError(
-                f"{name}: the box ({corners}) of {objects.describe(first)} on image {identifiers[image]} "
-                f"{told.format(reach=reach[first])} that image of {sizes[image, 1]:.0f} x {sizes[image, 0]:.0f} pixels "
-                f"(x1, y1, x2, y2; width x height).{others} Mend the annotations, or: {remedy}"
-            )
-    if flat.all():
-        raise DistilError(f"{name}: not one box has an area inside its image: mend the annotations.")
-    clipped = int((outside & ~flat).sum())
-    note = f"{name}: {clipped} boxes clipped to their images, {int(flat.sum())} without area dropped"
-    return boxes, ~flat, note if clipped or flat.any() else ""
 
 
 def read_lines(path: Path) -> list[str]:
@@ -252,3 +212,27 @@ def read_lines(path: Path) -> list[str]:
 def joined_notes(*notes: str) -> str:
     """Notes that say something, in one line."""
     return "; ".join(note for note in notes if note)
+
+
+def source_of(
+    key: str,
+    format: str,
+    name: str,
+    root: Path,
+    opened: Mapping[Split, tuple[DetectionSet, str]],
+    used: Iterable[Path],
+    findings: Findings,
+    unnamed: str,
+    note: str = "",
+) -> DetectionSource:
+    """The source of splits that were opened, with its inventory.
+
+    opened: the set of each split, and where it comes from. used: annotation files that were read. unnamed: why pictures
+    under `root` that no split has are left out. note: what else the source's note says.
+    """
+    sets: dict[Split, DetectionSet] = {split: data for split, (data, _) in opened.items()}
+    notes = joined_notes(note, *(data.note for data in sets.values()))
+    pictures = [path for data in sets.values() for path in getattr(data.pictures, "paths", ())]
+    find_unused(root, [*pictures, *used], findings, unnamed=unnamed)
+    inventory = make_inventory(name, format, opened, findings)
+    return DetectionSource(sets["train"], sets.get("val"), sets.get("test"), key, notes, inventory)

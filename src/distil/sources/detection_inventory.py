@@ -1,0 +1,188 @@
+"""The inventory of detection data: what a reader found in each split, and what lies beside it unused."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from distil.sources.detection import DetectionSet
+from distil.sources.detection_splits import Split
+from distil.sources.folder import IMAGE_SUFFIXES
+from distil.sources.inventory import Inventory, LeftOut, SplitInventory
+
+TEXT_SUFFIXES = (".json", ".xml", ".txt", ".yaml", ".yml", ".names", ".data", ".labels", ".cache", ".csv", ".md")
+"""Endings of files beside pictures that hold annotations or words; each reader tells itself which it does not use."""
+
+CLUTTER = {"thumbs.db", "desktop.ini"}
+
+
+@dataclass
+class Findings:
+    """What readers come across and do not use, or use in another way than it is written."""
+
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def leave_out(self, what: str, names: Sequence[str], why: str, count: int | None = None) -> None:
+        """Add a line. what: in the singular, with {s} where the plural ends in s ("picture{s}"), {es} likewise.
+
+        count: of names if None. Lines that say the same become one.
+        """
+        count = len(names) if count is None else count
+        if not count:
+            return
+        plural = count > 1
+        told = _pluralized(what, plural)
+        for place, known in enumerate(self.left_out):
+            if known.why == why and known.what in (_pluralized(what, True), _pluralized(what, False)):
+                examples = (*known.examples, *map(printable, names[:3]))
+                count += known.count
+                self.left_out[place] = LeftOut(_pluralized(what, True), count, why, examples[:3])
+                return
+        self.left_out.append(LeftOut(told, count, why, tuple(map(printable, names[:3]))))
+
+    def note(self, text: str) -> None:
+        """Add a note, once. text: without full stop."""
+        if printable(text) not in self.notes:
+            self.notes.append(printable(text))
+
+
+def _pluralized(what: str, plural: bool) -> str:
+    return what.replace("{s}", "s" if plural else "").replace("{es}", "es" if plural else "")
+
+
+def printable(text: str) -> str:
+    """Text with the bytes of file names that are no UTF-8 as escapes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def numbered(count: int, noun: str) -> str:
+    """A count and its noun: "1 box", "1,200 boxes"."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
+
+
+def named(names: Sequence[str], most: int = 8) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def make_inventory(
+    name: str,
+    format: str,
+    splits: Mapping[Split, tuple[DetectionSet, str]],
+    findings: Findings,
+) -> Inventory:
+    """The record of a source. splits: each with where it comes from, for a reader; train is among them."""
+    parts = {split: _split_inventory(split, data, origin) for split, (data, origin) in splits.items()}
+    classes = splits["train"][0].classes
+    for split, (data, _) in splits.items():
+        _note_classes(split, data, parts[split], findings)
+    _note_shared(splits, findings)
+    return Inventory(
+        printable(name), format, classes, tuple(parts.values()), tuple(findings.left_out), tuple(findings.notes)
+    )
+
+
+def _split_inventory(split: Split, data: DetectionSet, origin: str) -> SplitInventory:
+    every = [data.annotations(index) for index in range(len(data))]
+    lengths = [len(annotations) for annotations in every]
+    ignored = torch.cat([annotations.ignored for annotations in every])
+    labels = torch.cat([annotations.labels for annotations in every])[~ignored]
+    counts = torch.bincount(labels, minlength=len(data.classes) + 1)[1:]
+    sizes = sorted({data.size(index) for index in range(len(data))}, key=lambda size: size[0] * size[1])
+    return SplitInventory(
+        split,
+        printable(origin),
+        images=len(data),
+        per_class=tuple(counts.tolist()),
+        smallest=sizes[0],
+        largest=sizes[-1],
+        objects=sum(lengths),
+        ignored=int(ignored.sum()),
+        empty=lengths.count(0),
+    )
+
+
+def _note_classes(split: Split, data: DetectionSet, part: SplitInventory, findings: Findings) -> None:
+    without = [name for name, count in zip(data.classes, part.per_class, strict=True) if not count]
+    all_ignored: list[str] = []
+    if without and part.ignored:
+        seen = {int(label) for index in range(len(data)) for label in data.annotations(index).labels}
+        all_ignored = [name for name in without if data.classes.index(name) + 1 in seen]
+    if all_ignored:
+        findings.note(f"every {split} object of {named(all_ignored)} is ignored, so the class counts as having none")
+    if split == "train" and (unseen := [name for name in without if name not in all_ignored]):
+        findings.note(f"no train object of {numbered(len(unseen), 'class')}: {named(unseen)}")
+    if split == "train":
+        folded: dict[str, str] = {}
+        for name in data.classes:
+            other = folded.setdefault(name.casefold(), name)
+            if other != name:
+                findings.note(f"{other!r} and {name!r}, which differ in upper and lower case alone, are two classes")
+
+
+def _note_shared(splits: Mapping[Split, tuple[DetectionSet, str]], findings: Findings) -> None:
+    """Say which pictures lie in two splits, as far as these are files."""
+    files = {split: set(getattr(data.pictures, "paths", ())) for split, (data, _) in splits.items()}
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        if shared := files.get(first, set()) & files.get(second, set()):
+            findings.note(
+                f"{numbered(len(shared), 'picture')} of the {second} split lie in the {first} split too, such as "
+                f"{min(shared).name}: figures on {second} images would be too good"
+            )
+
+
+def find_unused(root: Path, used: Iterable[Path], findings: Findings, *, unnamed: str) -> None:
+    """Tell which folders, pictures and files of unknown type lie in a folder and are not used.
+
+    used: pictures and annotations that were read, in `root`. unnamed: why pictures in used folders are left out.
+    """
+    files = {Path(os.path.abspath(path)) for path in used}
+    root = Path(os.path.abspath(root))
+    holding = {parent for path in files for parent in path.parents}
+    pictured = {path.parent for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+    folders: list[str] = []
+    pictures: list[str] = []
+    unknown: dict[str, list[str]] = {}
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        for entry in _entries(folder):
+            path = folder / entry.name
+            if entry.is_dir():
+                if path in holding:
+                    waiting.append(path)
+                elif found := _pictures_below(path):
+                    folders.append(f"{path.relative_to(root)} with {numbered(found, 'picture')}")
+                else:
+                    folders.append(str(path.relative_to(root)))
+            elif path in files or entry.name.lower() in CLUTTER:
+                continue
+            elif (suffix := path.suffix.lower()) in IMAGE_SUFFIXES:
+                pictures.append(str(path.relative_to(root)))
+            elif folder in pictured and suffix not in TEXT_SUFFIXES:
+                unknown.setdefault(suffix or "no ending", []).append(str(path.relative_to(root)))
+    findings.leave_out("picture{s}", sorted(pictures), unnamed)
+    findings.leave_out("folder{s}", sorted(folders), "no split uses them" if len(folders) > 1 else "no split uses it")
+    for suffix, names in sorted(unknown.items()):
+        findings.leave_out(
+            f"file{{s}} of unknown type ({suffix})", sorted(names), "save pictures as PNG or JPEG to have them read"
+        )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda each: each.name)
+    except OSError:
+        return []
+
+
+def _pictures_below(folder: Path) -> int:
+    return sum(
+        Path(name).suffix.lower() in IMAGE_SUFFIXES for _, _, names in os.walk(folder) for name in names if name[0] != "."
+    )
