@@ -105,7 +105,7 @@ def test_boxes_outside_are_named_or_clipped(tmp_path):
     assert data.describe().endswith(data.note)
 
 
-@pytest.mark.parametrize("bbox", [[1, 2, 0, 6], [1, 2, 5, -1], [12.5, 2, 0.4, 6], [float("nan"), 2, 5, 6]])
+@pytest.mark.parametrize("bbox", [[1, 2, 0, 6], [1, 2, 5, -1], [12.5, 2, 0.4, 6]])
 def test_boxes_without_area_are_named_or_dropped(tmp_path, bbox):
     def edit(content):
         content["annotations"][0]["bbox"] = bbox
@@ -115,6 +115,138 @@ def test_boxes_without_area_are_named_or_dropped(tmp_path, bbox):
     data = open_changed(tmp_path, edit, fix_boxes=True)
     assert data.annotations(1).labels.tolist() == [1]
     assert data.note.endswith("0 boxes clipped to their images, 1 without area dropped")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e308, -1e308, 10**400])
+def test_numbers_that_are_no_place_are_named_or_dropped(tmp_path, number):
+    def edit(content):
+        content["annotations"][0]["bbox"] = [1, 2, number, 6]
+
+    with pytest.raises(DistilError, match=r"of annotation 1 on image a.png holds a number that is no place in that image"):
+        open_changed(tmp_path, edit)
+    data = open_changed(tmp_path, edit, fix_boxes=True)
+    assert data.annotations(1).labels.tolist() == [1]
+    assert data.note.endswith("0 boxes clipped to their images, 1 without area dropped")
+
+
+def test_shares_in_place_of_pixels_are_told(tmp_path):
+    def edit(content):
+        for entry in content["annotations"]:
+            entry["bbox"] = [0.1, 0.2, 0.5, 0.5]
+
+    for fix_boxes in (False, True):
+        with pytest.raises(DistilError, match=r"these look like shares of the image, and boxes here are in pixels"):
+            open_changed(tmp_path, edit, fix_boxes=fix_boxes)
+
+
+def test_corners_in_place_of_sides_are_told(tmp_path):
+    def edit(content):
+        for entry, box in zip(content["annotations"], ([6, 8, 12, 15], [10, 10, 30, 20], [2, 9, 10, 14]), strict=True):
+            entry["bbox"] = box
+
+    with pytest.raises(DistilError, match=r"All boxes would lie in their images if their four numbers were corners"):
+        open_changed(tmp_path, edit)
+
+
+@pytest.mark.parametrize(
+    ("value", "crowd"),
+    [("0", False), ("false", False), (" No ", False), (0.0, False), (None, False), (False, False), ("Unspecified", False)]
+    + [("1", True), ("TRUE", True), ("yes", True), (1.0, True), (True, True), ("1.0", True)],
+)
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_flags_mean_what_they_say(tmp_path, key, value, crowd):
+    data = open_changed(tmp_path, lambda content: content["annotations"][0].update({key: value}))
+    assert data.annotations(1).ignored.tolist() == [crowd, False]
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, -1, [], {}, float("nan")])
+def test_flags_that_say_neither_are_refused(tmp_path, value):
+    with pytest.raises(DistilError, match=r"iscrowd of annotation 1 must be 0 or 1, not "):
+        open_changed(tmp_path, lambda content: content["annotations"][0].update(iscrowd=value))
+
+
+def test_a_set_or_class_whose_objects_are_all_ignored_is_named(tmp_path):
+    with pytest.raises(DistilError, match=r"instances_train.json: all 3 objects are ignored \(COCO's iscrowd or ignore"):
+        open_changed(tmp_path, lambda content: [entry.update(iscrowd="1") for entry in content["annotations"]])
+    path = write_coco(tmp_path)
+    path.write_text(json.dumps(changed(lambda content: content["annotations"][0].update(iscrowd=1))))
+    inventory = coco_source(tmp_path).inventory
+    assert inventory is not None
+    assert "all train objects of dog are ignored: nothing there to learn from or to find" in inventory.notes
+
+
+def test_annotations_that_repeat_are_dropped_and_counted(tmp_path):
+    def edit(content):
+        content["annotations"] += [{**content["annotations"][0], "id": 9}, {**content["annotations"][0], "id": 10}]
+        content["annotations"].append({**content["annotations"][0], "id": 11, "category_id": 2})
+
+    data = open_changed(tmp_path, edit)
+    assert data.annotations(1).labels.tolist() == [2, 1, 1]
+    assert data.note == "instances_train.json: 2 repeated objects dropped"
+    inventory = coco_source(tmp_path).inventory
+    assert inventory is not None
+    assert str(inventory.left_out[0]) == (
+        "2 repeated objects (annotation 9 on a.png, annotation 10 on a.png): the same class and box on the same image "
+        "again"
+    )
+
+
+@pytest.mark.parametrize(
+    "respelt", [str, lambda value: f" {value}", lambda value: f"{value:06d}", float], ids=["text", "space", "zeros", "1.0"]
+)
+def test_ids_are_found_in_another_spelling(tmp_path, respelt):
+    def edit(content):
+        for entry in content["annotations"]:
+            entry.update(image_id=respelt(entry["image_id"]), category_id=respelt(entry["category_id"]))
+
+    data = open_changed(tmp_path, edit)
+    assert data.counts == (1, 1)
+
+
+def test_ids_that_two_spellings_share_are_not_guessed(tmp_path):
+    def edit(content):
+        content["images"][0]["id"] = "03"
+        content["annotations"][1]["image_id"] = "003"
+
+    with pytest.raises(DistilError, match=r"annotation 2 is on image_id '003', which no image has"):
+        open_changed(tmp_path, edit)
+
+
+def test_file_names_in_another_spelling_are_read_and_told(tmp_path):
+    names = {"b.png": "B.PNG", "a.png": "%61.png", "empty.png": ".\\empty.png"}
+
+    def edit(content):
+        for entry in content["images"]:
+            entry["file_name"] = names[entry["file_name"]]
+
+    path = write_coco(tmp_path)
+    path.write_text(json.dumps(changed(edit)))
+    source = coco_source(tmp_path)
+    assert source.inventory is not None
+    assert [source.train.image(index)[0, 0, 0].item() for index in range(3)] == [7, 3, 9]
+    assert any(note.startswith("2 file names spelt otherwise than on disk (B.PNG is b.png") for note in source.inventory.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/etc/passwd", "the file name '/etc/passwd' is absolute"),
+        ("C:\\pictures\\a.png", "is absolute"),
+        ("https://example.org/a.png", "is absolute"),
+        ("../../a.png", "the file name '../../a.png' leads out of the folder of the images"),
+        ("x/../../a.png", "leads out of the folder"),
+        ("..\\a.png", "leads out of the folder"),
+        ("a\0.png", "no file can be called"),
+        ("a" * 300 + ".png", "no file can be called 'aaa"),
+    ],
+)
+def test_file_names_outside_the_folder_are_refused(tmp_path, name, message):
+    path = write_coco(tmp_path)
+    path.write_text(json.dumps(changed(lambda content: content["images"][0].update(file_name=name))))
+    for open_it in (lambda: open_coco(tmp_path / "images", path), lambda: coco_source(tmp_path)):
+        with pytest.raises(DistilError, match=message) as caught:
+            open_it()
+        assert "instances_train.json" in str(caught.value)
 
 
 def test_boxes_that_all_have_to_be_dropped(tmp_path):
@@ -143,6 +275,19 @@ def test_boxes_that_all_have_to_be_dropped(tmp_path):
         (lambda c: c["images"][0].update(file_name="a.png"), "has the image a.png twice"),
         (lambda c: c["images"][0].update(file_name=4), "'file_name' of {.*} must be a text, not 4"),
         (lambda c: c["images"][0].update(width=0), "width and height of {.*} must be whole numbers of pixels"),
+        (lambda c: c["images"][0].update(width=True), "width and height of {.*} must be whole numbers of pixels"),
+        (lambda c: c["images"][0].update(width=-30), "width and height of {.*} must be whole numbers of pixels"),
+        (lambda c: c["images"][0].update(width=10**400), "width and height of {.* must be whole numbers of pixels"),
+        (lambda c: c["annotations"][1].update(category_id=True), "annotation 2 has category_id True, which no category"),
+        (lambda c: c["annotations"][1].update(image_id=10**400), "annotation 2 is on image_id 1000"),
+        (lambda c: c["annotations"][1].update(bbox=[True, 1, 2, 3]), "bbox of annotation 2 must be four numbers"),
+        (
+            lambda c: c["annotations"][1].update(bbox=[], segmentation=[[1, 2, 3, 4, 5, 6]]),
+            r"annotation 2 must be four numbers .*, not \[\]. It has a segmentation: the bounding box of that",
+        ),
+        (lambda c: c["categories"][0].update(name=" "), "the name of category 18 is empty: give it one"),
+        (lambda c: c["categories"][0].update(name="cat "), "category name 'cat' is given twice"),
+        (lambda c: c["images"].append({**c["images"][0], "id": 5, "file_name": "./b.png"}), "has the image ./b.png twice"),
         (lambda c: c["images"][0].update(width="wide"), "width and height of {.*} must be whole numbers of pixels"),
         (lambda c: c["images"][0].update(width=float("inf")), "width and height of {.*} must be whole numbers"),
         (lambda c: c["annotations"][1].update(bbox=5), "bbox of annotation 2 must be four numbers .*, not 5"),
@@ -258,6 +403,58 @@ def test_a_folder_for_each_split(tmp_path):
     source = coco_source(tmp_path)
     assert source.val is not None
     assert len(source.val) == 3
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"), [("training", "validation", "testing"), ("TRAIN", "Dev", "TEST"), ("TrainSet", "eval", "tests")]
+)
+def test_splits_are_known_by_many_words(tmp_path, train, val, test):
+    for word in (train, val, test):
+        write_coco(tmp_path, name=f"{word}.json", images=f"images/{word}")
+        write_coco(tmp_path / "folders", name="_annotations.coco.json", json_folder=word, images=word)
+    for source in (coco_source(tmp_path), coco_source(tmp_path / "folders")):
+        assert source.val is not None
+        assert (source.test is None) == (test == "tests")
+        assert "Read" in str(source.inventory)
+
+
+@pytest.mark.parametrize("lists", [("images",), ("images", "categories"), ("images", "annotations", "categories")])
+def test_a_test_split_without_annotations_is_told_and_not_offered(tmp_path, lists):
+    write_coco(tmp_path)
+    content = {"annotations": [], **{key: CONTENT[key] for key in lists if key != "annotations"}}
+    (tmp_path / "instances_test.json").write_text(json.dumps({key: content[key] for key in lists}))
+    source = coco_source(tmp_path)
+    assert source.test is None
+    assert source.inventory is not None
+    assert [str(part) for part in source.inventory.left_out] == [
+        "1 test split (instances_test.json with 3 images): no annotations"
+    ]
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    write_coco(tmp_path)
+    write_coco(tmp_path, name="captions_train.json")
+    (tmp_path / "notes.json").write_text("{}")
+    Image.new("RGB", (4, 4)).save(tmp_path / "images" / "more.png")
+    (tmp_path / "images" / "IMG_1.HEIC").write_bytes(b"")
+    (tmp_path / "test2017").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "test2017" / "1.png")
+    (tmp_path / "val.json").write_text((tmp_path / "instances_train.json").read_text())
+    source = coco_source(tmp_path)
+    assert source.inventory is not None
+    assert str(source.inventory).splitlines() == [
+        f"Read {tmp_path.name} (COCO json): 2 classes",
+        "  train: 3 images of 8 x 8 to 30 x 20 pixels, 3 objects (1 ignored), 1 image without objects, from "
+        "instances_train.json",
+        "  val: 3 images of 8 x 8 to 30 x 20 pixels, 3 objects (1 ignored), 1 image without objects, from val.json",
+        "  train objects by class: cat 1, dog 1",
+        "  left out: 1 json file (captions_train.json): named as those of COCO's other tasks",
+        "  left out: 1 json file (notes.json): no word such as train, val or test in the name",
+        "  left out: 1 picture (images/more.png): no json names them",
+        "  left out: 1 folder (test2017 with 1 picture): no split uses it",
+        "  left out: 1 file of unknown type (.heic) (images/IMG_1.HEIC): save pictures as PNG or JPEG to have them read",
+        "  note: the train and the val split share 3 pictures, such as a.png: scores on val images will be too high",
+    ]
 
 
 def test_one_json_is_the_training_split_and_says_so(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from distil.errors import DistilError
+from distil.sources.detection import open_detection
 from distil.sources.voc import VOC_CLASSES, open_voc, voc_source
 
 OBJECTS = {
@@ -167,6 +168,149 @@ def test_an_xml_that_is_wrong_is_named(tmp_path, text, message):
     (tmp_path / "Annotations" / "1.xml").write_text(text)
     with pytest.raises(DistilError, match=message):
         open_voc(tmp_path)
+
+
+def one_object(extra: str = "", right: str = "4") -> str:
+    box = f"<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>{right}</xmax><ymax>4</ymax></bndbox>"
+    return f"<object><name>dog</name>{extra}{box}</object>"
+
+
+@pytest.mark.parametrize(
+    ("word", "difficult"),
+    [("no", False), ("False", False), ("0.0", False), ("", False), (" 0 ", False), ("Unspecified", False)]
+    + [("yes", True), ("TRUE", True), ("1", True), (" 1.0 ", True)],
+)
+def test_flags_mean_what_they_say(tmp_path, word, difficult):
+    write_voc(tmp_path, objects={"1": OBJECTS["1"], "2": []})
+    extra = f"<difficult>{word}</difficult><truncated>1</truncated><occluded>yes</occluded>"
+    (tmp_path / "Annotations" / "2.xml").write_text(f"<annotation>{one_object(extra)}</annotation>")
+    source = voc_source(tmp_path)
+    assert source.train.annotations(1).ignored.tolist() == [difficult]
+    assert ("1 object with difficult 'Unspecified' (2.xml): taken as not difficult" in str(source.inventory)) == (
+        word == "Unspecified"
+    )
+
+
+def test_a_set_or_class_whose_objects_are_all_difficult_is_named(tmp_path):
+    write_voc(tmp_path)
+    assert "note: all train objects of cat are ignored: nothing there to learn" in str(voc_source(tmp_path).inventory)
+    write_voc(tmp_path, objects={"1": [("dog", (2, 2, 4, 4), 1)], "2": [("dog", (2, 2, 4, 4), 1)]})
+    with pytest.raises(DistilError, match=r"all 2 objects are ignored \(COCO's iscrowd or ignore, VOC's difficult\)"):
+        voc_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<html><body/></html>", "1.xml is an xml <html>, not VOC's <annotation>"),
+        ("<annotations/>", "1.xml is an xml <annotations>, not VOC's <annotation>"),
+        (f"<annotation>{one_object('<difficult>maybe</difficult>')}</annotation>", "difficult of a dog must be 0 or 1"),
+        (f"<annotation>{one_object(right='1_0')}</annotation>", "bndbox/xmax of <object> must be a number, not '1_0'"),
+        (f"<annotation>{one_object(right='nan')}</annotation>", r"box \(1, 1, nan, 4\) of a dog on image 1.png holds a"),
+        (f"<annotation>{one_object(right='1e308')}</annotation>", "holds a number that is no place in that image of"),
+        (
+            '<!DOCTYPE a [<!ENTITY a "x"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>',
+            "1.xml declares entities, which annotations do not need",
+        ),
+        ('<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation>&a;</annotation>', "declares entities"),
+        ("<annotation><size><width>13</width><height>16</height></size></annotation>", "but its annotations are for 13 x"),
+    ],
+)
+def test_an_xml_of_something_else_is_named(tmp_path, text, message):
+    write_voc(tmp_path, objects={"1": OBJECTS["1"], "2": OBJECTS["2"]})
+    (tmp_path / "Annotations" / "1.xml").write_text(text)
+    with pytest.raises(DistilError, match=message):
+        voc_source(tmp_path)
+
+
+def test_objects_that_repeat_are_dropped_and_counted(tmp_path):
+    write_voc(tmp_path, objects={"1": [("dog", (2, 2, 4, 4), 0)] * 3 + [("cat", (2, 2, 4, 4), 0)]})
+    source = voc_source(tmp_path)
+    assert source.train.counts == (1, 1)
+    assert "left out: 2 repeated objects (a dog on 1.png, a dog on 1.png): the same class" in str(source.inventory)
+
+
+def test_names_in_lists_may_hold_spaces_flags_and_endings(tmp_path):
+    write_voc(tmp_path)
+    for folder, ending in (("JPEGImages", "png"), ("Annotations", "xml")):
+        for old, new in (("1", "my pic (1)"), ("2", "a 1"), ("3", "a")):
+            (tmp_path / folder / f"{old}.{ending}").rename(tmp_path / folder / f"{new}.{ending}")
+    main = tmp_path / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (main / "train.txt").write_text("my pic (1)\n a 1 \n")
+    (main / "val.txt").write_text("a  0\n")
+    (main / "cat_train.txt").write_text("my pic (1)  1\na 1 -1\na.png\n")
+    assert [open_voc(tmp_path, "train").identifier(index) for index in range(2)] == ["my pic (1).png", "a 1.png"]
+    assert [open_voc(tmp_path, "cat_train").identifier(index) for index in range(3)] == [
+        "my pic (1).png",
+        "a 1.png",
+        "a.png",
+    ]
+    with pytest.raises(DistilError, match=r" val has 1 images and not one object"):
+        open_voc(tmp_path, "val")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "x/../../1"])
+def test_names_in_lists_stay_in_the_folder(tmp_path, name):
+    write_voc(tmp_path, lists={"train": [name]})
+    with pytest.raises(DistilError, match=r"line 1 of .*train.txt is '.*', which leads out of"):
+        voc_source(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["ImageSets/Main", "ImageSets", "."])
+@pytest.mark.parametrize(("train", "val"), [("train", "val"), ("Training", "VALIDATION"), ("train2012", "dev")])
+def test_lists_are_known_by_many_names_and_places(tmp_path, place, train, val):
+    write_voc(tmp_path)
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / f"{train}.txt").write_text("1\n")
+    (tmp_path / place / f"{val}.txt").write_text("2\n")
+    (tmp_path / place / "train_val.txt").write_text("3  1\n")  # VOC's list for the class train
+    source = voc_source(tmp_path)
+    assert source.val is not None
+    assert [source.train.identifier(0), len(source.train), source.val.identifier(0)] == ["1.png", 1, "2.png"]
+    told = str(source.inventory)
+    assert "left out: 1 xml file (Annotations/3.xml): no list names them" in told
+    assert "left out: 1 picture (JPEGImages/3.png): no list names them" in told
+    assert ("list of ImageSets" in told) == (place != ".")
+
+
+@pytest.mark.parametrize("words", [("TRAIN", "Validation"), ("training", "dev")])
+@pytest.mark.parametrize("below", [True, False])
+def test_folders_are_splits_by_many_names(tmp_path, words, below):
+    for word, names in zip(words, ("1", "2"), strict=True):
+        part = {name: OBJECTS[name] for name in names}
+        if below:
+            write_voc(tmp_path, images=f"JPEGImages/{word}", xml=f"Annotations/{word}", objects=part)
+        else:
+            write_voc(tmp_path / word, objects=part)
+    source = open_detection(str(tmp_path))
+    assert source.val is not None
+    assert (source.key, source.train.identifier(0), source.val.identifier(0)) == ("voc", "1.png", "2.png")
+
+
+def test_two_folders_for_one_split_and_none_for_training_are_refused(tmp_path):
+    write_voc(tmp_path / "val")
+    with pytest.raises(DistilError, match=r"has no train split, only val"):
+        voc_source(tmp_path)
+    write_voc(tmp_path / "valid")
+    with pytest.raises(DistilError, match=r"two folders for the val split, .*/val and .*/valid: keep one"):
+        voc_source(tmp_path)
+
+
+def test_a_test_list_without_annotations_is_told_and_not_offered(tmp_path):
+    write_voc(tmp_path, lists={"train": ["1"], "val": ["2"], "test": ["3"]}, objects={**OBJECTS, "3": OBJECTS["2"]})
+    (tmp_path / "Annotations" / "3.xml").unlink()
+    source = voc_source(tmp_path)
+    assert source.test is None
+    assert source.inventory is not None
+    assert [str(part) for part in source.inventory.left_out] == [
+        "1 test split (ImageSets/Main/test.txt with 1 image): no annotations"
+    ]
+
+
+def test_one_class_in_two_unicode_forms_is_one(tmp_path):
+    write_voc(tmp_path, objects={"1": [("caf\u00e9", (2, 2, 4, 4), 0)], "2": [("cafe\u0301 ", (2, 2, 4, 4), 0)]})
+    assert open_voc(tmp_path).classes == ("caf\u00e9",)
 
 
 def test_missing_files_are_named(tmp_path):

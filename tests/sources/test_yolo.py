@@ -141,13 +141,77 @@ def test_where_the_names_may_be(tmp_path):
         ("-1 0.5 0.5 1 1", "has class -1, and there are 2 classes"),
         ("0 0.5 0.5 0 1", r"box \(10, 0, 10, 10\) of line 2 of a.txt on image a.png has no area"),
         ("0 0.5 0.5 1.2 1", r"box \(-2, 0, 22, 10\) of line 2 of a.txt on image a.png reaches 2 pixels outside"),
-        ("0 5 5 4 4", r"reaches 120 pixels outside"),
+        ("0 5 5 4 4", r"line 2 of .*a.txt holds 5 \(1 of 2 lines hold such numbers\): YOLO's are shares of the image"),
+        ("0 nan 0.5 1 1", r"box \(nan, 0, nan, 10\) of line 2 of a.txt on image a.png holds a number that is no place in"),
+        ("0 0.1 0.1 0.4 nan 0.4 0.5", r"box \(nan, nan, nan, nan\)|box \(2, nan, 8, nan\) of line 2 of a.txt on image"),
+        ("0 1e400 0.5 1 1", r"box \(inf, 0, inf, 10\) of line 2 of a.txt on image a.png holds a number that is no place"),
+        ("0 0.5_0 0.5 1 1", "expected 'class cx cy w h'"),
+        ("0 0.5 0.5 1 1 0.9", "A sixth number is the confidence in a file of predictions: use the true labels"),
+        ("0 0.5 0.5 1 1 0.2 0.2 2", r"If a box and 1 keypoints are meant, add kpt_shape: \[1, 3\] to data.yaml"),
     ],
 )
 def test_lines_that_are_wrong_are_named(tmp_path, line, message):
     write_yolo(tmp_path, content={"a": f"0 0.5 0.5 1 1\n{line}\n"})
     with pytest.raises(DistilError, match=message):
         open_yolo(tmp_path)
+
+
+def test_pixels_are_refused_even_where_boxes_are_to_be_mended(tmp_path):
+    write_yolo(tmp_path, content={"a": "0 10 8 40 30\n0 1 2 3 4\n"})
+    with pytest.raises(DistilError, match=r"a.txt holds 40 \(2 of 2 lines .*--fix-boxes cannot mend this"):
+        open_yolo(tmp_path, fix_boxes=True)
+
+
+def test_lines_that_repeat_are_dropped_and_counted(tmp_path):
+    write_yolo(tmp_path, content={"a": "0 0.5 0.5 1 1\n1 0.5 0.5 1 1\n0 0.5 0.5 1 1\n", "b": "0 0.5 0.5 1 1\n"})
+    source = yolo_source(tmp_path)
+    assert source.train.counts == (2, 1)
+    assert source.train.note == f"{tmp_path.name}: 1 repeated object dropped"
+    assert source.inventory is not None
+    assert [(part.count, part.examples) for part in source.inventory.left_out] == [(1, ("line 3 of a.txt on a.png",))]
+
+
+POSE = "0 0.5 0.5 0.4 0.4 "
+
+
+@pytest.mark.parametrize(
+    ("shape", "rest"),
+    [("[2, 2]", "0.4 0.4 0.9 0.9"), ("[2, 3]", "0.4 0.4 2 0 0 0"), ("[1, 3]", "0.4 0.4 1"), ("[17, 2]", "")],
+)
+def test_keypoints_follow_the_box(tmp_path, shape, rest):
+    write_yolo(tmp_path, content={"a": POSE + rest}, classes=None)
+    (tmp_path / "data.yaml").write_text(f"names: [person]\nkpt_shape: {shape}\n")
+    assert np.allclose(open_yolo(tmp_path).annotations(0).boxes, [[6, 3, 14, 7]])
+
+
+def test_keypoints_need_their_number(tmp_path):
+    write_yolo(tmp_path, content={"a": POSE + "0.4 0.4 0.9 0.9"}, classes=None)
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text("names: [person]\nkpt_shape: [3, 2]\n")
+    with pytest.raises(DistilError, match=r"and after it the 6 numbers of the keypoints \(kpt_shape in data.yaml\)"):
+        open_yolo(tmp_path)
+    for shape in ("[3]", "[3, 4]", "[0, 2]", "[a, 2]", "17"):
+        yaml.write_text(f"names: [person]\nkpt_shape: {shape}\n")
+        with pytest.raises(DistilError, match=r"kpt_shape must be the number of keypoints and 2 or 3 numbers for each"):
+            open_yolo(tmp_path)
+    yaml.write_text("names: [person]\n")
+    for rest in ("0.4 0.4 2 0.6 0.6 1", "0.4 0.4 1 0.6 0.6 0"):
+        (tmp_path / "labels" / "a.txt").write_text(POSE + rest)
+        with pytest.raises(DistilError, match=r"a box and 2 keypoints. Add kpt_shape: \[2, 3\] to data.yaml"):
+            open_yolo(tmp_path)
+
+
+def test_polygons_that_may_be_keypoints_are_told(tmp_path):
+    write_yolo(tmp_path, content={"a": POSE + "0.4 0.4 0.6 0.6"})
+    inventory = yolo_source(tmp_path).inventory
+    assert inventory is not None
+    assert f"{tmp_path.name}: 1 line of more than five numbers are polygons: their bounding boxes are taken" in str(
+        inventory
+    )
+    assert "if so, add kpt_shape: [2, 2] to data.yaml" in str(inventory)
+    (tmp_path / "labels" / "a.txt").write_text("0 0.1 0.1 0.9 0.1 0.9 0.9 0.1 0.9")
+    inventory = yolo_source(tmp_path).inventory
+    assert "kpt_shape" not in str(inventory)
 
 
 def test_boxes_are_mended_when_asked(tmp_path):

@@ -82,9 +82,13 @@ def adapter_named(word: str, place: DataFlags) -> tuple[Any, tuple[str, ...]]:
 
 
 def open_boxes(source: str, root: Path | None, fix_boxes: bool) -> "DetectionSource":
+    """The data of a SOURCE word; the first process prints what was read of it."""
     from distil.sources.detection import open_detection
 
-    return open_detection(source, root=root, fix_boxes=fix_boxes)
+    data = open_detection(source, root=root, fix_boxes=fix_boxes)
+    if is_first():
+        print(data.inventory)
+    return data
 
 
 def split_named(data: "DetectionSource", split: str, source: str) -> "DetectionSet":

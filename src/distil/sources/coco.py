@@ -11,7 +11,7 @@ import numpy as np
 
 from distil.errors import DistilError
 from distil.sources.detection import DetectionSet, DetectionSource
-from distil.sources.detection_checks import ObjectTable
+from distil.sources.detection_checks import FURTHEST, ObjectTable
 from distil.sources.detection_files import detection_set, joined_notes, source_of
 from distil.sources.detection_inventory import Findings, find_unused, named, numbered
 from distil.sources.detection_splits import SPLITS, Split, folder_named, folders_in, split_in, split_of
@@ -105,7 +105,9 @@ def coco_source(path: Path, *, fix_boxes: bool = False) -> DetectionSource:
         file = files[split]
         content = _read(file, may_be_unlabelled=split == "test")
         if split == "test" and not content["annotations"]:
-            findings.leave_out("image{s} of the test split", [file.name], "no annotations", len(content["images"]))
+            told = f"{file.relative_to(root)} with {numbered(len(content['images']), 'image')}"
+            findings.leave_out("test split{s}", [told], "no annotations")
+            used += _found_pictures(root, file, content["images"])
             continue
         images = _image_folder(root, file, content["images"], None if path.is_file() else split)
         data = _built(images, file, content, f"{folder} {file.stem}", fix_boxes, findings)
@@ -207,6 +209,17 @@ def _image_folder(root: Path, annotations: Path, entries: Sequence[Mapping[str, 
             return folder
     looked = ", ".join(dict.fromkeys(map(str, [*folders, root / "images"])))
     raise DistilError(f"the image {file} of {annotations} is in none of {looked}. {LAYOUT}")
+
+
+def _found_pictures(root: Path, annotations: Path, entries: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """The pictures of a split that is not used, as far as they are there."""
+    try:
+        folder = _image_folder(root, annotations, entries, "test")
+    except DistilError:
+        return []
+    names = [entry.get("file_name") for entry in entries]
+    paths = [folder / name for name in names if isinstance(name, str)]
+    return [path for path in paths if path.is_file()]
 
 
 def _inner(folder: Path) -> list[Path]:
@@ -344,13 +357,16 @@ def _objects(
         images[row], labels[row] = place, label
         boxes[row] = _box(entry, path)
         area = coordinate(entry.get("area"))
-        areas[row] = np.nan if area is None else area
+        if area is not None and 0 <= area <= FURTHEST**2:
+            areas[row] = area
+        elif entry.get("area") is not None:
+            findings.tally("area{s} that cannot be", f"annotation {_shown(entry['id'])}", "the area of the box is taken")
         flags = [_flag(entry, key, path, findings) for key in ("iscrowd", "ignore") if key in entry]
         ignored[row] = any(flags)
     boxes[:, 2:] += boxes[:, :2]
     if respelt := places.respelt + classes.respelt:
         findings.note(f"{path.name}: {numbered(respelt, 'id')} in annotations written as text, matched as the number")
-    return ObjectTable(images, boxes, labels, ignored, areas, lambda row: f"annotation {entries[row]['id']}")
+    return ObjectTable(images, boxes, labels, ignored, areas, lambda row: f"annotation {_shown(entries[row]['id'])}")
 
 
 def _box(entry: Mapping[str, Any], path: Path) -> list[float]:
@@ -377,8 +393,8 @@ def _flag(entry: Mapping[str, Any], key: str, path: Path, findings: Findings) ->
             f"{path}: {key} of annotation {_shown(entry['id'])} must be 0 or 1, not {_shown(entry[key])}."
         ) from None
     if value is None:
-        name = f"annotation {_shown(entry['id'])} of {path.name}"
-        findings.leave_out(f"word{{s}} {entry[key]!r} as {key}", [name], "read as 0")
+        name = f"{_shown(entry['id'])} of {path.name}"
+        findings.tally(f"annotation{{s}} with {key} {entry[key].strip()!r}", name, "read as 0")
     return bool(value)
 
 
@@ -407,7 +423,7 @@ def _plain(key: float | str) -> str:
     if isinstance(key, str):
         text = key.strip()
         return text.lstrip("0") or "0" if text.isascii() and text.isdigit() else text
-    return str(int(key)) if math.isfinite(key) and key == int(key) else str(key)
+    return str(int(key)) if isinstance(key, int) or key.is_integer() else str(key)
 
 
 def _shown(value: Any) -> str:

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,6 @@ from distil.rng import stream
 from distil.sources.inventory import Inventory
 
 FORMATS = ("scenes", "coco", "voc", "yolo")
-
-SIGNS = (
-    *(("voc", pattern) for pattern in ("VOCdevkit/", "VOC[0-9][0-9][0-9][0-9]/", "ImageSets/", "Annotations/*.xml")),
-    *(("yolo", pattern) for pattern in ("labels/", "train/labels/")),
-    *(("coco", pattern) for pattern in ("*.json", "annotations/*.json", "train*/*.json")),
-    *(("voc", pattern) for pattern in ("*.xml", "train/*.xml", "train/Annotations/")),
-)
-"""What a folder of each format holds, as patterns; the first that is found decides."""
 
 VOC_TO_COCO = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}
 """Names of PASCAL VOC's classes that COCO calls otherwise, spaces aside."""
@@ -208,7 +200,9 @@ class DetectionSource:
     inventory: Inventory | None = None
 
 
-def open_detection(spec: str, *, root: Path | None = None, fix_boxes: bool = False, seed: int = 0) -> DetectionSource:
+def open_detection(
+    spec: str | Path, *, root: str | Path | None = None, fix_boxes: bool = False, seed: int = 0
+) -> DetectionSource:
     """The images with boxes that a spec names.
 
     spec: scenes | scenes:COUNT (of training scenes) | coco:FOLDER | coco:FILE.json | voc:FOLDER | yolo:FOLDER |
@@ -217,8 +211,11 @@ def open_detection(spec: str, *, root: Path | None = None, fix_boxes: bool = Fal
     fix_boxes: clip boxes that reach outside their image, drop those without area, and say how many in the note.
     seed: decides the scenes; files do not depend on it.
 
+    What was read and what was left out is in the source's `inventory`.
+
     Raises: DistilError if nothing answers to the spec, or what does cannot be read.
     """
+    spec = str(spec)
     kind, colon, rest = spec.partition(":")
     if kind == "scenes":
         from distil.sources.scenes import scenes_source
@@ -245,11 +242,14 @@ def open_detection(spec: str, *, root: Path | None = None, fix_boxes: bool = Fal
     return yolo_source(path, fix_boxes=fix_boxes)
 
 
-def _resolved(spec: str, rest: str, root: Path | None) -> Path:
-    path = Path(rest).expanduser()
-    path = root.expanduser() / path if root is not None else path
-    if rest and path.exists():
-        return path
+def _resolved(spec: str, rest: str, root: str | Path | None) -> Path:
+    try:
+        path = Path(rest).expanduser()
+        path = Path(root).expanduser() / path if root is not None else path
+        if rest and path.exists():
+            return path
+    except (RuntimeError, ValueError, OSError) as error:  # ~ of nobody, a NUL, a name too long
+        raise DistilError(f"{spec!r} is no path that can be opened: {error}. {_accepted()}") from error
     word, colon, _ = spec.partition(":")
     close = difflib.get_close_matches(word.lower(), FORMATS, n=1)
     if word not in FORMATS and "/" not in word and close:
@@ -278,13 +278,37 @@ def recognise(path: Path) -> str:
         if path.suffix.lower() == ".json":
             return "coco"
         raise DistilError(f"{path} is a file but not a COCO .json. {_accepted()}")
-    found = next((kind for kind, pattern in SIGNS if any(path.glob(pattern))), None)
-    if found is not None:
-        return found
+    from distil.sources.detection_files import files_below
+    from distil.sources.detection_splits import folder_named, folders_in, split_of
+
+    parts = [path, *(folder for folder in folders_in(path) if split_of(folder.name))]
+    files = {file.name.lower() for file in path.iterdir() if not file.name.startswith(".")}
+    endings = {Path(name).suffix for name in files}
+
+    def holds(*names: str, ending: str = "") -> bool:
+        found = [folder for part in parts if (folder := folder_named(part, *names))]
+        return any(not ending or any(file.suffix.lower() == ending for file in files_below(folder)) for folder in found)
+
+    years = any(path.glob("VOC[0-9][0-9][0-9][0-9]/")) or folder_named(path, "VOCdevkit") is not None
+    if years or folder_named(path, "ImageSets") or holds("Annotations", "xml", "xmls", ending=".xml"):
+        return "voc"
+    if holds("labels") or "obj.names" in files:
+        return "yolo"
+    if ".json" in endings or holds("annotations", ending=".json") or any(any(files_with(part, ".json")) for part in parts):
+        return "coco"
+    if endings & {".yaml", ".yml"}:
+        return "yolo"
+    if any(any(files_with(part, ".xml")) for part in parts):
+        return "voc"
     raise DistilError(
         f"{path} holds no detection data that distil knows: expected a COCO .json (in the folder or in annotations/), "
         "PASCAL VOC's JPEGImages/ and Annotations/, or YOLO's images/ and labels/."
     )
+
+
+def files_with(folder: Path, ending: str) -> Iterator[Path]:
+    """The files of a folder with an ending, in any case, but for hidden ones."""
+    return (file for file in folder.iterdir() if file.suffix.lower() == ending and not file.name.startswith("."))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distil.errors import DistilError
 from distil.sources.detection import Annotations, DetectionSet, DetectionSource
-from distil.sources.detection_checks import Frame, ObjectTable, refuse_ignored, usable_boxes, without_repeats
+from distil.sources.detection_checks import FURTHEST, Frame, ObjectTable, refuse_ignored, usable_boxes, without_repeats
 from distil.sources.detection_inventory import Findings, find_unused, make_inventory, numbered
 from distil.sources.detection_splits import Split
 from distil.sources.folder import IMAGE_SUFFIXES
@@ -172,7 +172,7 @@ def detection_set(
     objects, repeats = without_repeats(frame, objects, findings)
     boxes, kept, note = usable_boxes(frame, objects, fix_boxes, findings)
     refuse_ignored(name, objects.ignored[kept])
-    moved = (boxes != objects.boxes.astype(np.float32)).any(1)
+    moved = (boxes != np.clip(objects.boxes, -2 * FURTHEST, 2 * FURTHEST).astype(np.float32)).any(1)
     box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     given = np.isfinite(objects.areas) & (objects.areas > 0) & ~moved
     areas = np.where(given, objects.areas, box_areas)

@@ -24,6 +24,7 @@ class Findings:
 
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tallies: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def leave_out(self, what: str, names: Sequence[str], why: str, count: int | None = None) -> None:
         """Add a line. what: in the singular, with {s} where the plural ends in s ("picture{s}"), {es} likewise.
@@ -47,6 +48,18 @@ class Findings:
         """Add a note, once. text: without full stop."""
         if printable(text) not in self.notes:
             self.notes.append(printable(text))
+
+    def tally(self, what: str, example: str, meaning: str) -> None:
+        """Count something that is read otherwise than it is written, for a note. what: as in `leave_out`."""
+        self.tallies.setdefault((what, meaning), []).append(example)
+
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, and one for each kind of thing that was counted."""
+        counted = [
+            f"{len(examples):,} {_pluralized(what, len(examples) > 1)} ({named(examples, 3)}): {meaning}"
+            for (what, meaning), examples in self.tallies.items()
+        ]
+        return (*self.notes, *map(printable, counted))
 
 
 def _pluralized(what: str, plural: bool) -> str:
@@ -83,7 +96,7 @@ def make_inventory(
         _note_classes(split, data, parts[split], findings)
     _note_shared(splits, findings)
     return Inventory(
-        printable(name), format, classes, tuple(parts.values()), tuple(findings.left_out), tuple(findings.notes)
+        printable(name), format, classes, tuple(parts.values()), tuple(findings.left_out), findings.all_notes()
     )
 
 
@@ -114,9 +127,10 @@ def _note_classes(split: Split, data: DetectionSet, part: SplitInventory, findin
         seen = {int(label) for index in range(len(data)) for label in data.annotations(index).labels}
         all_ignored = [name for name in without if data.classes.index(name) + 1 in seen]
     if all_ignored:
-        findings.note(f"every {split} object of {named(all_ignored)} is ignored, so the class counts as having none")
+        findings.note(f"all {split} objects of {named(all_ignored)} are ignored: nothing there to learn from or to find")
     if split == "train" and (unseen := [name for name in without if name not in all_ignored]):
-        findings.note(f"no train object of {numbered(len(unseen), 'class')}: {named(unseen)}")
+        told = "1 class has" if len(unseen) == 1 else f"{len(unseen)} classes have"
+        findings.note(f"{told} no object in the train split: {named(unseen)}")
     if split == "train":
         folded: dict[str, str] = {}
         for name in data.classes:
@@ -131,8 +145,8 @@ def _note_shared(splits: Mapping[Split, tuple[DetectionSet, str]], findings: Fin
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         if shared := files.get(first, set()) & files.get(second, set()):
             findings.note(
-                f"{numbered(len(shared), 'picture')} of the {second} split lie in the {first} split too, such as "
-                f"{min(shared).name}: figures on {second} images would be too good"
+                f"the {first} and the {second} split share {numbered(len(shared), 'picture')}, such as "
+                f"{min(shared).name}: scores on {second} images will be too high"
             )
 
 
@@ -156,6 +170,8 @@ def find_unused(root: Path, used: Iterable[Path], findings: Findings, *, unnamed
             if entry.is_dir():
                 if path in holding:
                     waiting.append(path)
+                elif entry.is_symlink():
+                    folders.append(f"{path.relative_to(root)}, a link")
                 elif found := _pictures_below(path):
                     folders.append(f"{path.relative_to(root)} with {numbered(found, 'picture')}")
                 else:

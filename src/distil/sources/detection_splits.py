@@ -27,9 +27,12 @@ def split_in(name: str) -> Split | None:
 
 
 def split_of(name: str) -> Split | None:
-    """The split of a name that says nothing else: "Training", "val2017", "test_images"; None of "cat_train"."""
+    """The split of a name that says nothing else: "Training", "val2017", "test_images"; None of "cat_train",
+    and of "train_val", which is VOC's list of trains."""
     words = [word for word in _words(name) if word not in BESIDE]
-    return WORDS[words[0]] if words and all(word in WORDS for word in words) else None
+    if words == ["test", "dev"]:  # COCO's
+        return "test"
+    return WORDS.get(words[0]) if len(words) == 1 else None
 
 
 def _words(name: str) -> list[str]:

@@ -14,6 +14,9 @@ from distil.sources.detection_inventory import Findings, printable
 
 FALSE = ("", "0", "false", "no", "n", "f", "off")
 TRUE = ("1", "true", "yes", "y", "t", "on")
+LONGEST = 255
+"""Bytes of a file's name."""
+
 UNTOLD = ("unspecified", "unknown", "none", "null", "nan", "n/a")
 
 
@@ -80,7 +83,11 @@ def inside(root: Path, text: str, base: Path | None = None) -> Path | None:
     """The path that a text in a file means, seen from `base` (root if None); None if it leads out of `root`.
 
     Links in the folder itself are the user's and count as what they stand for.
+
+    Raises: DistilError if no file can have this name.
     """
+    if "\0" in text or any(len(os.fsencode(part)) > LONGEST for part in text.split("/")):
+        raise DistilError(f"no file can be called {text[:60]!r}{'...' if len(text) > 60 else ''}: mend the name.")
     top = Path(os.path.abspath(root))
     path = Path(os.path.normpath(Path(os.path.abspath(base or root)) / text))
     real = Path(os.path.realpath(top))
@@ -91,15 +98,17 @@ def inside(root: Path, text: str, base: Path | None = None) -> Path | None:
 
 def check_file_name(folder: Path, name: str, file: Path) -> None:
     """Raises: DistilError if a name of a picture is absolute or leads out of its folder, or cannot be a name."""
-    if "\0" in name:
-        raise DistilError(f"{file}: the file name {name!r} holds a NUL character: mend it.")
     plain = name.replace("\\", "/")
     if plain.startswith("/") or re.match(r"[A-Za-z]:/", plain) or "://" in plain:
         raise DistilError(
             f"{file}: the file name {printable(name)!r} is absolute: write it as seen from the folder of the images, "
             f"{folder}."
         )
-    if inside(folder, plain) is None:
+    try:
+        path = inside(folder, plain)
+    except DistilError as error:
+        raise DistilError(f"{file}: {error}") from error
+    if path is None:
         raise DistilError(
             f"{file}: the file name {printable(name)!r} leads out of the folder of the images, {folder}: put the image "
             "there and write its name as seen from that folder."
@@ -121,10 +130,10 @@ class PresentFiles:
         close = folded.get(_folded(path.name), [])
         if len(close) != 1:
             return None
-        self._findings.leave_out(
-            "spelling{s} of file names",
-            [f"{path.name} is {close[0]} on disk"],
-            "the only file whose name differs in case, %20 or Unicode form alone is read",
+        self._findings.tally(
+            "file name{s} spelt otherwise than on disk",
+            f"{path.name} is {close[0]}",
+            "the one file whose name differs in case, %20 or Unicode form alone is read",
         )
         return path.parent / close[0]
 

@@ -112,13 +112,13 @@ def settled_sizes(
             stored += 1
     ways = []
     if turned:
-        ways.append(f"{turned:,} turned as it says, because width and height in the annotations are those of the turned")
+        ways.append(f"{turned:,} turned as it says, because the annotated width and height are those of the turned picture")
     if stored:
-        ways.append(f"{stored:,} as stored, because width and height in the annotations are those of the stored")
+        ways.append(f"{stored:,} as stored, because the annotated width and height are those of the stored picture")
     if untold:
         ways.append(
-            f"{len(untold):,} as stored ({', '.join(untold[:3])}), though the annotations do not tell: look at some with "
-            "distil detector show, and save the pictures upright if boxes and objects differ"
+            f"{len(untold):,} as stored ({', '.join(untold[:3])}), because nothing in the annotations tells on which way up "
+            "the boxes were drawn: look at some with distil detector show, and save the pictures upright if they are wrong"
         )
     if ways:
         count = turned + stored + len(untold)

@@ -12,6 +12,8 @@ from distil.errors import DistilError
 from distil.rng import seed_at
 from distil.sources.arrays import stratified_split
 from distil.sources.detection import Annotations, DetectionSet, DetectionSource
+from distil.sources.detection_inventory import Findings, make_inventory
+from distil.sources.detection_splits import Split
 from distil.sources.scene_drawing import COVERED, Layout, arrange, paint
 
 TRAIN_SCENES, VAL_SCENES, TEST_SCENES = 1000, 150, 300
@@ -169,14 +171,16 @@ def scenes_source(
     # the digits of `distil.sources.digits`'s test split are those of the test scenes
     rest, tested = _split(labels, classes, TEST_PER_CLASS, "sources", "digits", "test")
     trained, validated = _split(labels[rest], classes, VAL_PER_CLASS, "sources", "scenes", "val")
-    chosen = {"train": (rest[trained], train), "val": (rest[validated], val), "test": (tested, test)}
-    splits = {
+    chosen: dict[Split, tuple[np.ndarray, int]] = {"train": (rest[trained], train), "val": (rest[validated], val), "test": (tested, test)}
+    splits: dict[Split, DetectionSet] = {
         split: DetectionSet(
             Scenes(handwriting[which], labels[which], count, split, settings, seed), classes, f"scenes {split}"
         )
         for split, (which, count) in chosen.items()
     }
-    return DetectionSource(splits["train"], splits["val"], splits["test"], "scenes")
+    told = {split: (data, f"handwriting that no other split has, seed {seed}") for split, data in splits.items()}
+    inventory = make_inventory("scenes", "drawn from handwritten digits", told, Findings())
+    return DetectionSource(splits["train"], splits["val"], splits["test"], "scenes", inventory=inventory)
 
 
 def _split(labels: np.ndarray, classes: tuple[str, ...], held_out: int, *address: str) -> tuple[np.ndarray, np.ndarray]:

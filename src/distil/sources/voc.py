@@ -14,7 +14,7 @@ from distil.errors import DistilError
 from distil.sources.detection import DetectionSet, DetectionSource
 from distil.sources.detection_checks import ObjectTable
 from distil.sources.detection_files import detection_set, files_below, image_files, read_lines, source_of
-from distil.sources.detection_inventory import Findings, named, printable
+from distil.sources.detection_inventory import Findings, named, numbered, printable
 from distil.sources.detection_splits import SPLITS, Split, by_split, folder_named, folders_in, split_of
 from distil.sources.detection_values import check_names, class_name, flag, inside, number
 from distil.sources.folder import IMAGE_SUFFIXES
@@ -43,6 +43,7 @@ class _Part:
     names: tuple[str, ...] | None
     title: str
     origin: str
+    list: Path | None = None
 
 
 def open_voc(
@@ -99,15 +100,20 @@ def voc_source(root: Path, *, fix_boxes: bool = False) -> DetectionSource:
         )
     classes: Sequence[str] | None = _listed_classes(folder)
     opened: dict[Split, tuple[DetectionSet, str]] = {}
+    unused: list[Path] = []
     for split, part in parts.items():
         names = _names(part)
         if split == "test" and names and not any((part.xml / f"{name}.xml").is_file() for name in names):
-            findings.leave_out("image{s} of the test split", [part.origin], "no annotations", len(names))
+            told = f"{part.origin} with {numbered(len(names), 'image')}"
+            findings.leave_out("test split{s}", [told], "no annotations")
+            pictures = image_files(part.images)
+            unused += [pictures[name] for name in names if name in pictures]
             continue
         data = _built(part, classes, fix_boxes, findings, official=_is_official(folder))
         classes = data.classes
         opened[split] = data, part.origin
     used = [part.xml / f"{name}.xml" for part in parts.values() for name in _names(part)]
+    used += [part.list for part in parts.values() if part.list] + unused
     _tell_unused_xml(folder, parts, used, findings)
     unnamed = "no list names them" if any(part.names for part in parts.values()) else "they have no xml"
     return source_of("voc", "PASCAL VOC", folder.resolve().name, folder, opened, used, findings, unnamed)
@@ -126,7 +132,9 @@ def _tell_unused_xml(root: Path, parts: Mapping[Split, _Part], used: Sequence[Pa
 
 
 def _whole(folder: Path) -> _Part:
-    return _Part(_picture_folder(folder), _xml_folder(folder), None, folder.resolve().name, "")
+    xml = _xml_folder(folder)
+    origin = "" if xml == folder else xml.name
+    return _Part(_picture_folder(folder), xml, None, folder.resolve().name, origin)
 
 
 def _xml_folder(folder: Path) -> Path:
@@ -216,7 +224,7 @@ def _listed_part(folder: Path, split: str) -> _Part:
         raise DistilError(f"{path} is empty: list one image a line, without its ending.")
     origin = str(path.relative_to(folder))
     title = f"{folder.resolve().name} {split}"
-    return _Part(_picture_folder(folder), _xml_folder(folder), tuple(names), title, origin)
+    return _Part(_picture_folder(folder), _xml_folder(folder), tuple(names), title, origin, path)
 
 
 def _known_names(folder: Path) -> set[str]:
@@ -385,7 +393,7 @@ def _difficult(text: str | None, name: str, path: Path, findings: Findings) -> b
     except ValueError:
         raise DistilError(f"{path}: difficult of a {name} must be 0 or 1, not {(text or '').strip()[:40]!r}.") from None
     if value is None:
-        findings.leave_out(f"word{{s}} {(text or '').strip()!r} as difficult", [path.name], "read as 0, not difficult")
+        findings.tally(f"object{{s}} with difficult {(text or '').strip()!r}", path.name, "taken as not difficult")
     return bool(value)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from distil.errors import DistilError
 from distil.sources.detection import DetectionSet, DetectionSource
-from distil.sources.detection_checks import ObjectTable
+from distil.sources.detection_checks import FURTHEST, ObjectTable
 from distil.sources.detection_files import detection_set, files_below, read_lines, source_of
 from distil.sources.detection_inventory import Findings, numbered
 from distil.sources.detection_splits import Split, folder_named, split_of
@@ -80,7 +80,7 @@ def yolo_source(root: Path, *, fix_boxes: bool = False) -> DetectionSource:
     opened: dict[Split, tuple[DetectionSet, str]] = {}
     for split, those in files.items():
         if split == "test" and (those.unlabelled or _is_empty(those)):
-            findings.leave_out("image{s} of the test split", [those.origin], "no labels", len(those.images))
+            findings.leave_out("test split{s}", [f"{those.origin} with {numbered(len(those.images), 'image')}"], "no labels")
             continue
         opened[split] = _built(root, None if whole else split, those, names, described, fix_boxes, findings), those.origin
     used = [path for those in files.values() for path in those.labels]
@@ -88,7 +88,7 @@ def yolo_source(root: Path, *, fix_boxes: bool = False) -> DetectionSource:
     for split, (data, _) in opened.items():
         bare = len(data) - sum(path.is_file() for path in files[split].labels)
         if bare:
-            findings.note(f"{numbered(bare, 'image')} of the {split} split have no label file and count as empty")
+            findings.note(f"{numbered(bare, 'image')} of the {split} split without a label file: taken as without objects")
     return source_of("yolo", "YOLO", root.resolve().name, root, opened, used, findings, "no split names them")
 
 
@@ -246,7 +246,7 @@ def _box(values: Sequence[float], keypoints: int) -> tuple[float, float, float, 
 def _check_meaning(title: str, rows: Sequence[tuple[Path, _Line]], keypoints: int, findings: Findings) -> None:
     """Raises: DistilError if numbers are pixels in place of shares, or keypoints without kpt_shape."""
     for path, line in rows:
-        if any(BEYOND < value < float("inf") for value in _places(line, keypoints)):
+        if any(BEYOND < value <= FURTHEST for value in _places(line, keypoints)):
             raise _pixel_error(title, path, line, rows, keypoints)
     polygons = [(path, line) for path, line in rows if len(line.values) > 4 and not keypoints]
     if not polygons:
@@ -277,7 +277,7 @@ def _pixel_error(
     title: str, path: Path, line: _Line, rows: Sequence[tuple[Path, _Line]], keypoints: int
 ) -> DistilError:
     values = _places(line, keypoints)
-    worst = max(value for value in values if value < float("inf"))
+    worst = max(value for value in values if value <= FURTHEST)
     beyond = sum(any(value > BEYOND for value in _places(other, keypoints)) for _, other in rows)
     if not keypoints and len(values) > 4 and (len(values) - 4) % 3 == 0 and _has_visibilities(values):
         points = (len(values) - 4) // 3
@@ -286,8 +286,8 @@ def _pixel_error(
             f"numbers: a box and {points} keypoints. Add kpt_shape: [{points}, 3] to data.yaml."
         )
     return DistilError(
-        f"{title}: line {line.number} of {path} holds {worst:g}, as {beyond} of {numbered(len(rows), 'line')} do: YOLO's "
-        "numbers are shares of the image, from 0 to 1, and these look like pixels. Divide x and width by the image's "
+        f"{title}: line {line.number} of {path} holds {worst:g} ({beyond} of {numbered(len(rows), 'line')} hold such "
+        "numbers): YOLO's are shares of the image, from 0 to 1, and these look like pixels. Divide x and width by the image's "
         "width, y and height by its height. --fix-boxes cannot mend this."
     )
 

@@ -79,9 +79,7 @@ def split_files(root: Path, described: DataYaml | None, findings: Findings) -> d
 def _guessed_splits(root: Path, findings: Findings) -> dict[Split, Files]:
     found = {}
     for split, (images, labels) in _guessed_pairs(root, exact=True).items():
-        if split == "test" and not image_files(images):
-            findings.leave_out("empty folder{s}", [str(images.relative_to(root))], "the test split has no images")
-        else:
+        if split != "test" or image_files(images):
             found[split] = _pair(root, images, labels, unlabelled=split == "test")
     return found
 
@@ -126,23 +124,33 @@ def _named_splits(root: Path, described: DataYaml, findings: Findings) -> dict[S
     base = _base(root, described, findings)
     found = {}
     for split, (key, texts) in described.places.items():
-        places = [_place(root, base, text, key, split, described.file, findings) for text in texts]
-        parts = [
-            _folder_files(root, place) if place.is_dir() else _list_files(root, base, place, findings) for place in places
-        ]
-        for place, part in zip(places, parts, strict=True):
-            if not part.images:
-                raise DistilError(f"{described.file}: {key!r} is {place}, which has no images. Mend the path.")
-        whole = len(parts) == 1
-        images = tuple(path for part in parts for path in part.images)
-        found[split] = Files(
-            images=images,
-            labels=tuple(path for part in parts for path in part.labels),
-            identifiers=parts[0].identifiers if whole else tuple(_identifier(root, path) for path in images),
-            origin=", ".join(part.origin for part in parts),
-            label_folders=tuple(folder for part in parts for folder in part.label_folders),
-        )
+        try:
+            found[split] = _named_files(root, base, described.file, split, key, texts, findings)
+        except DistilError as error:
+            if split != "test":
+                raise
+            findings.leave_out("test split{s}", [], str(error).rstrip("."), 1)
     return found
+
+
+def _named_files(
+    root: Path, base: Path, file: Path, split: Split, key: str, texts: Sequence[str], findings: Findings
+) -> Files:
+    """The files of one key of data.yaml."""
+    parts = []
+    for text in texts:
+        place = _place(root, base, text, key, split, file, findings)
+        parts.append(_folder_files(root, place) if place.is_dir() else _list_files(root, base, place, findings))
+        if not parts[-1].images:
+            raise DistilError(f"{file}: {key!r} is {place}, which has no images: mend the path.")
+    images = tuple(path for part in parts for path in part.images)
+    return Files(
+        images=images,
+        labels=tuple(path for part in parts for path in part.labels),
+        identifiers=parts[0].identifiers if len(parts) == 1 else tuple(_identifier(root, path) for path in images),
+        origin=", ".join(part.origin for part in parts),
+        label_folders=tuple(folder for part in parts for folder in part.label_folders),
+    )
 
 
 def _identifier(root: Path, path: Path) -> str:
@@ -157,7 +165,8 @@ def _base(root: Path, described: DataYaml, findings: Findings) -> Path:
     if path is not None and path.is_dir():
         return path
     why = "is not there" if path is not None else "leads out of the folder"
-    findings.note(f"path: {described.base} of {described.file.name} {why}: its splits are looked for beside it")
+    name = described.file.name
+    findings.note(f"'path' in {name} is {described.base}, which {why}: the splits are looked up beside {name}")
     return root
 
 
@@ -182,7 +191,7 @@ def _place(root: Path, base: Path, text: str, key: str, split: Split, file: Path
                 f"{file}: {key!r} is {printable(text)!r}, and {where}: mend the path, or remove the key and name the "
                 "folders as in images/train and images/val."
             )
-        findings.note(f"{key}: {printable(text)} of {file.name} is not there: {tail} beside it is read")
+        findings.note(f"{key!r} in {file.name} is {text}, which is not there: {tail} is read instead")
         path = base / tail
     if path.is_file() and path.suffix.lower() != ".txt":
         raise DistilError(f"{file}: {key!r} is the file {path}: name a folder of images, or a .txt file that lists them.")

@@ -92,7 +92,7 @@ def read_yaml(file: Path, findings: Findings) -> DataYaml:
             raise DistilError(f"{file}: {places[split][0]!r} and {key!r} both name the {split} split: keep one of them.")
         places[split] = key, texts
     unused = [key for key in content if split_of(key) is None and key not in DESCRIBING]
-    findings.leave_out(f"key{{s}} of {file.name}", unused, "distil does not use them, and fetches nothing")
+    findings.leave_out(f"key{{s}} of {file.name}", unused, "not used; distil fetches nothing")
     ordered = {split: places[split] for split in SPLITS if split in places}
     return DataYaml(file, names, base.strip(), ordered, _keypoints(content.get("kpt_shape"), file))
 
@@ -123,8 +123,7 @@ def _parsed(file: Path) -> dict[str, Any]:
     try:
         content = yaml.load(_content(file), Loader=_TextLoader)
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise DistilError(f"{file} is no valid yaml: {reason[:300]}. Mend it, or write it again.") from error
+        raise DistilError(f"{file} is no valid yaml: {_reason(error)}. Mend it, or write it again.") from error
     except RecursionError as error:
         raise DistilError(f"{file} is nested too deeply for a data.yaml: write it again.") from error
     if content is None:
@@ -132,6 +131,13 @@ def _parsed(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise DistilError(f"{file} is a yaml {_kind(content)}, not lines 'key: value': {EXPECTED}.")
     return content
+
+
+def _reason(error: Exception) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem and mark:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+    return " ".join(str(error).split())[:200]
 
 
 def _names(value: Any, file: Path) -> tuple[str, ...]:
