@@ -122,7 +122,9 @@ def test_numbers_that_are_no_place_are_named_or_dropped(tmp_path, number):
     def edit(content):
         content["annotations"][0]["bbox"] = [1, 2, number, 6]
 
-    with pytest.raises(DistilError, match=r"of annotation 1 on image a.png holds a number that is no place in that image"):
+    with pytest.raises(
+        DistilError, match=r"of annotation 1 on image a.png holds a number that is no place in that image"
+    ):
         open_changed(tmp_path, edit)
     data = open_changed(tmp_path, edit, fix_boxes=True)
     assert data.annotations(1).labels.tolist() == [1]
@@ -150,8 +152,10 @@ def test_corners_in_place_of_sides_are_told(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "crowd"),
-    [("0", False), ("false", False), (" No ", False), (0.0, False), (None, False), (False, False), ("Unspecified", False)]
-    + [("1", True), ("TRUE", True), ("yes", True), (1.0, True), (True, True), ("1.0", True)],
+    [
+        *((value, False) for value in ("0", "false", " No ", 0.0, None, False, "Unspecified")),
+        *((value, True) for value in ("1", "TRUE", "yes", 1.0, True, "1.0")),
+    ],
 )
 @pytest.mark.parametrize("key", ["iscrowd", "ignore"])
 def test_flags_mean_what_they_say(tmp_path, key, value, crowd):
@@ -166,7 +170,9 @@ def test_flags_that_say_neither_are_refused(tmp_path, value):
 
 
 def test_a_set_or_class_whose_objects_are_all_ignored_is_named(tmp_path):
-    with pytest.raises(DistilError, match=r"instances_train.json: all 3 objects are ignored \(COCO's iscrowd or ignore"):
+    with pytest.raises(
+        DistilError, match=r"instances_train.json: all 3 objects are ignored \(COCO's iscrowd or ignore"
+    ):
         open_changed(tmp_path, lambda content: [entry.update(iscrowd="1") for entry in content["annotations"]])
     path = write_coco(tmp_path)
     path.write_text(json.dumps(changed(lambda content: content["annotations"][0].update(iscrowd=1))))
@@ -192,7 +198,9 @@ def test_annotations_that_repeat_are_dropped_and_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "respelt", [str, lambda value: f" {value}", lambda value: f"{value:06d}", float], ids=["text", "space", "zeros", "1.0"]
+    "respelt",
+    [str, lambda value: f" {value}", lambda value: f"{value:06d}", float],
+    ids=["text", "space", "zeros", "1.0"],
 )
 def test_ids_are_found_in_another_spelling(tmp_path, respelt):
     def edit(content):
@@ -224,7 +232,9 @@ def test_file_names_in_another_spelling_are_read_and_told(tmp_path):
     source = coco_source(tmp_path)
     assert source.inventory is not None
     assert [source.train.image(index)[0, 0, 0].item() for index in range(3)] == [7, 3, 9]
-    assert any(note.startswith("2 file names spelt otherwise than on disk (B.PNG is b.png") for note in source.inventory.notes)
+    assert any(
+        note.startswith("2 file names spelt otherwise than on disk (B.PNG is b.png") for note in source.inventory.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,7 +288,10 @@ def test_boxes_that_all_have_to_be_dropped(tmp_path):
         (lambda c: c["images"][0].update(width=True), "width and height of {.*} must be whole numbers of pixels"),
         (lambda c: c["images"][0].update(width=-30), "width and height of {.*} must be whole numbers of pixels"),
         (lambda c: c["images"][0].update(width=10**400), "width and height of {.* must be whole numbers of pixels"),
-        (lambda c: c["annotations"][1].update(category_id=True), "annotation 2 has category_id True, which no category"),
+        (
+            lambda c: c["annotations"][1].update(category_id=True),
+            "annotation 2 has category_id True, which no category",
+        ),
         (lambda c: c["annotations"][1].update(image_id=10**400), "annotation 2 is on image_id 1000"),
         (lambda c: c["annotations"][1].update(bbox=[True, 1, 2, 3]), "bbox of annotation 2 must be four numbers"),
         (
@@ -287,7 +300,10 @@ def test_boxes_that_all_have_to_be_dropped(tmp_path):
         ),
         (lambda c: c["categories"][0].update(name=" "), "the name of category 18 is empty: give it one"),
         (lambda c: c["categories"][0].update(name="cat "), "category name 'cat' is given twice"),
-        (lambda c: c["images"].append({**c["images"][0], "id": 5, "file_name": "./b.png"}), "has the image ./b.png twice"),
+        (
+            lambda c: c["images"].append({**c["images"][0], "id": 5, "file_name": "./b.png"}),
+            "has the image ./b.png twice",
+        ),
         (lambda c: c["images"][0].update(width="wide"), "width and height of {.*} must be whole numbers of pixels"),
         (lambda c: c["images"][0].update(width=float("inf")), "width and height of {.*} must be whole numbers"),
         (lambda c: c["annotations"][1].update(bbox=5), "bbox of annotation 2 must be four numbers .*, not 5"),
@@ -406,7 +422,8 @@ def test_a_folder_for_each_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("train", "val", "test"), [("training", "validation", "testing"), ("TRAIN", "Dev", "TEST"), ("TrainSet", "eval", "tests")]
+    ("train", "val", "test"),
+    [("training", "validation", "testing"), ("TRAIN", "Dev", "TEST"), ("TrainSet", "eval", "tests")],
 )
 def test_splits_are_known_by_many_words(tmp_path, train, val, test):
     for word in (train, val, test):
@@ -452,7 +469,8 @@ def test_what_is_left_out_is_told(tmp_path):
         "  left out: 1 json file (notes.json): no word such as train, val or test in the name",
         "  left out: 1 picture (images/more.png): no json names them",
         "  left out: 1 folder (test2017 with 1 picture): no split uses it",
-        "  left out: 1 file of unknown type (.heic) (images/IMG_1.HEIC): save pictures as PNG or JPEG to have them read",
+        "  left out: 1 file of unknown type (.heic) (images/IMG_1.HEIC): save pictures as PNG or JPEG to have them "
+        "read",
         "  note: the train and the val split share 3 pictures, such as a.png: scores on val images will be too high",
     ]
 

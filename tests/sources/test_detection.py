@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -154,6 +155,50 @@ def test_a_spec_that_nothing_answers_to(spec, start, tmp_path, monkeypatch):
 def test_a_number_of_scenes_that_is_none(spec):
     with pytest.raises(DistilError, match=f"^{spec}: give the number of training scenes, as in scenes:200"):
         open_detection(spec)
+
+
+def test_a_path_is_a_spec_and_a_text_is_a_root(tmp_path):
+    write_coco(tmp_path / "set")
+    assert open_detection(tmp_path / "set").key == "coco"
+    assert open_detection(Path("set"), root=str(tmp_path)).key == "coco"
+    for spec in ("coco:~nobody-of-this-name/x", "~nobody-of-this-name", "voc:a\0b", "x/" + "a" * 5000):
+        with pytest.raises(DistilError, match="Data is one of scenes"):
+            open_detection(spec)
+
+
+def test_the_working_folder_may_be_the_data(tmp_path, monkeypatch):
+    write_voc(tmp_path / "voc", images=".", xml=".")
+    write_coco(tmp_path / "coco", images=".")
+    write_yolo(tmp_path / "yolo")
+    for key in ("voc", "coco", "yolo"):
+        monkeypatch.chdir(tmp_path / key)
+        source = open_detection(".")
+        assert (source.key, source.inventory is not None) == (key, True)
+        assert source.inventory is not None
+        assert source.inventory.name == key
+        assert source.inventory.left_out == ()
+
+
+def test_scenes_have_an_inventory():
+    source = open_detection("scenes:20")
+    assert source.inventory is not None
+    assert [part.split for part in source.inventory.splits] == ["train", "val", "test"]
+    train = source.inventory.splits[0]
+    assert (train.images, train.smallest, train.per_class) == (20, (128, 128), source.train.counts)
+    assert str(source.inventory).startswith(
+        "Read scenes (drawn from handwritten digits): 5 classes\n  train: 20 images of 128 x 128 pixels, "
+    )
+
+
+def test_names_that_are_no_utf8_can_be_printed_and_hashed(tmp_path):
+    write_yolo(tmp_path)
+    for folder, ending in (("images", "png"), ("labels", "txt")):
+        (tmp_path / folder / f"a.{ending}").rename(tmp_path / folder / os.fsdecode(b"\xff." + ending.encode()))
+    (tmp_path / "images" / os.fsdecode(b"\xfe.heic")).touch()
+    source = open_detection(str(tmp_path))
+    assert str(source.inventory).encode()
+    assert "\\xfe.heic" in str(source.inventory)
+    assert len(source.train.fingerprint) == 64
 
 
 def test_classes_match_by_name_then_by_spelling_then_by_tradition():

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from distil.errors import DistilError
+from distil.sources.detection_inventory import Findings
 from distil.sources.detection_splits import split_in, split_of
 from distil.sources.detection_values import PresentFiles, check_names, class_name, flag, inside
-from distil.sources.detection_inventory import Findings
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,12 @@ def test_a_name_that_is_a_split(name, split):
 
 @pytest.mark.parametrize(
     ("name", "split"),
-    [("instances_val2017", "val"), ("_annotations.coco", None), ("my-TrainSet.v2", "train"), ("person_keypoints", None)],
+    [
+        ("instances_val2017", "val"),
+        ("_annotations.coco", None),
+        ("my-TrainSet.v2", "train"),
+        ("person_keypoints", None),
+    ],
 )
 def test_a_split_in_a_name(name, split):
     assert split_in(name) == split

@@ -86,8 +86,8 @@ def test_yolo_pictures_are_turned(tmp_path, mode, orientation):
     rows, columns = np.nonzero(upright > 128)
     height, width = upright.shape
     left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-    line = f"0 {(left + right) / 2 / width} {(top + bottom) / 2 / height} {(right - left) / width} {(bottom - top) / height}"
-    (tmp_path / "labels" / "a.txt").write_text(line)
+    center = f"{(left + right) / 2 / width} {(top + bottom) / 2 / height}"
+    (tmp_path / "labels" / "a.txt").write_text(f"0 {center} {(right - left) / width} {(bottom - top) / height}")
     image, found = open_yolo(tmp_path)[0]
     assert image.shape == (3, height, width)
     assert_bright_in_the_box(image, found.boxes[0].tolist())
@@ -123,10 +123,10 @@ def test_boxes_for_the_turned_picture_are_told_and_never_cut(tmp_path):
         with pytest.raises(DistilError) as caught:
             open_coco(tmp_path, path, fix_boxes=fix_boxes)
         assert str(caught.value) == (
-            "instances_train.json: the box (2, 3, 12, 23) of annotation 1 is for the turned picture a.png: as stored it "
-            "has 24 x 16 pixels (width x height), and its EXIF rotation tag (6) makes that 16 x 24. Write width and "
-            "height of the turned picture into the annotations, or save the pictures upright. --fix-boxes would cut the "
-            "boxes at wrong places."
+            "instances_train.json: the box (2, 3, 12, 23) of annotation 1 is for the turned picture a.png: as stored "
+            "it has 24 x 16 pixels (width x height), and its EXIF rotation tag (6) makes that 16 x 24. Write width and "
+            "height of the turned picture into the annotations, or save the pictures upright. --fix-boxes would cut "
+            "the boxes at wrong places."
         )
     save(tmp_path / "a.png", picture("RGB"), 1)
     assert open_coco(tmp_path, path, fix_boxes=True).annotations(0).boxes.tolist() == [[2, 3, 12, 16]]
@@ -134,11 +134,15 @@ def test_boxes_for_the_turned_picture_are_told_and_never_cut(tmp_path):
 
 def test_another_size_is_told_before_anything_is_read(tmp_path):
     save(tmp_path / "a.png", picture("RGB"), 1)
-    with pytest.raises(DistilError, match=r"a.png has 24 x 16 pixels .*for 16 x 24: .* Its width and height are swapped"):
+    with pytest.raises(
+        DistilError, match=r"a.png has 24 x 16 pixels .*for 16 x 24: .* Its width and height are swapped"
+    ):
         open_coco(tmp_path, write_coco(tmp_path, (16, 24), [0, 0, 4, 4], "a.png"))
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0broken", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0broken", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"", b"Exif\0\0II*\0\xff\xff\xff\xff"]
+)
 def test_broken_exif_is_no_exif(tmp_path, exif):
     for name in ("a.jpg", "a.png", "a.webp"):
         picture("RGB").save(tmp_path / name, exif=exif)

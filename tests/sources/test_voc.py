@@ -177,8 +177,10 @@ def one_object(extra: str = "", right: str = "4") -> str:
 
 @pytest.mark.parametrize(
     ("word", "difficult"),
-    [("no", False), ("False", False), ("0.0", False), ("", False), (" 0 ", False), ("Unspecified", False)]
-    + [("yes", True), ("TRUE", True), ("1", True), (" 1.0 ", True)],
+    [
+        *((word, False) for word in ("no", "False", "0.0", "", " 0 ", "Unspecified")),
+        *((word, True) for word in ("yes", "TRUE", "1", " 1.0 ")),
+    ],
 )
 def test_flags_mean_what_they_say(tmp_path, word, difficult):
     write_voc(tmp_path, objects={"1": OBJECTS["1"], "2": []})
@@ -206,14 +208,20 @@ def test_a_set_or_class_whose_objects_are_all_difficult_is_named(tmp_path):
         ("<annotations/>", "1.xml is an xml <annotations>, not VOC's <annotation>"),
         (f"<annotation>{one_object('<difficult>maybe</difficult>')}</annotation>", "difficult of a dog must be 0 or 1"),
         (f"<annotation>{one_object(right='1_0')}</annotation>", "bndbox/xmax of <object> must be a number, not '1_0'"),
-        (f"<annotation>{one_object(right='nan')}</annotation>", r"box \(1, 1, nan, 4\) of a dog on image 1.png holds a"),
+        (
+            f"<annotation>{one_object(right='nan')}</annotation>",
+            r"box \(1, 1, nan, 4\) of a dog on image 1.png holds a",
+        ),
         (f"<annotation>{one_object(right='1e308')}</annotation>", "holds a number that is no place in that image of"),
         (
             '<!DOCTYPE a [<!ENTITY a "x"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>',
             "1.xml declares entities, which annotations do not need",
         ),
         ('<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><annotation>&a;</annotation>', "declares entities"),
-        ("<annotation><size><width>13</width><height>16</height></size></annotation>", "but its annotations are for 13 x"),
+        (
+            "<annotation><size><width>13</width><height>16</height></size></annotation>",
+            "but its annotations are for 13 x",
+        ),
     ],
 )
 def test_an_xml_of_something_else_is_named(tmp_path, text, message):

@@ -142,9 +142,15 @@ def test_where_the_names_may_be(tmp_path):
         ("0 0.5 0.5 0 1", r"box \(10, 0, 10, 10\) of line 2 of a.txt on image a.png has no area"),
         ("0 0.5 0.5 1.2 1", r"box \(-2, 0, 22, 10\) of line 2 of a.txt on image a.png reaches 2 pixels outside"),
         ("0 5 5 4 4", r"line 2 of .*a.txt holds 5 \(1 of 2 lines hold such numbers\): YOLO's are shares of the image"),
-        ("0 nan 0.5 1 1", r"box \(nan, 0, nan, 10\) of line 2 of a.txt on image a.png holds a number that is no place in"),
+        (
+            "0 nan 0.5 1 1",
+            r"box \(nan, 0, nan, 10\) of line 2 of a.txt on image a.png holds a number that is no place in",
+        ),
         ("0 0.1 0.1 0.4 nan 0.4 0.5", r"box \(nan, nan, nan, nan\)|box \(2, nan, 8, nan\) of line 2 of a.txt on image"),
-        ("0 1e400 0.5 1 1", r"box \(inf, 0, inf, 10\) of line 2 of a.txt on image a.png holds a number that is no place"),
+        (
+            "0 1e400 0.5 1 1",
+            r"box \(inf, 0, inf, 10\) of line 2 of a.txt on image a.png holds a number that is no place",
+        ),
         ("0 0.5_0 0.5 1 1", "expected 'class cx cy w h'"),
         ("0 0.5 0.5 1 1 0.9", "A sixth number is the confidence in a file of predictions: use the true labels"),
         ("0 0.5 0.5 1 1 0.2 0.2 2", r"If a box and 1 keypoints are meant, add kpt_shape: \[1, 3\] to data.yaml"),

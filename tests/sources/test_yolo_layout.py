@@ -34,7 +34,8 @@ def splits_of(source: DetectionSource) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "splits", [("train2017", "val2017", "test2017"), ("training", "validation", "testing"), ("TRAIN", "Dev", "Test_images")]
+    "splits",
+    [("train2017", "val2017", "test2017"), ("training", "validation", "testing"), ("TRAIN", "Dev", "Test_images")],
 )
 @pytest.mark.parametrize("pattern", ["{part}/{split}", "{split}/{part}"])
 def test_folders_are_splits_by_many_names(tmp_path, splits, pattern):
@@ -78,8 +79,8 @@ def test_data_yaml_says_where_the_splits_are(tmp_path, text):
     if "drive" in text:
         assert source.inventory is not None
         assert (
-            "'path' in data.yaml is /content/drive/MyDrive/set, which leads out of the folder: the splits are looked up "
-            "beside data.yaml"
+            "'path' in data.yaml is /content/drive/MyDrive/set, which leads out of the folder: the splits are looked "
+            "up beside data.yaml"
         ) in source.inventory.notes
 
 
@@ -107,7 +108,10 @@ def test_paths_of_another_machine_are_found_by_their_end_and_told(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: images/first\nval: images/none", r"data.yaml: 'val' is 'images/none', and there is nothing at .*/images/none"),
+        (
+            "train: images/first\nval: images/none",
+            r"data.yaml: 'val' is 'images/none', and there is nothing at .*/images/none",
+        ),
         ("train: /etc\nval: images/second", r"data.yaml: 'train' is '/etc', and that leads out of "),
         ("train: ../../other\nval: images/second", r"'train' is '../../other', and there is nothing at .*/other"),
         ("train: https://example.org/x.zip", r"'train' is the address 'https://example.org/x.zip', and distil fetches"),
@@ -148,7 +152,10 @@ def test_one_folder_for_training_and_validation_is_told(tmp_path):
     write_splits(tmp_path, "train2017")
     write_yaml(tmp_path, "train: images/train2017\nval: images/train2017\ndownload: https://example.org/x.zip")
     told = str(yolo_source(tmp_path).inventory)
-    assert "note: the train and the val split share 1 picture, such as a.png: scores on val images will be too high" in told
+    assert (
+        "note: the train and the val split share 1 picture, such as a.png: scores on val images will be too high"
+        in told
+    )
     assert "left out: 1 key of data.yaml (download): not used; distil fetches nothing" in told
 
 
@@ -165,7 +172,9 @@ def test_a_test_split_without_labels_is_told_and_not_offered(tmp_path, labels):
         source = yolo_source(tmp_path)
         assert splits_of(source) == [["a.png"], ["b.png"], []]
         assert source.inventory is not None
-        assert [str(part) for part in source.inventory.left_out] == ["1 test split (images/test with 1 image): no labels"]
+        assert [str(part) for part in source.inventory.left_out] == [
+            "1 test split (images/test with 1 image): no labels"
+        ]
 
 
 def test_a_test_split_that_is_not_there_is_told(tmp_path):
@@ -204,7 +213,9 @@ def test_pictures_of_unknown_type_links_and_loops_are_told(tmp_path):
     assert "1 file of unknown type (.heic) (images/IMG_1.HEIC): save pictures as PNG or JPEG to have them read" in told
     assert "1 folder (images/loop, a link): no split uses it" in told
     (tmp_path / "labels" / "IMG_1.txt").write_text(BOX)
-    with pytest.raises(DistilError, match=r"IMG_1.txt has no image in .*\(IMG_1.HEIC there is of a type that distil does"):
+    with pytest.raises(
+        DistilError, match=r"IMG_1.txt has no image in .*\(IMG_1.HEIC there is of a type that distil does"
+    ):
         yolo_source(tmp_path)
 
 
@@ -262,7 +273,9 @@ def test_the_one_yaml_with_names_counts(tmp_path):
 
 def test_images_without_labels(tmp_path):
     write_yolo(tmp_path, content={"a": BOX, "b": None})
-    assert "1 image of the train split without a label file: taken as without objects" in str(yolo_source(tmp_path).inventory)
+    assert "1 image of the train split without a label file: taken as without objects" in str(
+        yolo_source(tmp_path).inventory
+    )
     (tmp_path / "labels" / "a.txt").unlink()
     with pytest.raises(DistilError, match=r"has 2 images and no label file: looked for .*labels/a.txt and the like"):
         yolo_source(tmp_path)

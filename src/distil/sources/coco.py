@@ -12,8 +12,8 @@ import numpy as np
 from distil.errors import DistilError
 from distil.sources.detection import DetectionSet, DetectionSource
 from distil.sources.detection_checks import FURTHEST, ObjectTable
-from distil.sources.detection_files import detection_set, joined_notes, source_of
-from distil.sources.detection_inventory import Findings, find_unused, named, numbered
+from distil.sources.detection_files import detection_set, source_of
+from distil.sources.detection_inventory import Findings, named, numbered
 from distil.sources.detection_splits import SPLITS, Split, folder_named, folders_in, split_in, split_of
 from distil.sources.detection_values import (
     PresentFiles,
@@ -90,18 +90,20 @@ def coco_source(path: Path, *, fix_boxes: bool = False) -> DetectionSource:
     findings = Findings()
     if path.is_file():
         root = path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-        files, used = {"train": path}, [path]
+        files: dict[Split, Path] = {"train": path}
         if split_in(path.stem) not in ("train", None):
             findings.note(ONLY.format(path.name))
     else:
         root = path
         files = _split_files(root, findings)
-        used = list(files.values())
+    used = list(files.values())
     folder = root.resolve().name
     opened: dict[Split, tuple[DetectionSet, str]] = {}
     looked: list[Path] = []
     note = findings.notes[-1] if findings.notes else ""
-    for split in (each for each in SPLITS if each in files):
+    for split in SPLITS:
+        if split not in files:
+            continue
         file = files[split]
         content = _read(file, may_be_unlabelled=split == "test")
         if split == "test" and not content["annotations"]:
@@ -162,7 +164,8 @@ def _split_files(root: Path, findings: Findings) -> dict[Split, Path]:
                 f"{root} has two files for the {split} split, {chosen[0]} and {chosen[1]}: keep one of them there, "
                 "or name one file as coco:FILE.json."
             )
-        splits.update({split: file for file in chosen})
+        if chosen:
+            splits[split] = chosen[0]
         passed = [str(file.relative_to(root)) for file in those if file not in chosen]
         findings.leave_out("json file{s}", passed, f"an instances_*.json is there for the {split} split")
     if "train" not in splits:
@@ -182,8 +185,7 @@ def _json_files(root: Path) -> list[Path]:
 
 
 def _split_word(file: Path, root: Path) -> Split | None:
-    inside = file.relative_to(root)
-    parents = [part for part in reversed(inside.parts[:-1])]
+    parents = reversed(file.relative_to(root).parts[:-1])
     return next((word for name in (file.stem, *parents) if (word := split_in(name))), None)
 
 
@@ -200,7 +202,9 @@ def _image_folder(root: Path, annotations: Path, entries: Sequence[Mapping[str, 
     folders += [each / stem for each in (pictures, root) if each and stem]
     for each in (pictures, root):
         if each and split:
-            folders += [inner for folder in folders_in(each) if split_of(folder.name) == split for inner in _inner(folder)]
+            folders += [
+                inner for folder in folders_in(each) if split_of(folder.name) == split for inner in _inner(folder)
+            ]
     folders += [each for each in (pictures, folder_named(root, "JPEGImages")) if each]
     folders += [root]
     present = PresentFiles(Findings())
@@ -351,8 +355,8 @@ def _objects(
             )
         if label is None:
             raise DistilError(
-                f"{path}: annotation {_shown(entry['id'])} has category_id {_shown(entry.get('category_id'))}, which no "
-                "category has: add the category or mend the annotation."
+                f"{path}: annotation {_shown(entry['id'])} has category_id {_shown(entry.get('category_id'))}, which "
+                "no category has: add the category or mend the annotation."
             )
         images[row], labels[row] = place, label
         boxes[row] = _box(entry, path)
@@ -360,7 +364,9 @@ def _objects(
         if area is not None and 0 <= area <= FURTHEST**2:
             areas[row] = area
         elif entry.get("area") is not None:
-            findings.tally("area{s} that cannot be", f"annotation {_shown(entry['id'])}", "the area of the box is taken")
+            findings.tally(
+                "area{s} that cannot be", f"annotation {_shown(entry['id'])}", "the area of the box is taken"
+            )
         flags = [_flag(entry, key, path, findings) for key in ("iscrowd", "ignore") if key in entry]
         ignored[row] = any(flags)
     boxes[:, 2:] += boxes[:, :2]

@@ -294,7 +294,11 @@ def recognise(path: Path) -> str:
         return "voc"
     if holds("labels") or "obj.names" in files:
         return "yolo"
-    if ".json" in endings or holds("annotations", ending=".json") or any(any(files_with(part, ".json")) for part in parts):
+    if (
+        ".json" in endings
+        or holds("annotations", ending=".json")
+        or any(any(files_with(part, ".json")) for part in parts)
+    ):
         return "coco"
     if endings & {".yaml", ".yml"}:
         return "yolo"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distil.errors import DistilError
-from distil.sources.detection_inventory import Findings
+from distil.sources.detection_inventory import Findings, numbered
 from distil.sources.rotation import Header
 
 OUTSIDE = 1.05
@@ -76,7 +76,7 @@ def without_repeats(frame: Frame, objects: ObjectTable, findings: Findings) -> t
     kept = np.zeros(len(objects), dtype=bool)
     kept[first] = True
     repeats = np.flatnonzero(~kept)
-    names = [f"{objects.describe(int(row))} on {frame.identifiers[objects.images[row]]}" for row in repeats[:3]]
+    names = [_name(frame, objects, int(row)) for row in repeats[:3]]
     findings.leave_out("repeated object{s}", names, "the same class and box on the same image again", len(repeats))
     return objects.rows(kept), len(repeats)
 
@@ -93,7 +93,7 @@ def usable_boxes(
     """
     limits = frame.limits(objects)
     bounded = np.abs(objects.boxes) <= FURTHEST  # nan is not
-    sound = bounded.all(1)
+    sound: np.ndarray = np.all(bounded, axis=1, keepdims=True)[:, 0]
     boxes = np.where(sound[:, None], objects.boxes, 0.0)
     _refuse_shares(frame, objects, boxes, sound)
     reach = np.maximum(-boxes, boxes - limits).max(1)
@@ -103,7 +103,13 @@ def usable_boxes(
     flat = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     if not fix_boxes:
         _refuse(frame, objects, ~sound, "holds a number that is no place in", "")
-        _refuse(frame, objects, outside, "reaches {reach:.4g} pixels outside", _corner_hint(objects, limits) if frame.sides else "")
+        _refuse(
+            frame,
+            objects,
+            outside,
+            "reaches {reach:.4g} pixels outside",
+            _corner_hint(objects, limits) if frame.sides else "",
+        )
         _refuse(frame, objects, flat, "has no area inside", "")
     if flat.all():
         raise DistilError(f"{frame.name}: not one box has an area inside its image: mend the annotations.")
@@ -138,6 +144,10 @@ def _refuse(frame: Frame, objects: ObjectTable, bad: np.ndarray, told: str, hint
     )
 
 
+def _name(frame: Frame, objects: ObjectTable, row: int) -> str:
+    return f"{objects.describe(row)} on {frame.identifiers[int(objects.images[row])]}"
+
+
 def _corners(box: np.ndarray) -> str:
     return ", ".join(f"{value:.6g}" for value in box)
 
@@ -147,9 +157,9 @@ def _refuse_shares(frame: Frame, objects: ObjectTable, boxes: np.ndarray, sound:
     if not frame.turned and sound.any() and boxes[sound][:, 2:].max() <= 1 and min(map(min, frame.sizes)) > 2:
         first = int(np.flatnonzero(sound)[0])
         raise DistilError(
-            f"{frame.name}: no box reaches beyond the first pixel of its image, as ({_corners(objects.boxes[first])}) of "
-            f"{objects.describe(first)} on image {frame.identifiers[objects.images[first]]}: these look like shares of "
-            "the image, and boxes here are in pixels. Multiply x by the image's width and y by its height."
+            f"{frame.name}: no box reaches beyond the first pixel of its image, as ({_corners(objects.boxes[first])}) "
+            f"of {objects.describe(first)} on image {frame.identifiers[objects.images[first]]}: these look like shares "
+            "of the image, and boxes here are in pixels. Multiply x by the image's width and y by its height."
         )
 
 
@@ -171,9 +181,9 @@ def _refuse_turned(frame: Frame, objects: ObjectTable, outside: np.ndarray) -> N
     raise DistilError(
         f"{frame.name}: the box ({_corners(objects.boxes[row])}) of {objects.describe(row)} is for the turned picture "
         f"{frame.identifiers[image]}{more}: as stored it has {header.size[1]} x {header.size[0]} pixels (width x "
-        f"height), and its EXIF rotation tag ({header.orientation}) makes that {header.turned[1]} x {header.turned[0]}. "
-        "Write width and height of the turned picture into the annotations, or save the pictures upright. --fix-boxes "
-        "would cut the boxes at wrong places."
+        f"height), and its EXIF rotation tag ({header.orientation}) makes that {header.turned[1]} x "
+        f"{header.turned[0]}. Write width and height of the turned picture into the annotations, or save the pictures "
+        "upright. --fix-boxes would cut the boxes at wrong places."
     )
 
 
@@ -194,11 +204,13 @@ def _tell(
 ) -> None:
     def names(rows: np.ndarray) -> list[str]:
         places = np.flatnonzero(rows)[:3]
-        return [f"{objects.describe(int(row))} on {frame.identifiers[objects.images[row]]}" for row in places]
+        return [_name(frame, objects, int(row)) for row in places]
 
     findings.leave_out("box{es} without area in the image", names(flat), "dropped by --fix-boxes", int(flat.sum()))
     why = "dropped by --fix-boxes"
     findings.leave_out("box{es} with numbers that are no place in an image", names(broken), why, int(broken.sum()))
     if clipped.any():
         shown = ", ".join(names(clipped))
-        findings.note(f"{frame.name}: {int(clipped.sum()):,} boxes clipped to their images by --fix-boxes ({shown})")
+        findings.note(
+            f"{frame.name}: {numbered(int(clipped.sum()), 'box')} clipped to the image by --fix-boxes ({shown})"
+        )

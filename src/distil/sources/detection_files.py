@@ -98,10 +98,9 @@ def image_files(folder: Path) -> dict[str, Path]:
     Raises: DistilError if two differ in the ending alone.
     """
     found: dict[str, Path] = {}
-    for path in sorted(files_below(folder)):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+    start = 0 if folder == Path() else len(os.path.join(folder, ""))
+    for path in sorted(path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES):
+        stem = os.path.splitext(os.fspath(path)[start:])[0]
         if stem in found:
             raise DistilError(f"{found[stem]} and {path} would share their annotations: rename or remove one.")
         found[stem] = path

@@ -127,7 +127,9 @@ def _note_classes(split: Split, data: DetectionSet, part: SplitInventory, findin
         seen = {int(label) for index in range(len(data)) for label in data.annotations(index).labels}
         all_ignored = [name for name in without if data.classes.index(name) + 1 in seen]
     if all_ignored:
-        findings.note(f"all {split} objects of {named(all_ignored)} are ignored: nothing there to learn from or to find")
+        findings.note(
+            f"all {split} objects of {named(all_ignored)} are ignored: nothing there to learn from or to find"
+        )
     if split == "train" and (unseen := [name for name in without if name not in all_ignored]):
         told = "1 class has" if len(unseen) == 1 else f"{len(unseen)} classes have"
         findings.note(f"{told} no object in the train split: {named(unseen)}")
@@ -155,50 +157,57 @@ def find_unused(root: Path, used: Iterable[Path], findings: Findings, *, unnamed
 
     used: pictures and annotations that were read, in `root`. unnamed: why pictures in used folders are left out.
     """
-    files = {Path(os.path.abspath(path)) for path in used}
-    root = Path(os.path.abspath(root))
-    holding = {parent for path in files for parent in path.parents}
-    pictured = {path.parent for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+    top = os.path.abspath(root)
+    files = {os.path.abspath(path) for path in used}
+    pictured = {os.path.dirname(file) for file in files if _ending(file) in IMAGE_SUFFIXES}
+    holding = {top}
+    for folder in {os.path.dirname(file) for file in files}:
+        while folder.startswith(top) and folder not in holding:
+            holding.add(folder)
+            folder = os.path.dirname(folder)
     folders: list[str] = []
     pictures: list[str] = []
     unknown: dict[str, list[str]] = {}
-    waiting = [root]
+    waiting = [top]
     while waiting:
         folder = waiting.pop()
         for entry in _entries(folder):
-            path = folder / entry.name
+            name = os.path.relpath(entry.path, top) if entry.path not in files else ""
             if entry.is_dir():
-                if path in holding:
-                    waiting.append(path)
+                if entry.path in holding:
+                    waiting.append(entry.path)
                 elif entry.is_symlink():
-                    folders.append(f"{path.relative_to(root)}, a link")
-                elif found := _pictures_below(path):
-                    folders.append(f"{path.relative_to(root)} with {numbered(found, 'picture')}")
+                    folders.append(f"{name}, a link")
+                elif found := _pictures_below(entry.path):
+                    folders.append(f"{name} with {numbered(found, 'picture')}")
                 else:
-                    folders.append(str(path.relative_to(root)))
-            elif path in files or entry.name.lower() in CLUTTER:
+                    folders.append(name)
+            elif not name or entry.name.lower() in CLUTTER:
                 continue
-            elif (suffix := path.suffix.lower()) in IMAGE_SUFFIXES:
-                pictures.append(str(path.relative_to(root)))
-            elif folder in pictured and suffix not in TEXT_SUFFIXES:
-                unknown.setdefault(suffix or "no ending", []).append(str(path.relative_to(root)))
+            elif (ending := _ending(entry.name)) in IMAGE_SUFFIXES:
+                pictures.append(name)
+            elif folder in pictured and ending not in TEXT_SUFFIXES:
+                unknown.setdefault(ending or "no ending", []).append(name)
     findings.leave_out("picture{s}", sorted(pictures), unnamed)
     findings.leave_out("folder{s}", sorted(folders), "no split uses them" if len(folders) > 1 else "no split uses it")
-    for suffix, names in sorted(unknown.items()):
+    for ending, names in sorted(unknown.items()):
         findings.leave_out(
-            f"file{{s}} of unknown type ({suffix})", sorted(names), "save pictures as PNG or JPEG to have them read"
+            f"file{{s}} of unknown type ({ending})", sorted(names), "save pictures as PNG or JPEG to have them read"
         )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda each: each.name)
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError:
         return []
 
 
-def _pictures_below(folder: Path) -> int:
-    return sum(
-        Path(name).suffix.lower() in IMAGE_SUFFIXES for _, _, names in os.walk(folder) for name in names if name[0] != "."
-    )
+def _pictures_below(folder: str) -> int:
+    every = (name for _, _, names in os.walk(folder) for name in names)
+    return sum(_ending(name) in IMAGE_SUFFIXES for name in every if not name.startswith("."))

@@ -13,6 +13,9 @@ from distil.sources.detection_inventory import Findings, numbered
 
 ORIENTATION = 0x0112
 
+BATCH = 64
+"""Headers that one thread reads at a time."""
+
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,7 +41,7 @@ class Header:
     @property
     def turned(self) -> tuple[int, int]:
         """Height and width once the picture is turned as its tag says."""
-        return self.size[::-1] if self.orientation >= 5 else self.size
+        return (self.size[1], self.size[0]) if self.orientation >= 5 else self.size
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -65,7 +68,10 @@ def read_headers(paths: Sequence[Path]) -> list[Header]:
     """
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module=r"PIL\b")
-        return list(pool.map(_read_header, paths))
+        batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+        return [
+            header for headers in pool.map(lambda batch: [*map(_read_header, batch)], batches) for header in headers
+        ]
 
 
 def _read_header(path: Path) -> Header:
@@ -112,13 +118,16 @@ def settled_sizes(
             stored += 1
     ways = []
     if turned:
-        ways.append(f"{turned:,} turned as it says, because the annotated width and height are those of the turned picture")
+        ways.append(
+            f"{turned:,} turned as it says, because the annotated width and height are those of the turned picture"
+        )
     if stored:
         ways.append(f"{stored:,} as stored, because the annotated width and height are those of the stored picture")
     if untold:
         ways.append(
-            f"{len(untold):,} as stored ({', '.join(untold[:3])}), because nothing in the annotations tells on which way up "
-            "the boxes were drawn: look at some with distil detector show, and save the pictures upright if they are wrong"
+            f"{len(untold):,} as stored ({', '.join(untold[:3])}), because nothing in the annotations tells on which "
+            "way up the boxes were drawn: look at some with distil detector show, and save the pictures upright if "
+            "they are wrong"
         )
     if ways:
         count = turned + stored + len(untold)
@@ -130,5 +139,7 @@ def turned_sizes(headers: Sequence[Header], findings: Findings) -> list[tuple[in
     """The height and width of pictures turned as their tags say; how many have one is noted."""
     tagged = sum(header.orientation != 1 for header in headers)
     if tagged:
-        findings.note(f"{numbered(tagged, 'picture')} with an EXIF rotation tag: turned as it says, as YOLO's readers do")
+        findings.note(
+            f"{numbered(tagged, 'picture')} with an EXIF rotation tag: turned as it says, as YOLO's readers do"
+        )
     return [header.turned for header in headers]

@@ -171,14 +171,20 @@ def scenes_source(
     # the digits of `distil.sources.digits`'s test split are those of the test scenes
     rest, tested = _split(labels, classes, TEST_PER_CLASS, "sources", "digits", "test")
     trained, validated = _split(labels[rest], classes, VAL_PER_CLASS, "sources", "scenes", "val")
-    chosen: dict[Split, tuple[np.ndarray, int]] = {"train": (rest[trained], train), "val": (rest[validated], val), "test": (tested, test)}
+    chosen: dict[Split, tuple[np.ndarray, int]] = {
+        "train": (rest[trained], train),
+        "val": (rest[validated], val),
+        "test": (tested, test),
+    }
     splits: dict[Split, DetectionSet] = {
         split: DetectionSet(
             Scenes(handwriting[which], labels[which], count, split, settings, seed), classes, f"scenes {split}"
         )
         for split, (which, count) in chosen.items()
     }
-    told = {split: (data, f"handwriting that no other split has, seed {seed}") for split, data in splits.items()}
+    told: dict[Split, tuple[DetectionSet, str]] = {
+        split: (data, f"handwriting that no other split has, seed {seed}") for split, data in splits.items()
+    }
     inventory = make_inventory("scenes", "drawn from handwritten digits", told, Findings())
     return DetectionSource(splits["train"], splits["val"], splits["test"], "scenes", inventory=inventory)
 

@@ -1,7 +1,6 @@
 """PASCAL VOC's xml annotations."""
 
 import math
-import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -148,7 +147,7 @@ def _picture_folder(folder: Path) -> Path:
 def _split_folders(root: Path) -> dict[Split, _Part]:
     """Folders named for splits that hold xml, in the root or in its Annotations."""
     beside = [folder for folder in folders_in(root) if split_of(folder.name) and _holds_xml(_xml_folder(folder))]
-    parts = {
+    parts: dict[Split, _Part] = {
         split: _Part(_picture_folder(folder), _xml_folder(folder), None, folder.name, folder.name)
         for split, folder in by_split(beside, "folders").items()
     }
@@ -158,7 +157,9 @@ def _split_folders(root: Path) -> dict[Split, _Part]:
     below = [] if xml == root else [each for each in folders_in(xml) if split_of(each.name) and _holds_xml(each)]
     for split, folder in by_split(below, "folders").items():
         images = folder_named(pictures, folder.name) or pictures
-        parts[split] = _Part(images, folder, None, f"{root.resolve().name} {folder.name}", str(folder.relative_to(root)))
+        parts[split] = _Part(
+            images, folder, None, f"{root.resolve().name} {folder.name}", str(folder.relative_to(root))
+        )
     return parts
 
 
@@ -188,7 +189,7 @@ def _split_lists(folder: Path, findings: Findings) -> dict[Split, _Part]:
 
 
 def _list_folder(folder: Path) -> Path | None:
-    """Where the lists of splits are: ImageSets/Main, ImageSets, or the folder itself where a list there names images."""
+    """Where the lists of splits are: ImageSets/Main, ImageSets, or the folder itself if a list there names images."""
     sets = folder_named(folder, "ImageSets")
     for place in (folder_named(sets, "Main") if sets else None, sets):
         if place and any(place.glob("*.txt")):
@@ -216,8 +217,8 @@ def _listed_part(folder: Path, split: str) -> _Part:
         name = _listed_name(line, known)
         if inside(folder, name) is None or name.startswith("/"):
             raise DistilError(
-                f"line {number_} of {path} is {printable(line.strip())!r}, which leads out of {folder}: list the names of "
-                "images there."
+                f"line {number_} of {path} is {printable(line.strip())!r}, which leads out of {folder}: list the names "
+                "of images there."
             )
         names.append(name)
     if not names:
@@ -231,9 +232,7 @@ def _known_names(folder: Path) -> set[str]:
     """Names without ending of all xml and pictures."""
     xml, pictures = _xml_folder(folder), _picture_folder(folder)
     names = {_stem(path, xml) for path in files_below(xml) if path.suffix.lower() == ".xml"}
-    return names | {
-        _stem(path, pictures) for path in files_below(pictures) if path.suffix.lower() in IMAGE_SUFFIXES
-    }
+    return names | {_stem(path, pictures) for path in files_below(pictures) if path.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def _stem(path: Path, folder: Path) -> str:
@@ -241,7 +240,7 @@ def _stem(path: Path, folder: Path) -> str:
 
 
 def _listed_name(line: str, known: set[str]) -> str:
-    """The image that a line of a list names: the whole line, or what stands before a flag -1, 0 or 1, without ending."""
+    """The image that a line of a list names: all of it, or what stands before a flag -1, 0 or 1, without ending."""
     whole = line.strip()
     flagged = re.fullmatch(r"(.*\S)\s+(?:-1|0|\+?1)", whole)
     for text in (whole, flagged[1] if flagged else whole):

@@ -73,22 +73,29 @@ def yolo_source(root: Path, *, fix_boxes: bool = False) -> DetectionSource:
     files = split_files(root, described, findings)
     whole = not files
     if whole:
-        files = {"train": plain_files(root)}
+        files["train"] = plain_files(root)
     if "train" not in files:
         raise DistilError(f"{root} has no train split, only {', '.join(files)}. {LAYOUT}")
     names = _names(root, described)
     opened: dict[Split, tuple[DetectionSet, str]] = {}
     for split, those in files.items():
         if split == "test" and (those.unlabelled or _is_empty(those)):
-            findings.leave_out("test split{s}", [f"{those.origin} with {numbered(len(those.images), 'image')}"], "no labels")
+            findings.leave_out(
+                "test split{s}", [f"{those.origin} with {numbered(len(those.images), 'image')}"], "no labels"
+            )
             continue
-        opened[split] = _built(root, None if whole else split, those, names, described, fix_boxes, findings), those.origin
+        opened[split] = (
+            _built(root, None if whole else split, those, names, described, fix_boxes, findings),
+            those.origin,
+        )
     used = [path for those in files.values() for path in those.labels]
     used += [path for split, those in files.items() if split not in opened for path in those.images]
     for split, (data, _) in opened.items():
         bare = len(data) - sum(path.is_file() for path in files[split].labels)
         if bare:
-            findings.note(f"{numbered(bare, 'image')} of the {split} split without a label file: taken as without objects")
+            findings.note(
+                f"{numbered(bare, 'image')} of the {split} split without a label file: taken as without objects"
+            )
     return source_of("yolo", "YOLO", root.resolve().name, root, opened, used, findings, "no split names them")
 
 
@@ -118,9 +125,7 @@ def _names(root: Path, described: DataYaml | None) -> tuple[str, ...]:
         return check_names([line for line in read_lines(file) if line.strip()], file)
     if described:
         yaml_names(described.file)
-    raise DistilError(
-        f"{root} does not name its classes: add classes.txt, one name a line, or data.yaml with names."
-    )
+    raise DistilError(f"{root} does not name its classes: add classes.txt, one name a line, or data.yaml with names.")
 
 
 def _is_empty(files: Files) -> bool:
@@ -147,7 +152,8 @@ def _built(
     title = f"{root.resolve().name} {split}" if split else root.resolve().name
     if files.unlabelled:
         raise DistilError(
-            f"{title} has {len(files.images)} images and no label file: looked for {files.labels[0]} and the like. {LAYOUT}"
+            f"{title} has {len(files.images)} images and no label file: looked for {files.labels[0]} and the like. "
+            f"{LAYOUT}"
         )
     _check_meaning(title, [(path, line) for _, path, line in rows], keypoints, findings)
     objects = ObjectTable(
@@ -160,7 +166,15 @@ def _built(
     )
     unknown = [None] * len(files.images)
     return detection_set(
-        title, names, files.images, files.identifiers, unknown, objects, fix_boxes=fix_boxes, findings=findings, shares=True
+        title,
+        names,
+        files.images,
+        files.identifiers,
+        unknown,
+        objects,
+        fix_boxes=fix_boxes,
+        findings=findings,
+        shares=True,
     )
 
 
@@ -203,8 +217,8 @@ def _read_labels(path: Path, names: Sequence[str], keypoints: int) -> list[_Line
             raise DistilError(f"{where} is {text.strip()[:60]!r}: {_expected(values, keypoints)}")
         if not 0 <= label < len(names):
             raise DistilError(
-                f"{where} has class {label:.0f}, and there are {len(names)} classes, 0 to {len(names) - 1}: mend the line, "
-                "or name the class."
+                f"{where} has class {label:.0f}, and there are {len(names)} classes, 0 to {len(names) - 1}: mend the "
+                "line, or name the class."
             )
         lines.append(_Line(place, int(label), _box(values, keypoints), tuple(values)))
     return lines
@@ -223,8 +237,8 @@ def _expected(values: Sequence[float], keypoints: int) -> str:
     )
     if keypoints:
         return (
-            f"expected 'class cx cy w h' and after it the {keypoints} numbers of the keypoints (kpt_shape in data.yaml), "
-            "or none of them."
+            f"expected 'class cx cy w h' and after it the {keypoints} numbers of the keypoints (kpt_shape in "
+            "data.yaml), or none of them."
         )
     if len(values) == 5:
         return f"{text} A sixth number is the confidence in a file of predictions: use the true labels, or remove it."
@@ -256,11 +270,12 @@ def _check_meaning(title: str, rows: Sequence[tuple[Path, _Line]], keypoints: in
     if not rest and all(_has_visibilities(line.values) for _, line in polygons):
         raise DistilError(
             f"line {first.number} of {path} and all others as long hold 0, 1 or 2 in every third place after the first "
-            f"four numbers: a box and {points} keypoints. Add kpt_shape: [{points}, 3] to data.yaml, so that they are not "
-            "read as polygons."
+            f"four numbers: a box and {points} keypoints. Add kpt_shape: [{points}, 3] to data.yaml, so that they are "
+            "not read as polygons."
         )
     findings.note(
-        f"{title}: {numbered(len(polygons), 'line')} of more than five numbers are polygons: their bounding boxes are taken"
+        f"{title}: {numbered(len(polygons), 'line')} of more than five numbers are polygons: their bounding boxes are "
+        "taken"
     )
     points, rest = divmod(len(first.values) - 4, 2)
     if not rest and all(_holds_points(line.values) for _, line in polygons):
@@ -287,8 +302,8 @@ def _pixel_error(
         )
     return DistilError(
         f"{title}: line {line.number} of {path} holds {worst:g} ({beyond} of {numbered(len(rows), 'line')} hold such "
-        "numbers): YOLO's are shares of the image, from 0 to 1, and these look like pixels. Divide x and width by the image's "
-        "width, y and height by its height. --fix-boxes cannot mend this."
+        "numbers): YOLO's are shares of the image, from 0 to 1, and these look like pixels. Divide x and width by the "
+        "image's width, y and height by its height. --fix-boxes cannot mend this."
     )
 
 

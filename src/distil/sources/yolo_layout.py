@@ -63,6 +63,8 @@ def split_files(root: Path, described: DataYaml | None, findings: Findings) -> d
     file, named = described.file.name, dict(found)
     taken = {path for files in named.values() for path in files.images}
     for split, (images, labels) in _guessed_pairs(root, exact=False).items():
+        if split in named and named[split].origin == str(images.relative_to(root)):
+            continue
         pictures = set(image_files(images).values())
         if not pictures or pictures & taken:
             continue
@@ -194,7 +196,9 @@ def _place(root: Path, base: Path, text: str, key: str, split: Split, file: Path
         findings.note(f"{key!r} in {file.name} is {text}, which is not there: {tail} is read instead")
         path = base / tail
     if path.is_file() and path.suffix.lower() != ".txt":
-        raise DistilError(f"{file}: {key!r} is the file {path}: name a folder of images, or a .txt file that lists them.")
+        raise DistilError(
+            f"{file}: {key!r} is the file {path}: name a folder of images, or a .txt file that lists them."
+        )
     return path
 
 
@@ -266,8 +270,8 @@ def _listed_picture(
         paths = [base / tail for tail in tails if ".." not in tail.parts and (base / tail).is_file()][:1]
         if not paths:
             raise DistilError(
-                f"line {number} of {file} is {printable(text)!r}, which leads out of {root}: list images in that folder, "
-                "as seen from it."
+                f"line {number} of {file} is {printable(text)!r}, which leads out of {root}: list images in that "
+                "folder, as seen from it."
             )
         findings.note(f"paths in {file.name} such as {printable(text)} are read as {paths[0].relative_to(base)}")
     elif not any(path.is_file() for path in paths):
@@ -288,9 +292,7 @@ def _listed_splits(root: Path, findings: Findings) -> dict[Split, Files]:
     """The splits of ROOT/train.txt, val.txt and test.txt, as far as they list pictures."""
     files = sorted(file for file in root.iterdir() if file.suffix.lower() == ".txt" and file.is_file())
     lists = [file for file in files if split_of(file.stem) and _lists_pictures(file)]
-    return {
-        split: _list_files(root, root, file, findings) for split, file in by_split(lists, "lists").items()
-    }
+    return {split: _list_files(root, root, file, findings) for split, file in by_split(lists, "lists").items()}
 
 
 def _lists_pictures(file: Path) -> bool:

@@ -10,7 +10,7 @@ import yaml
 
 from distil.errors import DistilError
 from distil.sources.detection_inventory import Findings, named
-from distil.sources.detection_splits import SPLITS, Split, split_of
+from distil.sources.detection_splits import Split, split_of
 from distil.sources.detection_values import check_names
 
 LARGEST = 2**20
@@ -61,8 +61,8 @@ def find_yaml(root: Path, findings: Findings) -> Path | None:
         naming = [file for file in files if re.search(r"^['\"]?names['\"]?\s*:", _content(file), re.MULTILINE)]
         if len(naming) > 1:
             raise DistilError(
-                f"{root} has several files with names of classes, {named([file.name for file in naming])}: call the one "
-                "that counts data.yaml."
+                f"{root} has several files with names of classes, {named([file.name for file in naming])}: call the "
+                "one that counts data.yaml."
             )
         chosen = naming[0] if naming else files[0] if len(files) == 1 else None
     findings.leave_out("yaml file{s}", [file.name for file in files if file != chosen], "only one is read")
@@ -89,12 +89,13 @@ def read_yaml(file: Path, findings: Findings) -> DataYaml:
         if split is None or not texts:
             continue
         if split in places:
-            raise DistilError(f"{file}: {places[split][0]!r} and {key!r} both name the {split} split: keep one of them.")
+            raise DistilError(
+                f"{file}: {places[split][0]!r} and {key!r} both name the {split} split: keep one of them."
+            )
         places[split] = key, texts
     unused = [key for key in content if split_of(key) is None and key not in DESCRIBING]
     findings.leave_out(f"key{{s}} of {file.name}", unused, "not used; distil fetches nothing")
-    ordered = {split: places[split] for split in SPLITS if split in places}
-    return DataYaml(file, names, base.strip(), ordered, _keypoints(content.get("kpt_shape"), file))
+    return DataYaml(file, names, base.strip(), places, _keypoints(content.get("kpt_shape"), file))
 
 
 def yaml_names(file: Path) -> list[str]:
