@@ -369,7 +369,8 @@ def _objects(
             )
         flags = [_flag(entry, key, path, findings) for key in ("iscrowd", "ignore") if key in entry]
         ignored[row] = any(flags)
-    boxes[:, 2:] += boxes[:, :2]
+    with np.errstate(all="ignore"):  # numbers beyond sense are found with all boxes
+        boxes[:, 2:] += boxes[:, :2]
     if respelt := places.respelt + classes.respelt:
         findings.note(f"{path.name}: {numbered(respelt, 'id')} in annotations written as text, matched as the number")
     return ObjectTable(images, boxes, labels, ignored, areas, lambda row: f"annotation {_shown(entries[row]['id'])}")

@@ -189,7 +189,8 @@ def _refuse_turned(frame: Frame, objects: ObjectTable, outside: np.ndarray) -> N
 
 def _corner_hint(objects: ObjectTable, limits: np.ndarray) -> str:
     """What to say first where all boxes would lie in their images if x, y, width and height were corners."""
-    start, end = objects.boxes[:, :2], objects.boxes[:, 2:] - objects.boxes[:, :2]
+    with np.errstate(all="ignore"):
+        start, end = objects.boxes[:, :2], objects.boxes[:, 2:] - objects.boxes[:, :2]
     inside = (start >= -OUTSIDE) & (end > start) & (end <= limits[:, 2:] + OUTSIDE)
     if not inside.all():
         return ""

@@ -167,7 +167,8 @@ def detection_set(
     sizes = turned_sizes(headers, findings) if shares else settled_sizes(paths, headers, annotated, findings)
     frame = Frame(name, identifiers, sizes, headers, shares, sides)
     if shares:
-        objects = replace(objects, boxes=objects.boxes * frame.limits(objects))
+        with np.errstate(all="ignore"):  # numbers beyond sense are found below
+            objects = replace(objects, boxes=objects.boxes * frame.limits(objects))
     objects, repeats = without_repeats(frame, objects, findings)
     boxes, kept, note = usable_boxes(frame, objects, fix_boxes, findings)
     refuse_ignored(name, objects.ignored[kept])
