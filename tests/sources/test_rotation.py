@@ -1,6 +1,8 @@
 """Pictures with a rotation tag: pixels and boxes stay in one frame, whatever the mode."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +164,16 @@ def test_an_orientation_that_is_none_counts_as_upright(tmp_path):
     save(tmp_path / "a.png", picture("RGB"), 9)
     with Image.open(tmp_path / "a.png") as image:
         assert orientation_of(image) == 1
+
+
+def test_a_picture_too_large_is_refused_by_its_header(tmp_path):
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(
+        DistilError, match=r"a.png has 13,000 x 13,000 pixels, and distil decodes pictures of at most 120"
+    ):
+        read_headers([tmp_path / "a.png"])

@@ -18,8 +18,16 @@ from distil.sources.detection_checks import FURTHEST, Frame, ObjectTable, refuse
 from distil.sources.detection_inventory import Findings, find_unused, make_inventory, numbered
 from distil.sources.detection_splits import Split
 from distil.sources.folder import IMAGE_SUFFIXES
-from distil.sources.pictures import to_grey_or_rgb
-from distil.sources.rotation import orientation_of, read_headers, settled_sizes, size_error, turn, turned_sizes
+from distil.sources.pictures import read_pictures
+from distil.sources.rotation import (
+    orientation_of,
+    read_headers,
+    settled_sizes,
+    size_error,
+    turn,
+    turn_back,
+    turned_sizes,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +87,20 @@ def read_image(path: Path, size: tuple[int, int], *, oriented: bool = False) -> 
 
 
 def _decode(path: Path, size: tuple[int, int], oriented: bool) -> np.ndarray:
-    """Pixels, (h, w) or (h, w, 3). Whatever the mode, the picture is turned before it is converted."""
+    """Pixels, (h, w) or (h, w, 3), as stored or turned, whatever the mode."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\b")
             with Image.open(path) as image:
+                tag = orientation_of(image)
                 turned = oriented or image.size != size[::-1]
-                upright = turn(image, orientation_of(image)) if turned else image
-                return np.array(to_grey_or_rgb(upright))
+                if image.mode in ("L", "RGB") and "transparency" not in image.info:
+                    return np.array(turn(image, tag) if turned else image)
     except Exception as error:  # decoders of broken files raise anything
         reason = str(error) or type(error).__name__
         raise DistilError(f"cannot read the image {path}: {reason}. Replace it or leave it out.") from error
+    pixels = read_pictures([(str(path), path)], None)[0]  # turned as the tag says
+    return pixels if turned or tag == 1 else np.array(turn_back(Image.fromarray(pixels), tag))
 
 
 def image_files(folder: Path) -> dict[str, Path]:

@@ -66,7 +66,7 @@ def _width_height(picture: np.ndarray) -> str:
 def _decode(name: str, content: Path | bytes, size: int | None) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
-            eight_bit = to_grey_or_rgb(ImageOps.exif_transpose(image))
+            eight_bit = _to_grey_or_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # decoders of broken files raise anything
         reason = str(error) or type(error).__name__
         raise DistilError(f"cannot read the image {name}: {reason}. Replace it or leave it out.") from error
@@ -78,7 +78,7 @@ def _decode(name: str, content: Path | bytes, size: int | None) -> np.ndarray:
     return np.array(eight_bit)
 
 
-def to_grey_or_rgb(image: Image.Image) -> Image.Image:
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     """The image in mode L or RGB. A palette counts as grey if every colour that the image shows is."""
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image

@@ -13,6 +13,9 @@ from distil.sources.detection_inventory import Findings, numbered
 
 ORIENTATION = 0x0112
 
+MOST_PIXELS = 120_000_000
+"""Of one picture. A larger one is refused by its header, before anything is decoded."""
+
 BATCH = 64
 """Headers that one thread reads at a time."""
 
@@ -61,10 +64,15 @@ def turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
+def turn_back(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture as it is stored, from one turned upright."""
+    return turn(image, {6: 8, 8: 6}.get(orientation, orientation))
+
+
 def read_headers(paths: Sequence[Path]) -> list[Header]:
     """The headers of pictures.
 
-    Raises: DistilError that names a file which is missing or has no header that can be read.
+    Raises: DistilError that names a file which is missing, has no header that can be read, or is too large.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -77,7 +85,14 @@ def read_headers(paths: Sequence[Path]) -> list[Header]:
 def _read_header(path: Path) -> Header:
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DistilError(
+                    f"the image {path} has {image.width:,} x {image.height:,} pixels, and distil decodes pictures of "
+                    f"at most {MOST_PIXELS // 10**6} megapixels. Make it smaller or leave it out."
+                )
             return Header((image.height, image.width), orientation_of(image))
+    except DistilError:
+        raise
     except FileNotFoundError as error:
         raise DistilError(f"the image {path} is missing: put it there, or take it out of the annotations.") from error
     except Exception as error:  # decoders of broken files raise anything
