@@ -108,7 +108,7 @@ def coco_source(path: Path, *, fix_boxes: bool = False) -> DetectionSource:
         content = _read(file, may_be_unlabelled=split == "test")
         if split == "test" and not content["annotations"]:
             told = f"{file.relative_to(root)} with {numbered(len(content['images']), 'image')}"
-            findings.leave_out("test split{s}", [told], "no annotations")
+            findings.leave_out("test splits", [told], "no annotations")
             used += _found_pictures(root, file, content["images"])
             continue
         images = _image_folder(root, file, content["images"], None if path.is_file() else split)
@@ -145,7 +145,7 @@ def _split_files(root: Path, findings: Findings) -> dict[Split, Path]:
     if not files:
         hint = f"It holds {named(names)} of other tasks: name one as coco:FILE.json to read its boxes. "
         raise DistilError(f"{root} holds no COCO json. {hint if others else ''}{LAYOUT}")
-    findings.leave_out("json file{s}", names, "named as those of COCO's other tasks")
+    findings.leave_out("json files", names, "named as those of COCO's other tasks")
     if len(files) == 1:
         if _split_word(files[0], root) not in ("train", None):
             findings.note(ONLY.format(files[0].name))
@@ -167,11 +167,11 @@ def _split_files(root: Path, findings: Findings) -> dict[Split, Path]:
         if chosen:
             splits[split] = chosen[0]
         passed = [str(file.relative_to(root)) for file in those if file not in chosen]
-        findings.leave_out("json file{s}", passed, f"an instances_*.json is there for the {split} split")
+        findings.leave_out("json files", passed, f"an instances_*.json is there for the {split} split")
     if "train" not in splits:
         raise DistilError(f"{root} has no json for training among {', '.join(file.name for file in files)}. {LAYOUT}")
     names = [str(file.relative_to(root)) for file in wordless]
-    findings.leave_out("json file{s}", names, "no word such as train, val or test in the name")
+    findings.leave_out("json files", names, "no word such as train, val or test in the name")
     return splits
 
 

@@ -77,7 +77,7 @@ def without_repeats(frame: Frame, objects: ObjectTable, findings: Findings) -> t
     kept[first] = True
     repeats = np.flatnonzero(~kept)
     names = [_name(frame, objects, int(row)) for row in repeats[:3]]
-    findings.leave_out("repeated object{s}", names, "the same class and box on the same image again", len(repeats))
+    findings.leave_out("repeated objects", names, "the same class and box on the same image again", len(repeats))
     return objects.rows(kept), len(repeats)
 
 
@@ -207,9 +207,9 @@ def _tell(
         places = np.flatnonzero(rows)[:3]
         return [_name(frame, objects, int(row)) for row in places]
 
-    findings.leave_out("box{es} without area in the image", names(flat), "dropped by --fix-boxes", int(flat.sum()))
+    findings.leave_out("boxes without area in the image", names(flat), "dropped by --fix-boxes", int(flat.sum()))
     why = "dropped by --fix-boxes"
-    findings.leave_out("box{es} with numbers that are no place in an image", names(broken), why, int(broken.sum()))
+    findings.leave_out("boxes with numbers that are no place in an image", names(broken), why, int(broken.sum()))
     if clipped.any():
         shown = ", ".join(names(clipped))
         findings.note(

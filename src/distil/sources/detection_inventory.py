@@ -27,22 +27,16 @@ class Findings:
     tallies: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def leave_out(self, what: str, names: Sequence[str], why: str, count: int | None = None) -> None:
-        """Add a line. what: in the singular, with {s} where the plural ends in s ("picture{s}"), {es} likewise.
-
-        count: of names if None. Lines that say the same become one.
-        """
+        """Add a line; lines that say the same become one. what: in the plural. count: of names if None."""
         count = len(names) if count is None else count
         if not count:
             return
-        plural = count > 1
-        told = _pluralized(what, plural)
+        examples = tuple(map(printable, names[:3]))
         for place, known in enumerate(self.left_out):
-            if known.why == why and known.what in (_pluralized(what, True), _pluralized(what, False)):
-                examples = (*known.examples, *map(printable, names[:3]))
-                count += known.count
-                self.left_out[place] = LeftOut(_pluralized(what, True), count, why, examples[:3])
+            if (known.what, known.why) == (what, why):
+                self.left_out[place] = LeftOut(what, known.count + count, why, (*known.examples, *examples)[:3])
                 return
-        self.left_out.append(LeftOut(told, count, why, tuple(map(printable, names[:3]))))
+        self.left_out.append(LeftOut(what, count, why, examples))
 
     def note(self, text: str) -> None:
         """Add a note, once. text: without full stop."""
@@ -50,20 +44,16 @@ class Findings:
             self.notes.append(printable(text))
 
     def tally(self, what: str, example: str, meaning: str) -> None:
-        """Count something that is read otherwise than it is written, for a note. what: as in `leave_out`."""
+        """Count something that is read otherwise than it is written, for a note. what: with {s} for the plural."""
         self.tallies.setdefault((what, meaning), []).append(example)
 
     def all_notes(self) -> tuple[str, ...]:
         """The notes, and one for each kind of thing that was counted."""
-        counted = [
-            f"{len(examples):,} {_pluralized(what, len(examples) > 1)} ({named(examples, 3)}): {meaning}"
-            for (what, meaning), examples in self.tallies.items()
-        ]
+        counted = []
+        for (what, meaning), examples in self.tallies.items():
+            told = what.replace("{s}", "s" if len(examples) > 1 else "")
+            counted.append(f"{len(examples):,} {told} ({named(examples, 3)}): {meaning}")
         return (*self.notes, *map(printable, counted))
-
-
-def _pluralized(what: str, plural: bool) -> str:
-    return what.replace("{s}", "s" if plural else "").replace("{es}", "es" if plural else "")
 
 
 def printable(text: str) -> str:
@@ -188,11 +178,11 @@ def find_unused(root: Path, used: Iterable[Path], findings: Findings, *, unnamed
                 pictures.append(name)
             elif folder in pictured and ending not in TEXT_SUFFIXES:
                 unknown.setdefault(ending or "no ending", []).append(name)
-    findings.leave_out("picture{s}", sorted(pictures), unnamed)
-    findings.leave_out("folder{s}", sorted(folders), "no split uses them" if len(folders) > 1 else "no split uses it")
+    findings.leave_out("pictures", sorted(pictures), unnamed)
+    findings.leave_out("folders", sorted(folders), "no split uses them" if len(folders) > 1 else "no split uses it")
     for ending, names in sorted(unknown.items()):
         findings.leave_out(
-            f"file{{s}} of unknown type ({ending})", sorted(names), "save pictures as PNG or JPEG to have them read"
+            f"files of unknown type ({ending})", sorted(names), "save pictures as PNG or JPEG to have them read"
         )
 
 

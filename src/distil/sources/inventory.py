@@ -24,7 +24,8 @@ class LeftOut:
     def __str__(self) -> str:
         shown = ", ".join(self.examples[:SHOWN_EXAMPLES])
         more = ", ..." if self.examples and self.count > len(self.examples[:SHOWN_EXAMPLES]) else ""
-        return f"{self.count:,} {self.what}{f' ({shown}{more})' if shown else ''}: {self.why}"
+        what = _singular(self.what) if self.count == 1 else self.what
+        return f"{self.count:,} {what}{f' ({shown}{more})' if shown else ''}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ def _count(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def _singular(what: str) -> str:
+    """The text with its first plural as a singular: "file of unknown type", "box outside its image"."""
+    plural = next((word for word in what.split() if word.endswith("s") and not word.endswith("ss")), "")
+    return what.replace(plural, plural[: -2 if plural.endswith(("xes", "sses")) else -1], 1) if plural else what
 
 
 def _sizes(smallest: tuple[int, int], largest: tuple[int, int]) -> str:

@@ -104,7 +104,7 @@ def voc_source(root: Path, *, fix_boxes: bool = False) -> DetectionSource:
         names = _names(part)
         if split == "test" and names and not any((part.xml / f"{name}.xml").is_file() for name in names):
             told = f"{part.origin} with {numbered(len(names), 'image')}"
-            findings.leave_out("test split{s}", [told], "no annotations")
+            findings.leave_out("test splits", [told], "no annotations")
             pictures = image_files(part.images)
             unused += [pictures[name] for name in names if name in pictures]
             continue
@@ -127,7 +127,7 @@ def _tell_unused_xml(root: Path, parts: Mapping[Split, _Part], used: Sequence[Pa
         for path in folder.glob("*.xml")
         if path not in known and not path.name.startswith(".")
     )
-    findings.leave_out("xml file{s}", unused, "no list names them")
+    findings.leave_out("xml files", unused, "no list names them")
 
 
 def _whole(folder: Path) -> _Part:
@@ -184,7 +184,7 @@ def _split_lists(folder: Path, findings: Findings) -> dict[Split, _Part]:
     why = "the splits are " + " and ".join(file.stem for file in chosen.values())
     unused = [stem for stem, file in files.items() if file not in chosen.values()]
     if place != folder:
-        findings.leave_out(f"list{{s}} of {place.relative_to(folder)}", unused, why)
+        findings.leave_out(f"lists of {place.relative_to(folder)}", unused, why)
     return {split: _listed_part(folder, chosen[split].stem) for split in SPLITS if split in chosen}
 
 

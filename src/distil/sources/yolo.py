@@ -81,7 +81,7 @@ def yolo_source(root: Path, *, fix_boxes: bool = False) -> DetectionSource:
     for split, those in files.items():
         if split == "test" and (those.unlabelled or _is_empty(those)):
             findings.leave_out(
-                "test split{s}", [f"{those.origin} with {numbered(len(those.images), 'image')}"], "no labels"
+                "test splits", [f"{those.origin} with {numbered(len(those.images), 'image')}"], "no labels"
             )
             continue
         opened[split] = (

@@ -71,7 +71,7 @@ def split_files(root: Path, described: DataYaml | None, findings: Findings) -> d
         files = _pair(root, images, labels, unlabelled=True)
         if split in named:
             why = f"{file} says that the {split} split is {named[split].origin}"
-            findings.leave_out("folder{s} named for a split", [files.origin], why)
+            findings.leave_out("folders named for a split", [files.origin], why)
         elif split == "test" or not files.unlabelled:
             findings.note(f"the {split} split is the folder {files.origin}, which {file} does not name")
             found[split] = files
@@ -131,7 +131,7 @@ def _named_splits(root: Path, described: DataYaml, findings: Findings) -> dict[S
         except DistilError as error:
             if split != "test":
                 raise
-            findings.leave_out("test split{s}", [], str(error).rstrip("."), 1)
+            findings.leave_out("test splits", [], str(error).rstrip("."), 1)
     return found
 
 
@@ -244,7 +244,7 @@ def _list_files(root: Path, base: Path, file: Path, findings: Findings) -> Files
         if path in found:
             repeated.append(f"line {number} of {file.name}")
         found[path] = None
-    findings.leave_out("repeated line{s} of lists", repeated, "the same image again")
+    findings.leave_out("repeated lines of lists", repeated, "the same image again")
     images = tuple(found)
     stems: dict[Path, Path] = {}
     for path in images:

@@ -65,7 +65,7 @@ def find_yaml(root: Path, findings: Findings) -> Path | None:
                 "one that counts data.yaml."
             )
         chosen = naming[0] if naming else files[0] if len(files) == 1 else None
-    findings.leave_out("yaml file{s}", [file.name for file in files if file != chosen], "only one is read")
+    findings.leave_out("yaml files", [file.name for file in files if file != chosen], "only one is read")
     return chosen
 
 
@@ -94,7 +94,7 @@ def read_yaml(file: Path, findings: Findings) -> DataYaml:
             )
         places[split] = key, texts
     unused = [key for key in content if split_of(key) is None and key not in DESCRIBING]
-    findings.leave_out(f"key{{s}} of {file.name}", unused, "not used; distil fetches nothing")
+    findings.leave_out(f"keys of {file.name}", unused, "not used; distil fetches nothing")
     return DataYaml(file, names, base.strip(), places, _keypoints(content.get("kpt_shape"), file))
 
 
