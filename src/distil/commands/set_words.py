@@ -35,9 +35,12 @@ def short_name(word: str) -> str:
 
 
 def open_images(word: str, root: Path | None, size: int | None, download: bool) -> "Source":
+    """The source that a word names, once what was read and what was left out has been printed."""
     from distil.sources import open_source
 
-    return open_source(word, root=root, size=size, download=download)
+    source = open_source(word, root=root, size=size, download=download)
+    print(source.inventory, flush=True)
+    return source
 
 
 def in_bytes(count: int) -> str:

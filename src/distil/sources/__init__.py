@@ -1,10 +1,13 @@
 """Where real images come from."""
 
 import difflib
+import os
+from numbers import Integral
 from pathlib import Path
 
 from distil.errors import DistilError
 from distil.sources.images import ImageSet, Source
+from distil.sources.paths import expanded, shown
 
 __all__ = ["ImageSet", "Source", "open_source"]
 
@@ -13,35 +16,64 @@ NAMED_SOURCES = ("digits", *TORCHVISION_SETS)
 
 
 def open_source(
-    spec: str, *, root: Path | None = None, size: int | None = None, download: bool = False, seed: int = 0
+    spec: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    download: bool = False,
+    seed: int = 0,
 ) -> Source:
-    """The real images that a spec names.
+    """The real images that a spec names. What was read and what was left out is in its `inventory`.
 
     spec: digits | mnist | fashionmnist | svhn | cifar10 | cifar100 | a folder with a folder for each class | FILE.npz |
-        hf:NAME or hf:NAME:CONFIG. A folder that has the name of a dataset is written ./NAME.
+        hf:NAME or hf:NAME:CONFIG. A folder that has the name of a dataset is written ./NAME; a Path is always a folder
+        or a file.
     root: where torchvision's datasets lie; $DISTIL_DATA or ~/.cache/distil if None.
     size: resize every image to size x size pixels; None keeps the source's own size.
     download: allow the network, for torchvision's datasets and hf: alone.
     seed: decides which images are held out where a source has no test split.
 
-    Raises: DistilError if nothing answers to the spec, or what does cannot be read.
+    Raises: DistilError if nothing answers to the spec, or what does cannot be read or does not fit in memory.
     """
-    if size is not None and size < 1:
-        raise DistilError(f"--size {size}: give the side of the images in pixels, 1 or more.")
-    path = Path(spec).expanduser()
-    if spec == "digits":
+    size = _checked_size(size)
+    if not isinstance(spec, (str, os.PathLike)):
+        raise DistilError(f"the source is {spec!r}: give its name or path as text or Path. {_accepted()}")
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise DistilError(f"root is {root!r}: give the folder of the named data sets as text or Path.")
+    try:
+        return _open(spec, None if root is None else expanded(root), size, download, seed)
+    except MemoryError as error:
+        raise DistilError(
+            f"{shown(spec)} does not fit in memory. Use fewer images, or smaller ones: --size N resizes to N x N."
+        ) from error
+
+
+def _open(spec: str | os.PathLike[str], root: Path | None, size: int | None, download: bool, seed: int) -> Source:
+    word = spec if isinstance(spec, str) else ""
+    if word == "digits":
         from distil.sources.digits import digits_source
 
         return digits_source(size=size)
-    if spec in TORCHVISION_SETS:
+    if word in TORCHVISION_SETS:
         from distil.sources.torchvision_sets import torchvision_source
 
-        return torchvision_source(spec, root=root, size=size, download=download)
-    if spec.startswith("hf:"):
+        return torchvision_source(word, root=root, size=size, download=download)
+    if word.startswith("hf:"):
         from distil.sources.huggingface import huggingface_source
 
-        return huggingface_source(spec.removeprefix("hf:"), size=size, download=download, seed=seed)
-    if spec and path.is_dir():
+        return huggingface_source(word.removeprefix("hf:"), size=size, download=download, seed=seed)
+    path = expanded(spec)
+    if word or path.parts:
+        return _open_path(spec, path, size, seed)
+    raise DistilError(f"unknown source {spec!r}. {_accepted()}")
+
+
+def _open_path(spec: str | os.PathLike[str], path: Path, size: int | None, seed: int) -> Source:
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise DistilError(f"cannot look at {shown(spec)}: {error.strerror or error}. {_accepted()}") from error
+    if is_folder:
         from distil.sources.folder import folder_source
 
         return folder_source(path, size=size, seed=seed)
@@ -49,13 +81,19 @@ def open_source(
         from distil.sources.npz import npz_source
 
         return npz_source(path, size=size, seed=seed)
-    if path.is_file():
-        raise DistilError(f"{spec} is a file but not an .npz. {_accepted()}")
-    if "/" in spec or spec.startswith((".", "~")):
-        raise DistilError(f"there is nothing at {spec}. {_accepted()}")
+    if is_file:
+        raise DistilError(f"{shown(spec)} is a file but not an .npz. {_accepted()}")
+    if not isinstance(spec, str) or "/" in spec or spec.startswith((".", "~")):
+        raise DistilError(f"there is nothing at {shown(spec)}. {_accepted()}")
     close = difflib.get_close_matches(spec.lower().replace("-", "").replace("_", ""), NAMED_SOURCES, n=1)
     suggestion = f" Did you mean {close[0]}?" if close else ""
     raise DistilError(f"unknown source {spec!r}.{suggestion} {_accepted()}")
+
+
+def _checked_size(size: int | None) -> int | None:
+    if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 1):
+        raise DistilError(f"--size {size}: give the side of the images in pixels, 1 or more.")
+    return None if size is None else int(size)
 
 
 def _accepted() -> str:

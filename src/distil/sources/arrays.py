@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distil.errors import DistilError
 from distil.rng import stream
+from distil.sources.available_memory import check_fits
 
 PUBLISHED_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "mnist": ((0.1307,), (0.3081,)),
@@ -20,23 +21,37 @@ PUBLISHED_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Mean and standard deviation of each channel, images in [0, 1]. Source: the released code of DC and DM."""
 
 CHUNK = 1024
-"""Images converted to float at a time, so that a whole set never exists in float."""
+"""Most images converted to float at a time, so that a whole set never exists in float."""
+
+CHUNK_BYTES = 256 << 20
+"""Most memory that such a chunk takes, unless one image alone takes more."""
+
+
+def images_at_once(bytes_per_image: int) -> int:
+    """How many images are converted at a time: CHUNK, or as many as CHUNK_BYTES hold."""
+    return max(1, min(CHUNK, CHUNK_BYTES // max(1, bytes_per_image)))
 
 
 def resize_images(images: UInt8[Tensor, "n c h w"], size: int) -> UInt8[Tensor, "n c s s"]:
-    """The central square of each image, resized to size x size by antialiased bilinear interpolation."""
+    """The central square of each image, resized to size x size by antialiased bilinear interpolation.
+
+    Raises: DistilError if the resized images do not fit in memory.
+    """
     count, channels, height, width = images.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = images[:, :, top : top + side, left : left + side]
     if side == size:
         return square.contiguous()
+    step = images_at_once(4 * channels * (side**2 + 2 * size**2))
+    needed = channels * size**2 * (count + 8 * min(step, count))
+    check_fits(needed, f"{count:,} images of {size} x {size} pixels need", "Give a smaller --size.")
     resized = torch.empty(count, channels, size, size, dtype=torch.uint8, device=images.device)
-    for start in range(0, count, CHUNK):
+    for start in range(0, count, step):
         enlarged = torch.nn.functional.interpolate(
-            square[start : start + CHUNK].float(), size=(size, size), mode="bilinear", antialias=True
+            square[start : start + step].float(), size=(size, size), mode="bilinear", antialias=True
         )
-        resized[start : start + CHUNK] = enlarged.round_().clamp_(0, 255).to(torch.uint8)
+        resized[start : start + step] = enlarged.round_().clamp_(0, 255).to(torch.uint8)
     return resized
 
 
@@ -49,7 +64,7 @@ def channel_statistics(images: UInt8[Tensor, "n c h w"]) -> tuple[tuple[float, .
     means, deviations = [], []
     for channel in range(images.shape[1]):
         histogram = torch.zeros(256, dtype=torch.int64)
-        for chunk in images[:, channel].split(CHUNK):
+        for chunk in images[:, channel].split(images_at_once(images.shape[2] * images.shape[3])):
             histogram += torch.bincount(chunk.reshape(-1), minlength=256).cpu()
         total = int(histogram.sum())
         first, second = int((histogram * values).sum()), int((histogram * values * values).sum())

@@ -6,93 +6,95 @@ from pathlib import Path
 import torch
 
 from distil.errors import DistilError
-from distil.sources.images import Source, source_from_tensors
-from distil.sources.pictures import read_pictures, stack_pictures
-
-IMAGE_SUFFIXES = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jfif", ".jp2", ".bmp", ".dib", ".gif", ".webp", ".avif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+from distil.sources.folder_files import (
+    IMAGE_SUFFIXES,
+    Skipped,
+    loose_pictures,
+    pictures_below,
+    visible_folders,
 )
-TEST_FOLDERS = ("test", "val", "valid")
+from distil.sources.folder_layout import EXPECTED, class_name, find_layout
+from distil.sources.images import Found, Source, source_from_tensors
+from distil.sources.paths import expanded, shown
+from distil.sources.pictures import decode_pictures, stack_pictures
 
 
 def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Source:
-    """Pictures in ROOT/train/CLASS and ROOT/test/CLASS (or val, valid), or in ROOT/CLASS alone.
+    """Pictures in ROOT/train/CLASS and ROOT/test/CLASS, or in ROOT/CLASS alone.
 
-    Classes are the folder names in sorted order; pictures may lie deeper. Names that begin with a dot and files that
-    are not pictures are passed over. The set is grey if every picture is, else RGB. Without a test folder, 20% of each
-    class is held out by `seed`, as the note says.
+    The splits may also be called training, testing, val, validation, dev, train2017 and so on, in any case
+    (`folder_layout.find_layout`); a validation folder is the test split where there is no test folder. Classes are the
+    folder names, composed (Unicode NFC), in sorted order; pictures may lie deeper, links are followed. Names that
+    begin with a dot and files that are not pictures are passed over; the inventory counts them. The set is grey if
+    every picture is, else RGB. Without a test split, 20% of each class is held out by `seed`, as the note says.
 
     size: the central square of each picture is resized to size x size; None needs pictures of one size.
 
     Raises: DistilError if the folder is missing, has no class folders, a class has no pictures, there is one class
-        only, train and test have different classes, a picture cannot be read, or sizes differ.
+        only, train and test have different classes, a picture cannot be read, sizes differ, or the splits are unclear.
     """
-    root = root.expanduser()
+    root = expanded(root)
     if not root.is_dir():
-        raise DistilError(f"no folder at {root}: give a folder that holds a folder of images for each class.")
-    name = root.resolve().name or str(root)
-    train_root, test_root = _split_folders(root)
-    train = _pictures_by_class(train_root)
-    test = _pictures_by_class(test_root) if test_root else {}
-    if test_root and train.keys() != test.keys():
+        raise DistilError(f"no folder at {shown(root)}: give a folder that holds a folder of images for each class.")
+    name = shown(root.resolve().name or root)
+    layout = find_layout(root)
+    skipped = Skipped(root)
+    train = _pictures_by_class(layout.train, skipped)
+    test = _pictures_by_class(layout.test, skipped) if layout.test else {}
+    if layout.test and train.keys() != test.keys():
         raise DistilError(
-            f"{train_root} and {test_root} hold different classes: {_difference(train, test, test_root)}. "
-            "Both need the same class folders."
+            f"{shown(layout.train)} and {shown(layout.test)} hold different classes: "
+            f"{_difference(train, test, layout.test)}. Both need the same class folders."
         )
     files = [file for split in (train, test) for members in split.values() for file in members]
-    pictures = read_pictures(((str(file), file) for file in files), size)
+    decoded = decode_pictures(((shown(file), file) for file in files), size, count=len(files))
+    pictures, train_count = decoded.pixels, sum(map(len, train.values()))
     grey = all(picture.ndim == 2 for picture in pictures)
-    train_count = sum(map(len, train.values()))
     train_tensors = stack_pictures(pictures[:train_count], grey=grey), _labels(train)
-    test_tensors = (stack_pictures(pictures[train_count:], grey=grey), _labels(test)) if test_root else None
-    note = f"the test split is the folder {test_root.name!r}" if test_root and test_root.name != "test" else ""
-    return source_from_tensors(train_tensors, test_tensors, list(train), name=name, seed=seed, note=note)
+    test_tensors = (stack_pictures(pictures[train_count:], grey=grey), _labels(test)) if layout.test else None
+    found = Found(
+        format="folder of images",
+        origins=(_below(layout.train, root), _below(layout.test, root) if layout.test else ""),
+        sizes=decoded.sizes,
+        left_out=(*skipped.left_out(), *layout.left_out),
+        notes=(*layout.notes, *decoded.notes),
+    )
+    usual = not layout.test_named or layout.test_named == "test"
+    note = "" if usual else f"the test split is the folder {shown(layout.test_named)!r}"
+    return source_from_tensors(train_tensors, test_tensors, list(train), name=name, seed=seed, note=note, found=found)
 
 
-def _split_folders(root: Path) -> tuple[Path, Path | None]:
-    """The folders of the class folders: (root, None) unless root has a folder `train` that is not itself a class."""
-    train = root / "train"
-    test = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
-    if train.is_dir() and (test is not None or _visible_folders(train)):
-        return train, test
-    return root, None
+def _below(folder: Path, root: Path) -> str:
+    """A folder as seen from the one that holds the root."""
+    return shown(os.path.normpath(Path(root.resolve().name, folder.relative_to(root))))
 
 
-def _visible_folders(root: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise DistilError(f"cannot list {root}: {error.strerror or error}. Make it readable.") from error
-
-
-def _pictures_by_class(root: Path) -> dict[str, list[Path]]:
-    pictures = {folder.name: _pictures(folder) for folder in _visible_folders(root)}
-    if not pictures:
-        raise DistilError(
-            f"{root} has no class folders: expected ROOT/CLASS/*.png, "
-            "or ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png."
-        )
-    empty = [name for name, files in pictures.items() if not files]
-    if empty:
-        raise DistilError(
-            f"the class folder {root / empty[0]} holds no images ({', '.join(IMAGE_SUFFIXES)}): "
-            "add some or remove the folder."
-        )
+def _pictures_by_class(root: Path, skipped: Skipped) -> dict[str, list[Path]]:
+    folders = visible_folders(root)
+    if not folders:
+        raise DistilError(f"{shown(root)} has no class folders: expected {EXPECTED}.")
+    skipped.loose += loose_pictures(root)
+    pictures: dict[str, list[Path]] = {}
+    for folder in sorted(folders, key=class_name):
+        name, unknown = class_name(folder), len(skipped.unknown)
+        if name in pictures:
+            raise DistilError(
+                f"{shown(root)} has two folders {name!r}, whose names are the same text in two Unicode forms: "
+                "put their pictures into one."
+            )
+        pictures[name] = pictures_below(folder, skipped)
+        if not pictures[name]:
+            other = skipped.unknown[unknown:]
+            hint = f" It holds {len(other)} files of unknown type, such as {shown(other[0].name)}." if other else ""
+            raise DistilError(
+                f"the class folder {shown(folder)} holds no images ({', '.join(IMAGE_SUFFIXES)}): "
+                f"add some or remove the folder.{hint}"
+            )
     if len(pictures) == 1:
         raise DistilError(
-            f"{root} has only one class folder, {next(iter(pictures))!r}: distil needs at least two classes."
+            f"{shown(root)} has only one class folder, {next(iter(pictures))!r}: distil needs at least two classes."
         )
     return pictures
-
-
-def _pictures(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = (name for name in files if not name.startswith("."))
-        found += [Path(parent, name) for name in visible if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
 
 
 def _labels(pictures: dict[str, list[Path]]) -> torch.Tensor:

@@ -11,18 +11,23 @@ import numpy as np
 import torch
 
 from distil.errors import DistilError
-from distil.sources.images import Source, source_from_tensors
-from distil.sources.pictures import read_pictures, stack_pictures
+from distil.sources.folder_layout import NEITHER, VALIDATION_UNUSED
+from distil.sources.image_fields import composed
+from distil.sources.images import Found, Source, source_from_tensors
+from distil.sources.inventory import LeftOut
+from distil.sources.paths import expanded, shown
+from distil.sources.pictures import decode_pictures, stack_pictures
+from distil.sources.splits import SplitWord, split_word
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
-TEST_SPLITS = ("test", "validation", "valid", "val")
 
 
 def huggingface_source(name: str, *, size: int | None = None, download: bool = False, seed: int = 0) -> Source:
     """The dataset NAME or NAME:CONFIG of the hub, or a folder written by its save_to_disk.
 
     The image column is the one of type Image, the label column one of type ClassLabel, or one named label that holds
-    integers or strings. The test split is test, else validation; else 20% of each class is held out by `seed`.
+    integers or strings. The test split is test, unless it has no labels, else validation; else 20% of each class is
+    held out by `seed`. Splits may also be called training, val, dev and so on (`splits.split_word`).
 
     name: a path if it begins with /, . or ~, or is a folder that save_to_disk wrote.
     size: the central square of each image is resized to size x size; None needs images of one size.
@@ -33,22 +38,58 @@ def huggingface_source(name: str, *, size: int | None = None, download: bool = F
     """
     datasets = _import_datasets()
     splits = _load(datasets, name, download)
-    test_name = next((split for split in TEST_SPLITS if split in splits), "")
-    if "train" not in splits:
+    train_name = _split_named(splits, "train", name)
+    if not train_name:
         raise DistilError(f"hf:{name} has no split 'train': it has {', '.join(map(repr, splits)) or 'none'}.")
-    train, test = splits["train"], splits.get(test_name)
+    train = splits[train_name]
     image_column, label_column = _image_column(datasets, train, name), _label_column(datasets, train, name)
     values, classes = _classes(datasets, train, label_column)
-    parts = [("train", train)] + ([(test_name, test)] if test is not None else [])
+    held_name, left_out = _held_split(splits, train_name, label_column, name)
+    parts = [(split, splits[split]) for split in (train_name, held_name) if split]
     labels = [_labels(part, label_column, values, f"hf:{name} {split}") for split, part in parts]
-    pictures = read_pictures(_encoded(datasets, parts, image_column, name), size)
-    if len(pictures) < sum(map(len, labels)) or not len(labels[0]):
-        raise DistilError(f"hf:{name} has no images in its split 'train'.")
+    count = sum(map(len, labels))
+    decoded = decode_pictures(_encoded(datasets, parts, image_column, name), size, count=count)
+    pictures = decoded.pixels
+    if len(pictures) < count or not len(labels[0]):
+        raise DistilError(f"hf:{name} has no images in its split {train_name!r}.")
     grey = all(picture.ndim == 2 for picture in pictures)
     train_tensors = stack_pictures(pictures[: len(labels[0])], grey=grey), labels[0]
-    test_tensors = None if test is None else (stack_pictures(pictures[len(labels[0]) :], grey=grey), labels[1])
-    note = f"the test split is the split {test_name!r}" if test_name and test_name != "test" else ""
-    return source_from_tensors(train_tensors, test_tensors, classes, name=f"hf:{name}", seed=seed, note=note)
+    test_tensors = (stack_pictures(pictures[len(labels[0]) :], grey=grey), labels[1]) if held_name else None
+    note = f"the test split is the split {held_name!r}" if held_name and held_name != "test" else ""
+    origins = f"split {train_name!r}", f"split {held_name!r}" if held_name else ""
+    found = Found("Hugging Face dataset", origins, decoded.sizes, left_out, decoded.notes)
+    return source_from_tensors(
+        train_tensors, test_tensors, classes, name=shown(f"hf:{name}"), seed=seed, note=note, found=found
+    )
+
+
+def _split_named(splits: dict[str, Any], word: SplitWord, name: str) -> str:
+    """The one split that a word stands for, the plain word before others; "" if there is none."""
+    plain = {"train": "train", "test": "test", "val": "validation"}[word]
+    found = [split for split in splits if split_word(split) == word]
+    if plain in found or not found:
+        return plain if found else ""
+    if len(found) > 1:
+        raise DistilError(f"hf:{name} has more than one {word} split, {' and '.join(map(repr, found))}: keep one.")
+    return found[0]
+
+
+def _held_split(
+    splits: dict[str, Any], train_name: str, label_column: str, name: str
+) -> tuple[str, tuple[LeftOut, ...]]:
+    """The split to test on, "" if there is none, and those that are not used."""
+    test, validation = _split_named(splits, "test", name), _split_named(splits, "val", name)
+    unlabelled = test and _has_no_labels(splits[test], label_column)
+    held = validation if not test or unlabelled else test
+    reasons = {test: "its images have no labels"} if unlabelled else {validation: VALIDATION_UNUSED} if test else {}
+    rest = [split for split in splits if split not in (train_name, held)]
+    return held, tuple(
+        LeftOut(f"images of the split {split!r}", len(splits[split]), reasons.get(split, NEITHER)) for split in rest
+    )
+
+
+def _has_no_labels(part: Any, column: str) -> bool:
+    return column not in part.features or all(value is None or value == -1 for value in _column(part, column))
 
 
 def _import_datasets() -> Any:
@@ -64,7 +105,7 @@ def _import_datasets() -> Any:
 
 
 def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
-    path = Path(name).expanduser()
+    path = expanded(name)
     saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     if not saved and name.startswith(("/", ".", "~")):
         raise DistilError(
@@ -143,14 +184,18 @@ def _classes(datasets: Any, train: Any, column: str) -> tuple[list[Any], list[st
     feature = train.features[column]
     if isinstance(feature, datasets.ClassLabel):
         return list(range(feature.num_classes)), list(feature.names)
-    values = sorted({value for value in _column(train, column) if value is not None})
+    values = sorted({_value(value) for value in _column(train, column) if value is not None})
     return values, [str(value) for value in values]
+
+
+def _value(label: Any) -> Any:
+    return composed(label) if isinstance(label, str) else label
 
 
 def _labels(dataset: Any, column: str, values: list[Any], what: str) -> torch.Tensor:
     index = {value: label for label, value in enumerate(values)}
     labels = np.empty(len(dataset), dtype=np.int64)
-    for row, value in enumerate(_column(dataset, column)):
+    for row, value in enumerate(map(_value, _column(dataset, column))):
         if value not in index:
             raise DistilError(
                 f"{what}: row {row} has label {value!r}, which is no class of the training split: "

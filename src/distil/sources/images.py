@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from distil.errors import DistilError
 from distil.sources.arrays import channel_statistics, held_out_counts, stratified_split
+from distil.sources.image_fields import as_classes, as_images, as_labels, as_statistics, composed
+from distil.sources.inventory import Inventory, LeftOut, SplitInventory
 from distil.types import Batch
 
 HELD_OUT = 0.2
@@ -24,11 +27,15 @@ class ImageSet:
 
     images: uint8, 255 is 1.0; a batch alone is turned to float.
     labels: int64, indices into classes, on the device of the images.
+    classes: names in the order of their indices, composed (Unicode NFC).
     mean, std: of each channel of the training images in [0, 1]; to be applied by the reader of a batch.
     name: for messages.
 
-    Raises: DistilError if shapes or types disagree, a label is out of range, a class has no image, two classes have one
-        name, or there are fewer than two classes.
+    What holds the same is converted when the set is made: NumPy arrays of images, labels of any integer type and
+    lists, lists or arrays of class names, integers as class names, and mean and std as list, array or tensor.
+
+    Raises: DistilError if a field is of another type or out of range, shapes disagree, a label is out of range, a class
+        has no image, two classes have one name, or there are fewer than two classes.
     """
 
     images: UInt8[Tensor, "n c h w"] = field(repr=False)
@@ -39,21 +46,13 @@ class ImageSet:
     name: str
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
-            raise DistilError(
-                f"{self.name}: images must be uint8 of shape (n, channels, height, width), "
-                f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
-            )
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
-            raise DistilError(
-                f"{self.name}: expected one int64 label an image, {len(self.images)} in all, "
-                f"not {self.labels.dtype} of shape {tuple(self.labels.shape)}."
-            )
-        if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise DistilError(
-                f"{self.name}: {self.channels} channels need as many means and standard deviations, "
-                f"not {len(self.mean)} and {len(self.std)}."
-            )
+        name = str(self.name)
+        images = as_images(self.images, name)
+        labels = as_labels(self.labels, len(images), name).to(images.device)
+        mean, std = as_statistics(self.mean, self.std, images.shape[1], name)
+        fields = {"name": name, "images": images, "labels": labels, "mean": mean, "std": std}
+        for field_name, value in (fields | {"classes": as_classes(self.classes, name)}).items():
+            object.__setattr__(self, field_name, value)
         if len(self.classes) < 2:
             raise DistilError(
                 f"{self.name}: only one class ({', '.join(map(repr, self.classes)) or 'no name'}): "
@@ -108,9 +107,13 @@ class ImageSet:
 
         Raises: DistilError if the fraction is not between 0 and 1 or a class has a single image.
         """
-        held_out = held_out_counts(self.counts, self.classes, fraction, self.name)
-        kept, held = stratified_split(self.labels, self.classes, held_out, seed, "sources", "split")
+        kept, held = self.split_indices(fraction, seed)
         return self._take(kept, f"{self.name}, kept"), self._take(held, f"{self.name}, held out")
+
+    def split_indices(self, fraction: float, seed: int) -> tuple[Int[Tensor, " kept"], Int[Tensor, " held"]]:
+        """The indices of the images that `split` keeps and of those that it holds out, ascending, on the CPU."""
+        held_out = held_out_counts(self.counts, self.classes, fraction, self.name)
+        return stratified_split(self.labels, self.classes, held_out, seed, "sources", "split")
 
     def _take(self, indices: Int[Tensor, " k"], name: str) -> "ImageSet":
         indices = indices.to(self.images.device)
@@ -164,9 +167,10 @@ class ImageSet:
                 f"{self.name} has images of {self.size[0]} x {self.size[1]} pixels (height x width) but {what} has "
                 f"{size[0]} x {size[1]}. {remedy} --size N resizes a source to N x N."
             )
-        if self.classes != tuple(classes):
+        others = tuple(composed(name) for name in classes)
+        if self.classes != others:
             raise DistilError(
-                f"{self.name} and {what} have different classes: {_class_difference(self.classes, classes)}. {remedy}"
+                f"{self.name} and {what} have different classes: {_class_difference(self.classes, others)}. {remedy}"
             )
 
 
@@ -189,6 +193,7 @@ class Source:
     name: for messages and for the record in an artifact.
     key: the published settings that apply: mnist, fashionmnist, svhn, cifar10, cifar100, digits or custom.
     note: what a reader of a result should know of the source, such as how its test split was made; "" if nothing.
+    inventory: what was read and what was left out; None where a source was put together by hand.
     """
 
     train: ImageSet
@@ -196,6 +201,22 @@ class Source:
     name: str
     key: str
     note: str = ""
+    inventory: Inventory | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a reader knows of a source beside its tensors, for the inventory, whose fields have the same names.
+
+    origins: where the training and the test split come from. sizes: height and width of every image as it is stored,
+    the training images first; or of all of them, if they have one size.
+    """
+
+    format: str
+    origins: tuple[str, str] = ("", "")
+    sizes: Sequence[tuple[int, int]] | tuple[int, int] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def source_from_tensors(
@@ -208,36 +229,56 @@ def source_from_tensors(
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     seed: int = 0,
     note: str = "",
+    found: Found | None = None,
 ) -> Source:
     """A Source of images and labels.
 
     test: None to hold out HELD_OUT of each training class by `seed`, which the note then says.
     statistics: mean and std of each channel; None to take those of the training images.
+    found: for the inventory.
 
     Raises: DistilError as ImageSet does, and if the two splits differ in channels or size.
     """
     images, labels = train
     unnormalised = (0.0,) * images.shape[1], (1.0,) * images.shape[1]
-    kept = ImageSet(images, labels, tuple(classes), *(statistics or unnormalised), name=f"{name} train")
+    whole = ImageSet(images, labels, tuple(classes), *(statistics or unnormalised), name=f"{name} train")
     if test is None:
-        kept, held = kept.split(HELD_OUT, seed)
+        chosen = whole.split_indices(HELD_OUT, seed)
+        kept, held = (whole._take(indices, whole.name) for indices in chosen)
         held_note = f"no test split given: {HELD_OUT:.0%} of each class ({len(held)} images) held out with seed {seed}"
         note = f"{note}; {held_note}" if note else held_note
+        held_origin = f"{HELD_OUT:.0%} of each class, held out with seed {seed}"
     elif test[0].shape[1:] != images.shape[1:]:
         raise DistilError(
             f"{name}: the train images have {_shape(images)} but the test images have {_shape(test[0])}: "
             "both splits need the same channels and, unless --size is given, the same size."
         )
     else:
-        held = replace(kept, images=test[0], labels=test[1], name=f"{name} test")
+        kept, held = whole, replace(whole, images=test[0], labels=test[1], name=f"{name} test")
+        chosen = torch.arange(len(kept)), torch.arange(len(kept), len(kept) + len(held))
+        held_origin = found.origins[1] if found else ""
     mean, std = statistics or channel_statistics(kept.images)
-    return Source(
-        train=replace(kept, mean=mean, std=std, name=f"{name} train"),
-        test=replace(held, mean=mean, std=std, name=f"{name} test"),
-        name=name,
-        key=key,
-        note=note,
-    )
+    kept = replace(kept, mean=mean, std=std, name=f"{name} train")
+    held = replace(held, mean=mean, std=std, name=f"{name} test")
+    inventory = None
+    if found:
+        sizes = found.sizes if isinstance(found.sizes[0], Sequence) else [found.sizes] * (len(kept) + len(held))
+        splits = (
+            _split_inventory("train", found.origins[0], kept, [sizes[index] for index in chosen[0].tolist()]),
+            _split_inventory("test", held_origin, held, [sizes[index] for index in chosen[1].tolist()]),
+        )
+        notes = found.notes
+        if any(size != kept.size for size in sizes):
+            notes += (f"images are resized to {kept.size[1]} x {kept.size[0]} pixels, the central square of each",)
+        inventory = Inventory(name, found.format, kept.classes, splits, found.left_out, notes)
+    return Source(train=kept, test=held, name=name, key=key, note=note, inventory=inventory)
+
+
+def _split_inventory(
+    split: Literal["train", "test"], origin: str, images: ImageSet, sizes: Sequence[tuple[int, int]]
+) -> SplitInventory:
+    by_area = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    return SplitInventory(split, origin, len(images), images.counts, by_area[0], by_area[-1])
 
 
 def _shape(images: Tensor) -> str:

@@ -15,7 +15,8 @@ from torchvision.datasets.utils import check_integrity
 
 from distil.errors import DistilError
 from distil.sources.arrays import PUBLISHED_STATISTICS, resize_images
-from distil.sources.images import Source, source_from_tensors
+from distil.sources.images import Found, Source, source_from_tensors
+from distil.sources.paths import expanded, shown
 
 NUMERALS = tuple(str(number) for number in range(10))
 
@@ -24,7 +25,7 @@ Split = tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]]
 
 def default_root() -> Path:
     """$DISTIL_DATA, or ~/.cache/distil where that is not set."""
-    return Path(os.environ.get("DISTIL_DATA") or Path.home() / ".cache" / "distil").expanduser()
+    return expanded(os.environ.get("DISTIL_DATA") or Path.home() / ".cache" / "distil")
 
 
 def torchvision_source(
@@ -43,16 +44,19 @@ def torchvision_source(
 
     Raises: DistilError if the files are missing, are not the official ones, cannot be read or cannot be fetched.
     """
-    root = (root or default_root()).expanduser()
+    root = expanded(root or default_root())
     if key in ("mnist", "fashionmnist"):
         train, test, classes = _read_mnist(key, root, download)
     elif key == "svhn":
         train, test, classes = _read_svhn(root, download)
     else:
         train, test, classes = _read_cifar(key, root, download)
+    stored = train[0].shape[2], train[0].shape[3]
+    found = Found("torchvision", (shown(root), shown(root)), stored)
     if size is not None:
         train, test = (resize_images(train[0], size), train[1]), (resize_images(test[0], size), test[1])
-    return source_from_tensors(train, test, classes, name=key, key=key, statistics=PUBLISHED_STATISTICS[key])
+    statistics = PUBLISHED_STATISTICS[key]
+    return source_from_tensors(train, test, classes, name=key, key=key, statistics=statistics, found=found)
 
 
 def _read_mnist(key: str, root: Path, download: bool) -> tuple[Split, Split, tuple[str, ...]]:

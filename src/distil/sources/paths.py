@@ -1,0 +1,25 @@
+"""Paths as users write them."""
+
+import os
+from pathlib import Path
+
+from distil.errors import DistilError
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading ~ or ~USER replaced by that home folder.
+
+    Raises: DistilError if the system knows no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DistilError(
+            f"{path}: there is no home folder for {Path(path).parts[0]}. Write the path in full, "
+            "or put ./ before a name that begins with ~."
+        ) from error
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path or a name as text that can be printed; bytes that are no UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
