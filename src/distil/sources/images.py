@@ -214,7 +214,7 @@ class Found:
 
     format: str
     origins: tuple[str, str] = ("", "")
-    sizes: Sequence[tuple[int, int]] | tuple[int, int] = ()
+    sizes: list[tuple[int, int]] | tuple[int, int] = (0, 0)
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -262,14 +262,15 @@ def source_from_tensors(
     held = replace(held, mean=mean, std=std, name=f"{name} test")
     inventory = None
     if found:
-        sizes = found.sizes if isinstance(found.sizes[0], Sequence) else [found.sizes] * (len(kept) + len(held))
+        sizes = found.sizes if isinstance(found.sizes, list) else [found.sizes] * (len(kept) + len(held))
         splits = (
             _split_inventory("train", found.origins[0], kept, [sizes[index] for index in chosen[0].tolist()]),
             _split_inventory("test", held_origin, held, [sizes[index] for index in chosen[1].tolist()]),
         )
         notes = found.notes
         if any(size != kept.size for size in sizes):
-            notes += (f"images are resized to {kept.size[1]} x {kept.size[0]} pixels, the central square of each",)
+            part = "" if all(height == width for height, width in sizes) else "the central square of "
+            notes += (f"{part}each image is resized to {kept.size[1]} x {kept.size[0]} pixels",)
         inventory = Inventory(name, found.format, kept.classes, splits, found.left_out, notes)
     return Source(train=kept, test=held, name=name, key=key, note=note, inventory=inventory)
 

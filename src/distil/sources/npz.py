@@ -63,9 +63,7 @@ def npz_source(path: Path, *, size: int | None = None, seed: int = 0) -> Source:
     images, notes = to_bytes([(f"{where}: {split.images}", _channels_first(arrays, split, where)) for split in splits])
     labels = [_labels(arrays, split, where) for split in splits]
     values, classes = _classes(np.unique(labels[0]), arrays.get("classes"), path)
-    indices = [
-        torch.from_numpy(_indices(part, split, values, where)) for part, split in zip(labels, splits, strict=True)
-    ]
+    indices = [_indices(part, split, values, where) for part, split in zip(labels, splits, strict=True)]
     tensors = [torch.from_numpy(array) for array in images]
     stem = path.stem.lower()
     known = stem in KNOWN_FILES and KNOWN_FILES[stem][1:] == (tuple(tensors[0].shape[1:]), len(values))

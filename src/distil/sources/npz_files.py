@@ -37,9 +37,12 @@ def read_header(archive: np.lib.npyio.NpzFile, name: str, where: str) -> ArrayHe
 
     Raises: DistilError if it cannot be read, is of an object array, or claims another size than the array has.
     """
+    members = archive.zip
+    if members is None:
+        raise ValueError("the archive is closed")
     try:
-        member = archive.zip.getinfo(f"{name}.npy")
-        with archive.zip.open(member) as file:
+        member = members.getinfo(f"{name}.npy")
+        with members.open(member) as file:
             start = io.BytesIO(file.read(HEADER_BYTES))
         version = npy.read_magic(start)
         if version not in HEADER_READERS:

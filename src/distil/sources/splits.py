@@ -6,9 +6,9 @@ from typing import Literal
 SplitWord = Literal["train", "test", "val"]
 
 WORDS: dict[str, SplitWord] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing", "evaluation"), "test"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
+    **{"train": "train", "training": "train"},
+    **{"test": "test", "testing": "test", "evaluation": "test"},
+    **{"val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val"},
 }
 NAME = re.compile(rf"({'|'.join(WORDS)})(?:[-_ ]?(?:\d{{4}}|set|split|data|images|imgs))?")
 
@@ -27,5 +27,5 @@ def loose_split_word(name: str) -> SplitWord | None:
     if word := split_word(name):
         return word
     parts = [part for part in re.split(r"[^a-z]+", name.lower()) if part]
-    found = {WORDS[part] for part in (parts[:1] + parts[-1:]) if part in WORDS}
+    found: set[SplitWord] = {WORDS[part] for part in (parts[:1] + parts[-1:]) if part in WORDS}
     return found.pop() if len(found) == 1 else None

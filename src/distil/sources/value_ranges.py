@@ -1,6 +1,7 @@
 """Images of any number type turned to uint8 by the range of values that the whole set holds."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def white_value(highest: int, least: int = 1) -> int:
     return next(white for white in WHITE if white >= max(highest, least)) if highest else 255
 
 
+@cache
 def brightness_table(white: int) -> np.ndarray:
     """Brightness 0 to 255, rounded, of every whole number from 0 to `white`; larger ones are white."""
     return np.rint(np.minimum(np.arange(LARGEST + 1), white) * (255 / white)).astype(np.uint8)
