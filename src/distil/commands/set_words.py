@@ -1,5 +1,6 @@
 """What words of the commands on distilled sets mean: images, files, names."""
 
+import sys
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,8 @@ def open_images(word: str, root: Path | None, size: int | None, download: bool) 
     from distil.sources import open_source
 
     source = open_source(word, root=root, size=size, download=download)
-    print(source.inventory, flush=True)
+    encoding = sys.stdout.encoding or "utf-8"
+    print(str(source.inventory).encode(encoding, "backslashreplace").decode(encoding), flush=True)
     return source
 
 

@@ -25,6 +25,10 @@ def digits_source(*, size: int | None = None) -> Source:
     labels = torch.from_numpy(numbers.astype(np.int64))
     classes = [str(number) for number in range(10)]
     kept, held = stratified_split(labels, classes, [TEST_IMAGES_PER_CLASS] * 10, 0, "sources", "digits", "test")
-    found = Found("scikit-learn", (f"all but {TEST_IMAGES_PER_CLASS} of each digit", f"{TEST_IMAGES_PER_CLASS} of each digit"), (8, 8))
+    found = Found(
+        "scikit-learn",
+        (f"all but {TEST_IMAGES_PER_CLASS} of each digit", f"{TEST_IMAGES_PER_CLASS} of each digit"),
+        (8, 8),
+    )
     train, test = (images[kept], labels[kept]), (images[held], labels[held])
     return source_from_tensors(train, test, classes, name="digits", key="digits", found=found)

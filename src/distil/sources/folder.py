@@ -16,7 +16,7 @@ from distil.sources.folder_files import (
 from distil.sources.folder_layout import EXPECTED, class_name, find_layout
 from distil.sources.images import Found, Source, source_from_tensors
 from distil.sources.paths import expanded, shown
-from distil.sources.pictures import decode_pictures, stack_pictures
+from distil.sources.pictures import decode_pictures, stack_splits
 
 
 def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Source:
@@ -48,10 +48,7 @@ def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Sour
         )
     files = [file for split in (train, test) for members in split.values() for file in members]
     decoded = decode_pictures(((shown(file), file) for file in files), size, count=len(files))
-    pictures, train_count = decoded.pixels, sum(map(len, train.values()))
-    grey = all(picture.ndim == 2 for picture in pictures)
-    train_tensors = stack_pictures(pictures[:train_count], grey=grey), _labels(train)
-    test_tensors = (stack_pictures(pictures[train_count:], grey=grey), _labels(test)) if layout.test else None
+    train_images, test_images = stack_splits(decoded, sum(map(len, train.values())))
     found = Found(
         format="folder of images",
         origins=(_below(layout.train, root), _below(layout.test, root) if layout.test else ""),
@@ -61,7 +58,9 @@ def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Sour
     )
     usual = not layout.test_named or layout.test_named == "test"
     note = "" if usual else f"the test split is the folder {shown(layout.test_named)!r}"
-    return source_from_tensors(train_tensors, test_tensors, list(train), name=name, seed=seed, note=note, found=found)
+    held = None if test_images is None else (test_images, _labels(test))
+    train_split = train_images, _labels(train)
+    return source_from_tensors(train_split, held, list(train), name=name, seed=seed, note=note, found=found)
 
 
 def _below(folder: Path, root: Path) -> str:

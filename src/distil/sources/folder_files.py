@@ -29,10 +29,12 @@ class Skipped:
     loose: list[Path] = field(default_factory=list)
     broken_links: list[Path] = field(default_factory=list)
     repeated_links: list[Path] = field(default_factory=list)
+    special: list[Path] = field(default_factory=list)
 
     def left_out(self) -> tuple[LeftOut, ...]:
         other = (
             ("broken links", self.broken_links, "what they point to is missing"),
+            ("special files", self.special, "only regular files are read"),
             ("links to what is read already", self.repeated_links, "every picture of a class counts once"),
             ("pictures beside the class folders", self.loose, "a picture belongs in the folder of its class"),
             ("hidden pictures", self.hidden, "names that begin with a dot, and folders of the system, are passed over"),
@@ -144,7 +146,9 @@ def _walk(folder: Path, seen: set[str], skipped: Skipped) -> tuple[list[Path], l
                 links.append(path)
             elif not os.path.exists(path):
                 skipped.broken_links.append(path)
-            elif not is_picture(entry.name) or not os.path.isfile(path):
+            elif not os.path.isfile(path):
+                skipped.special.append(path)
+            elif not is_picture(entry.name):
                 skipped.unknown.append(path)
             else:
                 (linked if entry.is_symlink() else found).append(path)

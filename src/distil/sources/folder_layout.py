@@ -53,8 +53,8 @@ def find_layout(root: Path) -> Layout:
             return _split_layout(top, by_word, notes)
     named = [folder.name for folder in folders if split_word(folder.name)]
     if named:
-        verb = "folder is" if len(named) == 1 else "folders are"
-        notes += (f"the {verb} read as a class like the others: {', '.join(map(shown, named))}",)
+        read = "is read as a class" if len(named) == 1 else "are read as classes"
+        notes += (f"{' and '.join(map(shown, named))} {read} like the other folders; name splits train and test",)
     return Layout(top, notes=notes)
 
 
@@ -65,8 +65,9 @@ def class_name(folder: Path) -> str:
 
 def _unwrapped(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Down to the first folder that holds more than one folder, or pictures, or a split."""
-    inner = folder
-    for _ in range(len(folder.parts) + 32):  # a link may lead round
+    inner, seen = folder, set[Path]()
+    while inner.resolve() not in seen:  # a link may lead back
+        seen.add(inner.resolve())
         folders = visible_folders(inner)
         if len(folders) != 1 or loose_pictures(inner) or split_word(folders[0].name):
             break

@@ -16,7 +16,7 @@ from distil.sources.image_fields import composed
 from distil.sources.images import Found, Source, source_from_tensors
 from distil.sources.inventory import LeftOut
 from distil.sources.paths import expanded, shown
-from distil.sources.pictures import decode_pictures, stack_pictures
+from distil.sources.pictures import decode_pictures, stack_splits
 from distil.sources.splits import SplitWord, split_word
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
@@ -49,17 +49,15 @@ def huggingface_source(name: str, *, size: int | None = None, download: bool = F
     labels = [_labels(part, label_column, values, f"hf:{name} {split}") for split, part in parts]
     count = sum(map(len, labels))
     decoded = decode_pictures(_encoded(datasets, parts, image_column, name), size, count=count)
-    pictures = decoded.pixels
-    if len(pictures) < count or not len(labels[0]):
+    if not len(labels[0]):
         raise DistilError(f"hf:{name} has no images in its split {train_name!r}.")
-    grey = all(picture.ndim == 2 for picture in pictures)
-    train_tensors = stack_pictures(pictures[: len(labels[0])], grey=grey), labels[0]
-    test_tensors = (stack_pictures(pictures[len(labels[0]) :], grey=grey), labels[1]) if held_name else None
+    train_images, test_images = stack_splits(decoded, len(labels[0]))
     note = f"the test split is the split {held_name!r}" if held_name and held_name != "test" else ""
     origins = f"split {train_name!r}", f"split {held_name!r}" if held_name else ""
     found = Found("Hugging Face dataset", origins, decoded.sizes, left_out, decoded.notes)
+    held = None if test_images is None else (test_images, labels[1])
     return source_from_tensors(
-        train_tensors, test_tensors, classes, name=shown(f"hf:{name}"), seed=seed, note=note, found=found
+        (train_images, labels[0]), held, classes, name=shown(f"hf:{name}"), seed=seed, note=note, found=found
     )
 
 

@@ -145,9 +145,9 @@ def _split(names: list[str], word: SplitWord, where: str) -> _Split | None:
     if not images and not labels:
         return None
     if not images or not labels:
-        missing = f"y_{word}" if images else f"x_{word}"
+        there = (images or labels)[0]
         raise DistilError(
-            f"{where} has {(images or labels)[0]} but no {missing}: found {', '.join(names)}. "
+            f"{where} has {there} but no {_counterpart(there, bool(images))}: found {', '.join(names)}. "
             "Images and labels come in pairs."
         )
     return _Split(word, images[0], labels[0])
@@ -155,6 +155,14 @@ def _split(names: list[str], word: SplitWord, where: str) -> _Split | None:
 
 def _arrays_of(names: list[str], patterns: tuple[str, ...], word: SplitWord) -> list[str]:
     return [name for name in names if any(_split_in(name.lower(), pattern) == word for pattern in patterns)]
+
+
+def _counterpart(name: str, is_images: bool) -> str:
+    """What the labels of these images, or the images of these labels, are to be called."""
+    given, asked = (IMAGE_NAMES, LABEL_NAMES) if is_images else (LABEL_NAMES, IMAGE_NAMES)
+    index = next(index for index, pattern in enumerate(given) if _split_in(name.lower(), pattern))
+    before, after = given[index].split("{}")
+    return asked[index].format(name[len(before) : len(name) - len(after)])
 
 
 def _split_in(name: str, pattern: str) -> SplitWord | None:

@@ -21,5 +21,5 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path or a name as text that can be printed; bytes that are no UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path or another text as it can be printed: what is no UTF-8 becomes escapes."""
+    return str(path).encode(errors="backslashreplace").decode()

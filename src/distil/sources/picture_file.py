@@ -1,9 +1,8 @@
 """One picture file, decoded by Pillow: which way is up, which color space, which range of values."""
 
 import io
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +16,11 @@ from distil.sources.value_ranges import LARGEST
 MOST_PIXELS = 120_000_000
 """Of one picture. A larger one is refused by its header, before it is decoded."""
 
-DECODING_BYTES = 2 << 30
-"""Most memory that the pictures take which are being decoded at the same time."""
+BYTES_PER_PIXEL = 8
+"""That decoding takes at most: Pillow needs four for a pixel in color, and turning it makes a copy."""
 
-BYTES_PER_PIXEL = 16
-"""That decoding takes at most: four bytes in each of the four copies that transparency needs."""
+BYTES_PER_BLENDED_PIXEL = 20
+"""The same where there is transparency or another mode than grey and RGB, which needs five copies."""
 
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -53,48 +52,47 @@ class Decoded:
     broken_exif: bool = False
 
 
-class Budget:
-    """Memory that threads share: each waits until its part is free, and one alone may take all."""
+def decode(name: str, content: Path | bytes, size: int | None) -> Decoded:
+    """One picture. size: as in `pictures.decode_pictures`.
 
-    def __init__(self, total: int) -> None:
-        self.total = self.free = total
-        self.changed = threading.Condition()
-
-    @contextmanager
-    def hold(self, amount: int) -> Iterator[None]:
-        amount = min(amount, self.total)
-        with self.changed:
-            self.changed.wait_for(lambda: amount <= self.free)
-            self.free -= amount
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.free += amount
-                self.changed.notify_all()
+    Raises: DistilError that names a picture which cannot be read.
+    """
+    with opened(shown(name), content) as image:
+        return _decoded(image, name, size)
 
 
-def decode(name: str, content: Path | bytes, size: int | None, budget: Budget) -> Decoded:
-    with opened(shown(name), content) as image, budget.hold(image.width * image.height * BYTES_PER_PIXEL):
-        upper_bits = _keeps_upper_bits(image)
-        image.load()
-        upright, broken_exif = _upright(image)
-        stored = upright.height, upright.width
-        if upright.mode.startswith("I"):
-            pixels, highest = _whole_numbers(upright, name, size)
-            return Decoded(pixels, stored, highest, 32 if upright.mode == "I" else 16, broken_exif=broken_exif)
-        eight_bit = _to_grey_or_rgb(upright, name)
-        highest = _highest(eight_bit)
-        if highest == 1:
-            eight_bit = eight_bit.point(([0] + [255] * 255) * len(eight_bit.getbands()))
-        return Decoded(np.array(_resized(eight_bit, size)), stored, highest, 8, upper_bits, broken_exif)
+def decode_within(name: str, content: Path | bytes, size: int | None, most_bytes: int) -> Decoded | None:
+    """`decode`, or None for a picture that takes more than `most_bytes` while it is decoded."""
+    with opened(shown(name), content) as image:
+        return _decoded(image, name, size) if _bytes_needed(image) <= most_bytes else None
+
+
+def _decoded(image: Image.Image, name: str, size: int | None) -> Decoded:
+    upper_bits = _keeps_upper_bits(image)
+    image.load()
+    upright, broken_exif = _upright(image)
+    stored = upright.height, upright.width
+    if upright.mode.startswith("I"):
+        pixels, highest = _whole_numbers(upright, name, size)
+        return Decoded(pixels, stored, highest, 32 if upright.mode == "I" else 16, broken_exif=broken_exif)
+    eight_bit = _to_grey_or_rgb(upright, name)
+    highest = _highest(eight_bit)
+    if highest == 1:
+        eight_bit = eight_bit.point(([0] + [255] * 255) * len(eight_bit.getbands()))
+    return Decoded(np.array(_resized(eight_bit, size)), stored, highest, 8, upper_bits, broken_exif)
+
+
+def _bytes_needed(image: Image.Image) -> int:
+    plain = image.mode in ("1", "L", "RGB") and "transparency" not in image.info
+    return image.width * image.height * (BYTES_PER_PIXEL if plain else BYTES_PER_BLENDED_PIXEL)
 
 
 @contextmanager
 def opened(name: str, content: Path | bytes) -> Iterator[Image.Image]:
     """The picture, its pixels not decoded yet. Whatever goes wrong within the block is an error that names it."""
     try:
-        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+        # closing frees the pixels at once, which leaving an image's own context does not
+        with closing(Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DistilError(
                     f"the image {name} has {image.width:,} x {image.height:,} pixels, and distil decodes pictures of "
@@ -106,7 +104,7 @@ def opened(name: str, content: Path | bytes) -> Iterator[Image.Image]:
     except MemoryError as error:
         raise DistilError(f"the image {name} does not fit in memory. Make it smaller or leave it out.") from error
     except Exception as error:  # decoders of broken files raise anything
-        reason = str(error) or type(error).__name__
+        reason = shown(str(error) or type(error).__name__)
         raise DistilError(f"cannot read the image {name}: {reason}. Replace it or leave it out.") from error
 
 
@@ -165,7 +163,7 @@ def _to_grey_or_rgb(image: Image.Image, name: str) -> Image.Image:
         return image.convert("L")
     grey = image.mode in ("L", "LA")
     if grey or image.has_transparency_data:
-        visible = image.convert("RGBA")
+        visible = image if image.mode == "RGBA" else image.convert("RGBA")
         rgb = Image.alpha_composite(Image.new("RGBA", visible.size, "white"), visible).convert("RGB")
     else:
         rgb = image.convert("RGB")

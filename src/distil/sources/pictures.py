@@ -1,6 +1,7 @@
 """Picture files of any size and mode, decoded by Pillow into uint8 arrays."""
 
 import itertools
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,15 @@ from torch import Tensor
 from distil.errors import DistilError
 from distil.sources.available_memory import check_fits
 from distil.sources.paths import shown
-from distil.sources.picture_file import DECODING_BYTES, Budget, Decoded, decode, opened
+from distil.sources.picture_file import Decoded, decode, decode_within, opened
 from distil.sources.value_ranges import LARGEST, WHITE, brightness_table, range_note, white_value
 
 DECODED_AT_ONCE = 512
+
+DECODING_BYTES = 2 << 30
+"""Most memory that the threads which decode take together. Pictures above one's share are decoded one by one."""
+
+MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,21 @@ def decode_pictures(
     return _decode_all(files, size, count, _in_eight_bits)
 
 
+def stack_splits(
+    pictures: Pictures, train_count: int
+) -> tuple[UInt8[Tensor, "n c h w"], UInt8[Tensor, "m c h w"] | None]:
+    """The first `train_count` pictures, and the others or None if there are none; grey if every one is.
+
+    `pictures.pixels` is empty afterwards: the split of a source needs the memory.
+    """
+    pixels = pictures.pixels
+    grey = all(picture.ndim == 2 for picture in pixels)
+    train = stack_pictures(pixels[:train_count], grey=grey)
+    test = stack_pictures(pixels[train_count:], grey=grey) if len(pixels) > train_count else None
+    pixels.clear()
+    return train, test
+
+
 def stack_pictures(pictures: Sequence[np.ndarray], *, grey: bool) -> UInt8[Tensor, "n c h w"]:
     """Pictures of one size as one tensor: one channel if `grey`, else three, grey ones repeated.
 
@@ -83,16 +104,17 @@ def _decode_all(
     decoded: list[Decoded] = []
     names: list[str] = []
     remaining = iter(files)
-    budget = Budget(DECODING_BYTES)
-    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    share = DECODING_BYTES // workers
+    with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
         while chunk := list(itertools.islice(remaining, DECODED_AT_ONCE)):
             if not decoded:
                 _check_all_fit(chunk[0], size, count or len(chunk))
-            futures = [pool.submit(decode, name, content, size, budget) for name, content in chunk]
+            futures = [pool.submit(decode_within, name, content, size, share) for name, content in chunk]
             try:
-                for (name, _), future in zip(chunk, futures, strict=True):
-                    picture = future.result()
+                for (name, content), future in zip(chunk, futures, strict=True):
+                    picture = future.result() or decode(name, content, size)  # a large one, while no other is
                     if decoded and picture.pixels.shape[:2] != decoded[0].pixels.shape[:2]:
                         raise DistilError(
                             f"the images have different sizes: {names[0]} is {_width_height(decoded[0].pixels)} and "
