@@ -43,3 +43,13 @@ def test_the_split_and_the_bytes_are_the_same_on_every_machine_and_for_every_see
 
 def test_another_size():
     assert open_source("digits", size=20).train.size == (20, 20)
+
+
+def test_the_inventory_of_the_digits(digits):
+    assert str(digits.inventory) == (
+        "Read digits (scikit-learn): 10 classes\n"
+        "  train: 1,297 images of 8 x 8 pixels, from all but 50 of each digit\n"
+        "  test: 500 images of 8 x 8 pixels, from 50 of each digit\n"
+        "  train images by class: 0 128, 1 132, 2 127, 3 133, 4 131, 5 132, 6 131, 7 129, 8 124, 9 130\n"
+        "  note: each image is resized to 16 x 16 pixels"
+    )

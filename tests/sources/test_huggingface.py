@@ -69,6 +69,53 @@ def test_a_validation_split_stands_in_for_test(tmp_path):
     assert source.note == "the test split is the split 'validation'"
 
 
+def lines_left_out(source) -> list[str]:
+    return [str(part) for part in source.inventory.left_out]
+
+
+def test_other_splits_are_named(tmp_path):
+    splits = {"train": make(10), "test": make(6), "validation": make(4), "extra": make(2)}
+    source = open_source(save(tmp_path, datasets.DatasetDict(splits)))
+    assert lines_left_out(source) == [
+        "4 images of the split 'validation': there is a test split, and images for validation are held out of the "
+        "training images",
+        "2 images of the split 'extra': neither the training nor the test split",
+    ]
+    assert str(source.inventory).splitlines()[1:3] == [
+        "  train: 10 images of 5 x 5 pixels, from split 'train'",
+        "  test: 6 images of 5 x 5 pixels, from split 'test'",
+    ]
+
+
+@pytest.mark.parametrize("name", ["dev", "eval", "val", "Testing"])
+def test_splits_of_other_names_are_understood(tmp_path, name):
+    source = open_source(save(tmp_path, datasets.DatasetDict({"training": make(10), name: make(6)})))
+    assert source.test is not None
+    assert len(source.test) == 6
+    assert source.note == f"the test split is the split {name!r}"
+
+
+def test_two_splits_of_one_kind_are_refused(tmp_path):
+    spec = save(tmp_path, datasets.DatasetDict({"train": make(10), "dev": make(6), "eval": make(6)}))
+    with pytest.raises(DistilError, match="more than one val split, 'dev' and 'eval'"):
+        open_source(spec)
+
+
+def test_a_test_split_without_labels_is_not_the_test_split(tmp_path):
+    hidden = make(6, [-1] * 6)
+    source = open_source(
+        save(tmp_path, datasets.DatasetDict({"train": make(10), "test": hidden, "validation": make(4)}))
+    )
+    assert source.note == "the test split is the split 'validation'"
+    assert lines_left_out(source) == ["6 images of the split 'test': its images have no labels"]
+
+
+def test_unicode_forms_of_one_label_are_one_class(tmp_path):
+    labels = ["caf\u00e9", "cafe\u0301", "b", "b"]
+    source = open_source(save(tmp_path, make(4, labels, datasets.Value("string"))))
+    assert source.train.classes == ("b", "caf\u00e9")
+
+
 def test_a_single_dataset_is_split_by_the_seed(tmp_path):
     source = open_source(save(tmp_path, make(20)), seed=2)
     assert source.test is not None

@@ -1,10 +1,12 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distil import CoresetSettings, distil_dataset, evaluate_distilled, preset, protocol_for
 from distil.errors import DistilError
 from distil.rng import stream
 from distil.sources import ImageSet, Source
@@ -67,6 +69,94 @@ def test_what_a_set_says_of_itself():
 def test_a_set_that_contradicts_itself_is_refused(changes, message):
     with pytest.raises(DistilError, match=r"toy: .*" + message):
         make_set(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"classes": ["a", "b", "c"]}, {"classes": ("a", "b", "c")}),
+        ({"classes": [0, 1, 2]}, {"classes": ("0", "1", "2")}),
+        ({"classes": range(3)}, {"classes": ("0", "1", "2")}),
+        ({"classes": np.array(["a", "b", "c"])}, {"classes": ("a", "b", "c")}),
+        ({"classes": torch.tensor([7, 8, 9])}, {"classes": ("7", "8", "9")}),
+        ({"classes": ("cafe\u0301", "b", "c")}, {"classes": ("caf\u00e9", "b", "c")}),
+        ({"mean": [0.5]}, {"mean": (0.5,)}),
+        ({"mean": 0.5, "std": 0.25}, {"mean": (0.5,), "std": (0.25,)}),
+        ({"mean": np.array([0.5], np.float32)}, {"mean": (0.5,)}),
+        ({"mean": torch.full((1, 1, 1), 0.5), "std": torch.tensor([0.25])}, {"mean": (0.5,), "std": (0.25,)}),
+    ],
+)
+def test_what_holds_the_same_is_converted(changes, fields):
+    images = make_set(**changes)
+    for name, value in fields.items():
+        assert getattr(images, name) == value
+        assert {type(part) for part in getattr(images, name)} == {type(value[0])}
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.Tensor.tolist,
+        torch.Tensor.numpy,
+        lambda labels: labels.to(torch.uint8),
+        lambda labels: labels.to(torch.int32),
+        lambda labels: labels.numpy().astype(np.uint16),
+    ],
+)
+def test_labels_may_be_integers_of_any_kind(convert):
+    plain = make_set()
+    images = make_set(labels=convert(plain.labels), images=plain.images.numpy())
+    assert images.labels.dtype == torch.int64
+    assert images.fingerprint() == plain.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": "abc"}, "classes must be the names in the order of the labels, as a list or tuple, not str"),
+        ({"classes": {"a", "b", "c"}}, "as a list or tuple, not set"),
+        ({"classes": {"a": 0, "b": 1, "c": 2}}, "as a list or tuple, not dict"),
+        ({"classes": ["a", None, "c"]}, "the class name None is neither text nor an integer"),
+        ({"classes": ["a", 0.5, "c"]}, "the class name 0.5 is neither text nor an integer"),
+        ({"classes": ["a", " ", "c"]}, "class name ' ' is empty: give every class a name"),
+        ({"classes": ["a", "\udcff", "c"]}, r"class name '\\udcff' cannot be written as UTF-8"),
+        ({"classes": ["caf\u00e9", "cafe\u0301", "c"]}, "class name 'caf\u00e9' is given twice"),
+        ({"labels": ["a"] * 12}, "labels must be integers, the indices of the class names"),
+        ({"labels": None}, "labels must be integers, the indices of the class names"),
+        ({"labels": np.zeros((12, 1), int)}, r"expected one int64 label an image, .* shape \(12, 1\)"),
+        ({"images": [[0]]}, "images must be a uint8 tensor or NumPy array, not list"),
+        ({"images": np.zeros((12, 1, 4, 4))}, "images must be uint8 of shape .* not float64"),
+        ({"images": torch.zeros(12, 1, 0, 4, dtype=torch.uint8)}, "they need at least one pixel"),
+        ({"mean": ("x",)}, r"mean must be one number a channel, not \('x',\)"),
+        ({"mean": (float("nan"),)}, r"mean is \(nan,\): each number must lie in \[0, 1\]"),
+        ({"mean": (125.3,)}, "Divide by 255 what was taken of pixels from 0 to 255"),
+        ({"mean": (1e308,)}, "each number must lie in"),
+        ({"std": (0.0,)}, r"std is \(0.0,\): each number must lie in \[0.001, 1\]"),
+        ({"std": (-0.2,)}, "each number must lie in"),
+        ({"std": (float("inf"),)}, "each number must lie in"),
+        ({"std": torch.tensor([58.0])}, "each number must lie in"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_when_the_set_is_made(changes, message):
+    with pytest.raises(DistilError, match=r"toy: .*" + message):
+        make_set(**changes)
+
+
+def test_a_set_of_converted_fields_is_distilled_and_judged():
+    """Classes as a list and statistics as arrays once failed after the last step, or while judging."""
+    labels = torch.arange(40) % 2
+    images = random_images(40, 3, 16, 16)
+    made = ImageSet(images, labels.to(torch.int32), [0, 1], np.full(3, 0.5, "f4"), torch.full((3,), 0.25), "toy")  # pyright: ignore
+    settings_ = dataclasses.replace(preset("dm", "custom", ipc=1), outer=1, inner=1, width=4)
+    quick = dataclasses.replace(protocol_for("quick", "custom"), max_updates=2, epochs=2)
+    for chosen in (settings_, CoresetSettings(method="random", ipc=1)):
+        distilled = distil_dataset(made, chosen)
+        assert distilled.classes == ("0", "1")
+        evaluate_distilled(distilled, made, quick, width=4, runs=1)
+
+
+def test_classes_are_compared_in_one_unicode_form():
+    make_set(classes=("caf\u00e9", "b", "c")).check_matches(["cafe\u0301", "b", "c"], 1, (4, 5), "the set x")
 
 
 def test_a_batch_is_float_in_zero_to_one():

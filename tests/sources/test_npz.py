@@ -233,3 +233,160 @@ def test_an_archive_of_something_else_is_refused(tmp_path):
             archive.writestr(f"{name}.npy", b"no array" if name == "y_train" else buffer.getvalue())
     with pytest.raises(DistilError, match=r"y_train"):
         open_source(str(tmp_path / "own.npz"))
+
+
+# ---------------------------------------------------------------------------------------------- splits, labels, memory
+
+
+def lines_left_out(source) -> list[str]:
+    return [str(part) for part in source.inventory.left_out]
+
+
+def renamed(content: dict, **names: str) -> dict:
+    return {names.get(name, name): array for name, array in content.items()}
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        *(("x_val", "y_val"), ("X_valid", "Y_valid"), ("validation_images", "validation_labels"), ("dev_x", "dev_y")),
+        *(("images_eval", "labels_eval"), ("x_Validation", "y_Validation")),
+    ],
+)
+def test_a_validation_split_stands_in_for_test(tmp_path, images, labels):
+    source = open_source(save(tmp_path, renamed(arrays(20, 6), x_test=images, y_test=labels)))
+    assert source.test is not None
+    assert (len(source.train), len(source.test)) == (20, 6)
+    assert source.note == f"the test split is {images} and {labels}"
+    assert lines_left_out(source) == []
+
+
+def test_a_validation_split_beside_a_test_split_and_other_arrays_are_named(tmp_path):
+    content = arrays() | {"val_images": np.zeros((7, 6, 6), np.uint8), "val_labels": np.zeros(7, int)}
+    source = open_source(save(tmp_path, content | {"mean": np.zeros(3), "readme": np.array("text")}))
+    assert lines_left_out(source) == [
+        "7 images of val_images and val_labels: there is a test split, and images for validation are held out of the "
+        "training images",
+        "2 arrays (mean, readme): not images and labels of a training, test or validation split",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"x_testing": np.zeros(3)}, "more than one array for one split: x_test and x_testing. Keep one"),
+        ({"train_images": np.zeros(3)}, "more than one array for one split: x_train and train_images. Keep one"),
+    ],
+)
+def test_two_arrays_for_one_split_are_refused(tmp_path, extra, message):
+    with pytest.raises(DistilError, match=message):
+        open_source(save(tmp_path, arrays() | extra))
+
+
+def test_validation_images_without_labels_are_refused_where_they_would_be_used(tmp_path):
+    content = arrays()
+    del content["y_test"]
+    with pytest.raises(DistilError, match="has dev_images but no dev_labels: found"):
+        open_source(save(tmp_path, renamed(content, x_test="dev_images")))
+
+
+@pytest.mark.parametrize("dtype", ["U", "S"])
+def test_labels_may_be_text(tmp_path, dtype):
+    content, names = arrays(), np.array(["dog", "caf\u00e9" if dtype == "U" else "cow"])
+    texts = {name: names[content[name]].astype(dtype) for name in ("y_train", "y_test")}
+    source = open_source(save(tmp_path, content | texts))
+    assert source.test is not None
+    assert source.train.classes == tuple(sorted(names.tolist()))
+    expected = np.unique(names[content["y_train"]], return_inverse=True)[1]
+    assert source.train.labels.tolist() == expected.tolist()
+
+
+def test_class_names_give_text_labels_their_order(tmp_path):
+    content, names = arrays(), np.array(["dog", "cat"])
+    texts = {name: names[content[name]] for name in ("y_train", "y_test")}
+    source = open_source(save(tmp_path, content | texts | {"classes": names}))
+    assert source.train.classes == ("dog", "cat")
+    assert source.train.labels.tolist() == content["y_train"].tolist()
+    with pytest.raises(DistilError, match="the array classes names 'cow', which no training label is"):
+        open_source(save(tmp_path, content | texts | {"classes": np.array(["dog", "cow"])}))
+
+
+def test_unicode_forms_of_one_label_are_one_class(tmp_path):
+    content = arrays(4, 2)
+    content["y_train"] = np.array(["caf\u00e9", "cafe\u0301", "b", "b"])
+    content["y_test"] = np.array(["cafe\u0301", "b"])
+    source = open_source(save(tmp_path, content))
+    assert source.test is not None
+    assert (source.train.classes, source.test.labels.tolist()) == (("b", "caf\u00e9"), [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.array(["", "b"] * 10), "class name '' is empty"),
+        (
+            np.array([0.5, 1.0] * 10),
+            "must be one integer or one name an image, .* Store class numbers or names",
+        ),
+        (np.array([0.0, 1.0] * 10), r"Use y.astype\('int64'\)"),
+        (np.array([1 << 63, 1] * 10, np.uint64), "y_train must be one integer or one name an image, not uint64"),
+        (np.array(["0", "1"] * 10), r"the labels of one split are text, those of the other numbers \(y_test\)"),
+        (np.array([b"\xff", b"b"] * 10), "y_train holds bytes that are no UTF-8 text"),
+    ],
+)
+def test_labels_that_name_no_class_are_refused(tmp_path, labels, message):
+    content = arrays() | {"y_train": labels}
+    if "empty" in message:
+        content["y_test"] = labels[:10]
+    with pytest.raises(DistilError, match=message):
+        open_source(save(tmp_path, content))
+
+
+def test_an_archive_that_does_not_fit_says_how_much_it_needs(tmp_path, monkeypatch):
+    path = save(tmp_path, arrays(1000, 10))
+    monkeypatch.setattr("distil.sources.available_memory.available_memory", lambda: 50_000)
+    with pytest.raises(DistilError) as caught:
+        open_source(path)
+    assert str(caught.value) == (
+        f"the arrays of {path} need 80,800 bytes of memory, and 50,000 bytes are available. "
+        "Store fewer images, or uint8; pictures in folders are read one by one, with --size N."
+    )
+
+
+def test_running_out_of_memory_is_not_called_damage(tmp_path, monkeypatch):
+    path = save(tmp_path, arrays())
+
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(np.lib.format, "read_array", fail)
+    with pytest.raises(DistilError, match=r"own.npz does not fit in memory: it needs 2,400 bytes. Store fewer images"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("shape", [(1 << 40, 6, 6), (20, 6, 7), (3, 6, 6), (1 << 62, 1 << 62, 6)])
+def test_a_header_that_claims_another_size_is_refused_before_memory_is_asked_for(tmp_path, shape):
+    path = tmp_path / "own.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays().items():
+            buffer = io.BytesIO()
+            if name == "x_train":
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(buffer, header)
+                buffer.write(array.tobytes())
+            else:
+                np.save(buffer, array)
+            archive.writestr(f"{name}.npy", buffer.getvalue())
+    with pytest.raises(DistilError, match=r"corrupt at x_train: shape .* takes .* bytes, but 720 are there"):
+        open_source(path)
+
+
+def test_the_inventory_of_an_archive(tmp_path):
+    source = open_source(save(tmp_path, arrays(shape=(6, 5))), size=4)
+    assert str(source.inventory) == (
+        "Read own.npz (npz): 2 classes\n"
+        "  train: 20 images of 5 x 6 pixels, from x_train and y_train\n"
+        "  test: 10 images of 5 x 6 pixels, from x_test and y_test\n"
+        "  train images by class: 0 10, 1 10\n"
+        "  note: the central square of each image is resized to 4 x 4 pixels"
+    )

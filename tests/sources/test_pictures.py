@@ -1,10 +1,15 @@
+import struct
+import threading
+import zlib
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from distil.errors import DistilError
-from distil.sources.pictures import read_pictures, stack_pictures
+from distil.sources import open_source
+from distil.sources.pictures import decode_pictures, read_pictures, stack_pictures
 
 
 def saved(tmp_path, image: Image.Image, name: str = "one.png", **options) -> np.ndarray:
@@ -12,6 +17,7 @@ def saved(tmp_path, image: Image.Image, name: str = "one.png", **options) -> np.
     return read_pictures([(name, tmp_path / name)], None)[0]
 
 
+RANDOM = np.random.default_rng(0)
 GRADIENT = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOUR = np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]], axis=-1)
 
@@ -37,6 +43,85 @@ def test_numbers_from_zero_to_one_become_eight_bits(tmp_path):
     assert saved(tmp_path, Image.fromarray(floats), "one.tif").tolist() == [[0, 128, 255]]
     with pytest.raises(DistilError, match=r"image one.tif holds decimal numbers from 0 to 3, .* \(divide by 255 if"):
         saved(tmp_path, Image.fromarray(floats * 3), "one.tif")
+
+
+def decoded(tmp_path, *arrays: np.ndarray, size: int | None = None):
+    """Arrays through TIFF files, whose values Pillow keeps, read as one set."""
+    files = []
+    for index, array in enumerate(arrays):
+        Image.fromarray(array).save(tmp_path / f"{index}.tif")
+        files.append((f"{index}.tif", tmp_path / f"{index}.tif"))
+    return decode_pictures(files, size)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "highest", "white", "bits"),
+    [
+        (np.uint16, 4000, 4095, "12 bits"),
+        (np.uint16, 60000, 65535, "16 bits"),
+        (np.uint16, 255, 255, "8 bits"),
+        (np.int32, 255, 255, "8 bits"),
+        (np.int32, 5000, 65535, "16 bits"),
+    ],
+)
+def test_whole_numbers_are_read_by_the_range_of_the_set(tmp_path, dtype, highest, white, bits):
+    bright, dark = np.full((2, 2), highest, dtype), np.full((2, 2), highest // 100, dtype)
+    pictures = decoded(tmp_path, bright, dark, GRADIENT[:2, :2])
+    expected = [np.rint(array.astype(float) / white * 255) for array in (bright, dark)] + [GRADIENT[:2, :2]]
+    assert [picture.tolist() for picture in pictures.pixels] == [array.tolist() for array in expected]
+    assert pictures.notes == (
+        f"2 pictures hold whole numbers of 16 or 32 bits up to {highest:,}: read as {bits} ({white:,} is white)",
+    )
+
+
+def test_whole_numbers_keep_their_precision_when_they_are_resized(tmp_path):
+    deep = np.zeros((8, 8), np.uint16)
+    deep[::2] = 4000
+    pictures = decoded(tmp_path, deep, size=2)
+    assert np.abs(pictures.pixels[0].astype(float) - 2000 / 4095 * 255).max() < 16
+    assert pictures.sizes == [(8, 8)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_a_set_of_zeros_and_ones_is_black_and_white(tmp_path, dtype):
+    mask = (GRADIENT > 100).astype(dtype)
+    pictures = decoded(tmp_path, mask, np.zeros_like(mask))
+    assert [picture.max() for picture in pictures.pixels] == [255, 0]
+    assert np.array_equal(pictures.pixels[0], mask * 255)
+    assert pictures.notes == ("2 pictures hold values up to 1: read as black and white (1 is white)",)
+    small = decoded(tmp_path, mask, size=3).pixels[0]
+    assert set(np.unique(small)) - {0, 255}, "resized with the precision of 8 bits"
+    dark_among_others = decoded(tmp_path, mask, GRADIENT)
+    assert np.array_equal(dark_among_others.pixels[0], mask)
+    assert np.array_equal(dark_among_others.pixels[1], GRADIENT)
+
+
+@pytest.mark.parametrize("values", [(-5, 100), (0, 70000)])
+def test_whole_numbers_out_of_range_are_refused(tmp_path, values):
+    with pytest.raises(DistilError, match=f"holds whole numbers from {values[0]} to {values[1]}, .* by the"):
+        decoded(tmp_path, np.array([values], np.int32))
+
+
+def test_colour_of_twelve_bits_in_sixteen_is_refused(tmp_path):
+    """Pillow keeps the upper 8 of 16 bits in colour, which are black here."""
+
+    def png(highest: int) -> bytes:
+        rows = RANDOM.integers(0, highest + 1, (4, 4, 3)).astype(">u2")
+        return make_png(4, 4, b"".join(b"\0" + row.tobytes() for row in rows), bits=16, colour=2)
+
+    with pytest.raises(DistilError, match=r"image a has 16 bits a channel but values below 4096, .* leaves it black"):
+        decode_pictures([("a", png(4095)), ("b", png(255))], None)
+    pictures = decode_pictures([("a", png(4095)), ("b", png(65535))], None)
+    assert pictures.notes == ("2 pictures have 16 bits a channel, of which the upper 8 are read",)
+
+
+def make_png(width: int, height: int, rows: bytes, bits: int = 8, colour: int = 0) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def test_one_bit_is_black_and_white(tmp_path):
@@ -78,6 +163,42 @@ def test_exif_orientation_is_applied(tmp_path):
     assert np.array_equal(picture, np.rot90(COLOUR, -1))
 
 
+@pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"garbage", b"Exif\0\0MM\0*\0\0\xff\xff"])
+def test_broken_exif_is_ignored(tmp_path, format, exif):
+    Image.fromarray(COLOUR).save(
+        tmp_path / "one", format=format, exif=exif, **({"lossless": True} if format == "webp" else {})
+    )
+    pictures = decode_pictures([("one", tmp_path / "one")], None)
+    assert pictures.pixels[0].shape == COLOUR.shape
+    if format != "jpeg":
+        assert np.array_equal(pictures.pixels[0], COLOUR)
+    assert all(
+        note.endswith("EXIF data that cannot be read, so no orientation is applied (one)") for note in pictures.notes
+    )
+
+
+def test_broken_exif_is_counted(tmp_path):
+    for name in "ab":
+        Image.fromarray(COLOUR).save(tmp_path / f"{name}.png", exif=b"garbage")
+    files = [(name, tmp_path / f"{name}.png") for name in "ab"]
+    assert decode_pictures(files, None).notes == (
+        "2 pictures have EXIF data that cannot be read, so no orientation is applied (a)",
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_every_orientation_is_applied(tmp_path, orientation, mode):
+    image, exif = Image.fromarray(COLOUR).convert(mode), Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.tif", exif=exif)
+    image.save(tmp_path / "plain.tif")
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "turned.tif"))
+    found = saved(tmp_path, image, "one.tif", exif=exif)
+    assert np.array_equal(found, np.asarray(expected if mode != "CMYK" else expected.convert("RGB")))
+
+
 def test_an_animation_is_its_first_frame(tmp_path):
     frames = [Image.new("L", (4, 4), value) for value in (40, 200)]
     assert (saved(tmp_path, frames[0], "one.gif", save_all=True, append_images=frames[1:]) == 40).all()
@@ -114,6 +235,43 @@ def test_a_picture_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(DistilError, match=r"cannot read the image one.png: Image size .* exceeds limit"):
         saved(tmp_path, Image.fromarray(GRADIENT))
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_a_header_of_many_megapixels_is_refused_before_it_is_decoded(size, monkeypatch):
+    content = make_png(13000, 13000, b"")
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    with pytest.raises(DistilError, match=r"image a has 13,000 x 13,000 pixels, .* at most 120 megapixels"):
+        decode_pictures([("a", content)], size)
+
+
+def test_pictures_that_do_not_fit_together_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            Image.new("RGB", (1000, 1000)).save(tmp_path / name / f"{index}.png")
+    monkeypatch.setattr("distil.sources.available_memory.available_memory", lambda: 10**7)
+    with pytest.raises(DistilError) as caught:
+        open_source(tmp_path)
+    assert str(caught.value) == (
+        "6 pictures of 1000 x 1000 pixels need 36.0 MB of memory, and 10.0 MB are available. "
+        "--size N makes each one small, N x N pixels, as it is read."
+    )
+    assert open_source(tmp_path, size=8).train.size == (8, 8)
+
+
+def test_large_pictures_are_decoded_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("distil.sources.pictures.DECODING_BYTES", 1000)
+    threads = []
+    original = Image.Image.getextrema
+    monkeypatch.setattr(
+        Image.Image, "getextrema", lambda image: threads.append(threading.current_thread()) or original(image)
+    )
+    sides = (2, 300, 3, 400)
+    files = [(str(side), make_png(side, side, b"\1" * side * (side + 1))) for side in sides]
+    pictures = decode_pictures(files, 2)
+    assert [size[0] for size in pictures.sizes] == list(sides)
+    assert threads.count(threading.main_thread()) == 2
 
 
 def test_the_first_two_different_sizes_are_named(tmp_path, monkeypatch):

@@ -99,6 +99,15 @@ def test_mnist_is_read_from_its_raw_files(tmp_path):
     assert (source.train.mean, source.train.std) == ((0.1307,), (0.3081,))
 
 
+def test_the_inventory_of_mnist(tmp_path):
+    write_mnist(tmp_path)
+    assert str(open_source("mnist", root=tmp_path).inventory).splitlines()[:3] == [
+        "Read mnist (torchvision): 10 classes",
+        f"  train: 30 images of 28 x 28 pixels, from {tmp_path}",
+        f"  test: 20 images of 28 x 28 pixels, from {tmp_path}",
+    ]
+
+
 def test_fashionmnist_has_its_own_names_and_statistics(tmp_path):
     train, test = write_mnist(tmp_path, "FashionMNIST")
     source = open_source("fashionmnist", root=tmp_path)

@@ -62,10 +62,9 @@ def _open(spec: str | os.PathLike[str], root: Path | None, size: int | None, dow
         from distil.sources.huggingface import huggingface_source
 
         return huggingface_source(word.removeprefix("hf:"), size=size, download=download, seed=seed)
-    path = expanded(spec)
-    if word or path.parts:
-        return _open_path(spec, path, size, seed)
-    raise DistilError(f"unknown source {spec!r}. {_accepted()}")
+    if spec == "":
+        raise DistilError(f"unknown source {spec!r}. {_accepted()}")
+    return _open_path(spec, expanded(spec), size, seed)
 
 
 def _open_path(spec: str | os.PathLike[str], path: Path, size: int | None, seed: int) -> Source:

@@ -84,7 +84,8 @@ def _pictures_by_class(root: Path, skipped: Skipped) -> dict[str, list[Path]]:
         pictures[name] = pictures_below(folder, skipped)
         if not pictures[name]:
             other = skipped.unknown[unknown:]
-            hint = f" It holds {len(other)} files of unknown type, such as {shown(other[0].name)}." if other else ""
+            files = "1 file" if len(other) == 1 else f"{len(other)} files"
+            hint = f" It holds {files} of unknown type, such as {shown(other[0].name)}." if other else ""
             raise DistilError(
                 f"the class folder {shown(folder)} holds no images ({', '.join(IMAGE_SUFFIXES)}): "
                 f"add some or remove the folder.{hint}"

@@ -40,7 +40,7 @@ def as_labels(labels: Any, count: int, name: str) -> Int[Tensor, " n"]:
         tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
     except (TypeError, ValueError, RuntimeError) as error:
         raise DistilError(
-            f"{name}: labels must be integers, indices into the class names, not {type(labels).__name__}: {error}."
+            f"{name}: labels must be integers, the indices of the class names: give a tensor, an array or a list."
         ) from error
     if tensor.is_floating_point() or tensor.is_complex() or tensor.shape != (count,):
         raise DistilError(
