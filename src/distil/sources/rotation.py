@@ -10,25 +10,10 @@ from PIL import Image
 
 from distil.errors import DistilError
 from distil.sources.detection_inventory import Findings, numbered
-
-ORIENTATION = 0x0112
-
-MOST_PIXELS = 120_000_000
-"""Of one picture. A larger one is refused by its header, before anything is decoded."""
+from distil.sources.picture_file import MOST_PIXELS, ORIENTATION, UPRIGHT
 
 BATCH = 64
 """Headers that one thread reads at a time."""
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What turns a picture upright, by the value of its tag."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +41,12 @@ def orientation_of(image: Image.Image) -> int:
         found = Image.Image.getexif(image).get(ORIENTATION, 1)  # a PNG's own getexif would decode its pixels
     except Exception:  # broken EXIF raises anything, and the picture is good without
         return 1
-    return found if found in TURNS else 1
+    return found if found in UPRIGHT else 1
 
 
 def turn(image: Image.Image, orientation: int) -> Image.Image:
     """The picture turned upright."""
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def turn_back(image: Image.Image, orientation: int) -> Image.Image:
