@@ -232,6 +232,9 @@ class DetectorSettings:
     """gkd: compare an instance with the prototypes of every level, or of the level of its size alone."""
     local_scale: Literal["raw", "teacher"] = "raw"
     """gkd: units of the local losses: features as they are, or the mean square of the teacher's features."""
+    loss_form: Literal["distil", "published"] = "distil"
+    """Reductions, weights, levels and masks of all losses: those that serve every pair of detectors alike, or those of
+    each loss's released code (docs/detector.md)."""
     adapting_kernel: Literal[1, 3] = 3
     """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3, gains less."""
 

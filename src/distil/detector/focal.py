@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distil.detector.features import relative
-from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
+from distil.detector.features import relative, summed
+from distil.detector.maps import Form, Pyramids, aligning, full_precision, over_levels, painted, paired_maps, shared
 from distil.types import Trace, View
 
 
@@ -69,9 +69,11 @@ class FGD(nn.Module):
         attention: float = 1.0,
         context: float = 1.0,
         temperature: float = 0.5,
+        form: Form = "distil",
     ) -> None:
         super().__init__()
         self.levels, self.strides, self.temperature = pyramids.levels, pyramids.strides, temperature
+        self.form: Form = form
         self.weights = {"foreground": foreground, "background": background, "attention": attention, "global": context}
         self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
         self.student_context = nn.ModuleList(Context(pyramids.teacher_channels) for _ in pyramids.levels)
@@ -80,29 +82,34 @@ class FGD(nn.Module):
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         values: dict[str, list[Tensor]] = {name: [] for name in self.weights}
         boxes = [target["boxes"].float() for target in view.targets]
+        measure = summed if self.form == "published" else relative
         for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
             own = self.aligning[level](own)
             with full_precision(own):
                 own, aim = own.float(), aim.float()
                 cells, channels = attention(own, self.temperature)
                 aim_cells, aim_channels = attention(aim, self.temperature)
-                inside = _scale_mask(boxes, (own.shape[2], own.shape[3]), self.strides[level])
+                inside = _scale_mask(boxes, (own.shape[2], own.shape[3]), self.strides[level], self.form)
                 outside = (inside == 0).float()
                 outside = outside / outside.sum((2, 3), keepdim=True).clamp(min=1)
-                errors = relative(own, aim, inside, outside, focus=aim_cells * aim_channels)
-                after = relative(self.student_context[level](own), self.teacher_context[level](aim))
+                errors = measure(own, aim, inside, outside, focus=aim_cells * aim_channels)
+                after = measure(self.student_context[level](own), self.teacher_context[level](aim))
                 values["foreground"].append(errors[0])
                 values["background"].append(errors[1])
-                values["attention"].append(_mean_gap(cells, aim_cells) + _mean_gap(channels, aim_channels))
+                values["attention"].append(_gap(cells, aim_cells, self.form) + _gap(channels, aim_channels, self.form))
                 values["global"].append(after[0])
-        return {f"fgd.{name}": weight * mean_of_levels(values[name]) for name, weight in self.weights.items()}
+        return {f"fgd.{name}": weight * over_levels(values[name], self.form) for name, weight in self.weights.items()}
 
 
-def _scale_mask(boxes: list[Tensor], size: tuple[int, int], stride: int) -> Float[Tensor, "n 1 h w"]:
+def _scale_mask(boxes: list[Tensor], size: tuple[int, int], stride: int, form: Form) -> Float[Tensor, "n 1 h w"]:
+    if form == "published":
+        corners = [(some[:, :2] / stride).floor() for some in boxes]
+        sides = [(some[:, 2:] / stride).ceil() + 1 - first for some, first in zip(boxes, corners, strict=True)]
+        return painted(boxes, [1 / side.prod(1) for side in sides], size, stride, cells="outward")
     areas = [((some[:, 2] - some[:, 0]) * (some[:, 3] - some[:, 1])) / stride**2 for some in boxes]
     return painted(boxes, [1 / area.clamp(min=1) for area in areas], size, stride)
 
 
-def _mean_gap(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
+def _gap(a: Tensor, b: Tensor, form: Form) -> Float[Tensor, ""]:
     gap = (a - b).abs()
-    return gap.sum() / shared(gap.new_full((), float(gap.numel())))
+    return gap.sum() / shared(gap.new_full((), float(len(gap) if form == "published" else gap.numel())))

@@ -18,7 +18,7 @@ from distil.detector.pooling import pool_pair
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.responses import comparable, soft_label_distance
 from distil.errors import DistilError
-from distil.functional.boxes import pyramid_levels
+from distil.functional.boxes import pyramid_levels, released_levels
 from distil.functional.prototypes import nearest_cosine, projection, reliability
 from distil.types import Trace, View
 
@@ -55,6 +55,8 @@ class GlobalSettings:
     """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
     kernel: Literal[1, 3] = 3
     """Side of the adapting convolutions; 1 costs a ninth of the published 3 and gains less (docs/detector.md)."""
+    form: Literal["distil", "published"] = "distil"
+    """Levels of boxes, masks and sums: those that serve every pair alike, or those of the released code."""
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "foreground", "background", "soft_label"):
@@ -64,7 +66,7 @@ class GlobalSettings:
             if not getattr(self, name) > 0:
                 raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
         choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
-        choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own")}
+        choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own"), "form": ("distil", "published")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 accepted = ", ".join(str(value) for value in known)
@@ -191,8 +193,10 @@ class GlobalKnowledge(nn.Module):
                     squares = squares / units[level]
                     foreground.append((inside * squares).sum() / sizes[2 * level])
                     background.append((outside * squares).sum() / sizes[2 * level + 1])
-                losses["gkd.foreground"] = settings.foreground * fading * mean_of_levels(foreground)
-                losses["gkd.background"] = settings.background * fading * mean_of_levels(background)
+                summed = settings.form == "published" and student.dense is not None
+                of_levels = len(self.levels) if summed else 1
+                losses["gkd.foreground"] = settings.foreground * fading * of_levels * mean_of_levels(foreground)
+                losses["gkd.background"] = settings.background * fading * of_levels * mean_of_levels(background)
             if settings.soft_label > 0:
                 comparable(student, teacher)
                 rows = soft_label_distance(student.logits, teacher.logits, student.activation, settings.temperature)
@@ -215,7 +219,8 @@ class GlobalKnowledge(nn.Module):
 
     def _reliabilities(self, student: Trace, vectors: tuple[Tensor, Tensor] | None) -> Reliabilities:
         boxes = torch.cat(list(student.boxes)).float()
-        level = pyramid_levels(boxes, self.strides)
+        published = self.settings.form == "published"
+        level = released_levels(boxes, len(self.levels)) if published else pyramid_levels(boxes, self.strides)
         values = boxes.new_ones(len(self.levels), len(boxes))
         if vectors is not None and self.settings.reliability == "measured":
             rows = []
@@ -234,10 +239,11 @@ class GlobalKnowledge(nn.Module):
     ) -> list[tuple[Tensor, Tensor]]:
         """Foreground M and background of every level, (n, 1, h, w)."""
         lengths = [len(boxes) for boxes in student.boxes]
+        cells = "floor" if self.settings.form == "published" else "centers"
         masks = []
         for index, (own, _) in enumerate(maps):
             values = (reliabilities.own * (reliabilities.level == index)).split(lengths)
-            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index])
+            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index], cells=cells)
             masks.append((inside, (inside == 0).float()))
         return masks
 

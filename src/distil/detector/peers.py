@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distil.detector import published
 from distil.detector.adapters import common_levels
 from distil.detector.crossing import CrossKD
 from distil.detector.features import MGD, PKD, DeFeat, FeatureMSE
@@ -71,8 +72,42 @@ def _pyramids(student: Any, teacher: Any) -> Pyramids:
     return Pyramids(student.channels, teacher.channels, levels, tuple(student.strides[ours] for ours, _ in levels))
 
 
-def _on_maps(kind: Callable[[Pyramids], nn.Module]) -> Build:
-    return lambda student, teacher, settings: kind(_pyramids(student, teacher))
+def _mse(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    return FeatureMSE(_pyramids(student, teacher))
+
+
+def _pkd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    pyramids = _pyramids(student, teacher)
+    if settings.form == "distil":
+        return PKD(pyramids)
+    pyramids = published.first_levels(pyramids, published.FOUR)
+    one_stage = "two-stage" not in (published.kind_of(student), published.kind_of(teacher))
+    each = published.PKD_ONE_STAGE if one_stage else published.PKD
+    return PKD(pyramids, weight=each * len(pyramids.levels))
+
+
+def _fgd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    if settings.form == "distil":
+        return FGD(_pyramids(student, teacher))
+    return FGD(_published_pyramids(student, teacher), **published.FGD[published.kind_of(student)], form="published")
+
+
+def _mgd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    if settings.form == "distil":
+        return MGD(_pyramids(student, teacher))
+    return MGD(_published_pyramids(student, teacher), **published.MGD[published.kind_of(student)], form="published")
+
+
+def _published_pyramids(student: Any, teacher: Any) -> Pyramids:
+    """The levels of FGD's and MGD's released settings: of a two-stage student the finest four."""
+    pyramids = _pyramids(student, teacher)
+    two_stage = published.kind_of(student) == "two-stage"
+    return published.first_levels(pyramids, published.FOUR) if two_stage else pyramids
+
+
+def _defeat(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    weights = published.DEFEAT if settings.form == "published" else {}
+    return DeFeat(_pyramids(student, teacher), **weights, form=settings.form)
 
 
 def _gkd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
@@ -87,7 +122,8 @@ def _response(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module
 
 
 def _crosskd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
-    return CrossKD(student, teacher, common_levels(student.strides, teacher.strides))
+    choices = published.CROSSKD.get(published.kind_of(teacher), {}) if settings.form == "published" else {}
+    return CrossKD(student, teacher, common_levels(student.strides, teacher.strides), **choices, form=settings.form)
 
 
 def _see_activations(name: str, student: Any, teacher: Any) -> None:
@@ -101,11 +137,11 @@ def _see_activations(name: str, student: Any, teacher: Any) -> None:
 
 KNOWLEDGE: dict[str, Build] = {
     "gkd": _gkd,
-    "mse": _on_maps(FeatureMSE),
-    "pkd": _on_maps(PKD),
-    "fgd": _on_maps(FGD),
-    "mgd": _on_maps(MGD),
-    "defeat": _on_maps(DeFeat),
+    "mse": _mse,
+    "pkd": _pkd,
+    "fgd": _fgd,
+    "mgd": _mgd,
+    "defeat": _defeat,
     "response": _response,
     "crosskd": _crosskd,
 }
@@ -123,7 +159,7 @@ def build_knowledge(
 ) -> Knowledge:
     """The named kinds of knowledge between two detectors, given by their adapters.
 
-    settings: of gkd (its temperature is that of `response` too). weights: factors by name. seed: of the initial
+    settings: of gkd; its temperature is that of `response` too, its form that of all. weights: factors by name. seed: of the initial
     weights of the adapting parts, each drawn at its own name's address.
 
     Raises: DistilError on an unknown or repeated name, on detectors without common strides, and on kinds that these two

@@ -140,6 +140,7 @@ def global_settings(settings: DetectorSettings) -> GlobalSettings:
         penalty=settings.penalty,
         local_scale=settings.local_scale,
         kernel=settings.adapting_kernel,
+        form=settings.loss_form,
     )
 
 
