@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection.fcos import FCOSHead
-from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import generalized_box_iou
 
 from distil.detector.crossing import CrossKD
-from distil.detector.features import MGD, PKD, DeFeat
+from distil.detector.features import MGD, DeFeat
 from distil.detector.focal import FGD
 from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
 from distil.detector.maps import Pyramids

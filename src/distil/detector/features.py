@@ -1,9 +1,10 @@
 """Losses of other methods on feature maps, to combine with global knowledge or to compare it to.
 
 In form "distil" all are mean-reduced and free of the scale of features, so that one weight serves every detector:
-squared differences are divided by the mean square of the teacher's map (`relative`). Weights multiply means over levels;
-where no source is named, the weight is our choice. Form "published" has the reductions, masks and levels of the
-released code; its weights are in distil.detector.published. Gradients of both side by side: benchmarks/loss_forms.py.
+squared differences are divided by the mean square of the teacher's map (`relative`). Weights multiply means over
+levels; where no source is named, the weight is our choice. Form "published" has the reductions, masks and levels of the
+released code; its weights are in distil.detector.published. Effects in the docstrings are ratios of gradients on the
+student's weights, RetinaNet and Faster R-CNN on scenes (benchmarks/loss_forms.py).
 """
 
 import torch
@@ -98,7 +99,12 @@ class PKD(nn.Module):
     """Pearson distance: mean over levels of mean (z(A(F^s)) - z(F^t))^2 / 2, which is 1 - the correlation of channels.
 
     z standardises every channel over the images and cells of the batch; A: 1x1 convolution where channels differ.
-    Source: PKD (Cao et al. 2022). Weight 24 = 6 on each of its 4 levels, as its released settings have it.
+    Source: PKD (Cao et al. 2022) and mmrazor's code and settings: 6 on each of the four finest levels of Faster R-CNN,
+    which is 24 times their mean; 10 on each between one-stage detectors. Form "published" (see peers) has these.
+    Differs: deviations are of n, not n - 1, cells, which leaves out a factor 1 - 1/n; channels may differ. With the
+    weight as it is here, 24 on all common levels of every pair, the fifth level counts as well, and the student's
+    gradient is @PKD1@ of the released one for RetinaNet and @PKD2@ for Faster R-CNN: kept as what gkd,pkd=0.05 was
+    measured with (docs/detector.md).
     """
 
     def __init__(
@@ -133,7 +139,10 @@ class MGD(nn.Module):
     between, one pair a level; A: 1x1 convolution where channels differ. With `view.seeds` an image's mask depends on
     its own seed alone.
     form "published": the sum over levels of `summed` in place of that mean, as MGD's code has it.
-    Source: MGD (Yang et al. 2022); share 0.65. Differs, in form "distil": @MGD@
+    Source: MGD (Yang et al. 2022); share 0.65. Differs, in form "distil": means relative to the teacher's
+    energy, so that weight and share do not depend on maps, channels and features; the code's sums have a weight of 2e-5
+    for one-stage detectors and of 5e-7, and a share of 0.45, for two-stage ones, and @MGD1@ and @MGD2@ times the
+    gradient.
     """
 
     def __init__(
@@ -185,7 +194,10 @@ class DeFeat(nn.Module):
     counts on the level of its size alone (`released_levels`) and paints the cells from floor(x1) to floor(x2), without
     the last; A is a 3x3 convolution also where channels agree, whose weights begin at 1e-4 times a normal draw.
     Source: DeFeat (Guo et al. 2021), its loss on the neck's features. Differs: its second part, decoupled class logits
-    of proposals, is left to `ResponseKL`. In form "distil" also: @DEFEAT@
+    of proposals, is left to `ResponseKL`. In form "distil" also: relative to the teacher's energy; every box counts on
+    every level, since a level of five without boxes teaches background alone; weights 1 to 4 are those of the
+    global-knowledge paper's code, which took this loss over. The published form has @DEFEAT1@ and @DEFEAT2@ times the
+    gradient at the start.
     """
 
     def __init__(

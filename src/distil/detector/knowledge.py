@@ -107,7 +107,8 @@ class GlobalKnowledge(nn.Module):
     - gkd.foreground: mean over l of sum M (A(F^s) - F^t)^2 / max(1, 2 sum M), sums over images, channels and cells; M
       is w_i within the boxes of level l (the largest where they overlap); A a convolution a level; with local_scale
       "teacher" each level is divided by the mean of (F^t)^2 over its map (ours)
-    - gkd.background: the same with 1 where M is 0, and 0 elsewhere
+    - gkd.background: the same with 1 where M is 0, and 0 elsewhere; of both, in form "published", the sum over l of
+      one-stage detectors
     - gkd.soft: mean over i of w_i T^2 KL(teacher || student) of class probabilities (`soft_label_distance`)
 
     times their weights; the first three times 1 - progress where `decay`. The losses compute in float32 (the
@@ -120,7 +121,16 @@ class GlobalKnowledge(nn.Module):
     Source: "Distilling Object Detectors With Global Knowledge" (ECCV 2022) and its released code.
     Differs: the global term is reached (the code's settings exclude it); reliability clamped to [0, 1]; progress is
     continuous rather than by epochs; overlapping boxes take the largest reliability rather than the last; sigmoid
-    heads get binary divergences; KL is the sum over classes, which the code divides by their number.
+    heads get binary divergences; KL is the sum over columns, as the paper has it, which the code divides by their
+    number (its gradient is so many times smaller: 81 on COCO); a one-stage detector has at most 128 instances an image;
+    of soft labels the level is that of the masks (the code's RoI extractor adds no pixel and ends at the fourth). No
+    ReLU follows the adapting convolutions: the code has one for one-stage detectors alone, where the convolution has no
+    padding, so that its map no longer fits the teacher's; half of the teacher's features, the negative ones, would be
+    out of reach, and the student's gradient of the local terms is @RELU@ of ours with it.
+    In form "distil" also: boxes lie on the level of their stride and without an added pixel (`released_levels` says
+    what that moves); they paint the cells whose centers they hold, which keeps the area where the code's rounding down
+    loses @FLOOR@ of the cells on the finest level of scenes; local terms are means over levels also of one-stage
+    detectors, whose sum over five levels has five times the gradient, so that one weight serves both kinds.
     """
 
     def __init__(self, pyramids: Pyramids, settings: GlobalSettings | None = None) -> None:

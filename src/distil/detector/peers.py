@@ -1,7 +1,6 @@
 """Kinds of knowledge by name, built for two detectors and added up."""
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.responses import ResponseKL
 from distil.errors import DistilError
 from distil.rng import seed_at
+from distil.settings import check_loss
 from distil.types import Trace, View
 
 
@@ -145,7 +145,7 @@ KNOWLEDGE: dict[str, Build] = {
     "response": _response,
     "crosskd": _crosskd,
 }
-"""Kinds of knowledge by name."""
+"""Kinds of knowledge by name: those of distil.settings.LOSSES."""
 
 
 def build_knowledge(
@@ -168,10 +168,7 @@ def build_knowledge(
     if not names:
         raise DistilError(f"no knowledge is named: choose from {', '.join(KNOWLEDGE)}")
     for name in [*names, *(weights or {})]:
-        if name not in KNOWLEDGE:
-            near = get_close_matches(name.lower(), KNOWLEDGE, n=1)
-            suggestion = f" Did you mean {near[0]}?" if near else ""
-            raise DistilError(f"unknown knowledge {name!r}.{suggestion} Known: {', '.join(KNOWLEDGE)}")
+        check_loss(name)
     repeated = [name for name in KNOWLEDGE if list(names).count(name) > 1]
     if repeated:
         raise DistilError(f"knowledge {repeated[0]!r} is named more than once: give it a weight instead")

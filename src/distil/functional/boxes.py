@@ -37,13 +37,13 @@ def pyramid_levels(boxes: Float[Tensor, "m 4"], strides: tuple[int, ...]) -> Int
 
 
 def released_levels(boxes: Float[Tensor, "m 4"], count: int) -> Int[Tensor, " m"]:
-    """The level of each box, of `count` levels, the finest 0: clamp(floor(log2(sqrt((w+1)(h+1)) / 56 + 1e-6)), 0, count-1).
+    """The level of each box, 0 the finest: clamp(floor(log2(sqrt((w + 1)(h + 1)) / 56 + 1e-6)), 0, count - 1).
 
-    boxes: xyxy in pixels. The level is an index, whatever strides the levels have.
+    boxes: xyxy in pixels. count: of levels. The level is an index, whatever strides the levels have.
     Source: the released code of Distilling Object Detectors with Global Knowledge (2022), which took it from that of
-    DeFeat. The added pixel moves squares of 111, 223, 447 and 895 to 112, 224, 448 and 896 pixels one level up, 1 in 141
-    of sides spread evenly up to 500 pixels. On P3 to P7 the index puts squares of 112 and more pixels one level above
-    the stride that `pyramid_levels` gives them (benchmarks/loss_forms.py).
+    DeFeat. The added pixel moves @PIXEL@ of boxes of sides up to 640 pixels one level up (P2 to P6); on P3 to P7 the
+    index puts squares of 112 and more pixels one level above the stride that `pyramid_levels` gives them
+    (benchmarks/loss_forms.py).
     """
     sides = (boxes[:, 2:] - boxes[:, :2] + 1).clamp_min(0).prod(1).sqrt()
     return (sides / FINEST_SIDE + 1e-6).log2().floor().clamp(0, count - 1).long()
