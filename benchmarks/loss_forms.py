@@ -2,7 +2,7 @@
 
     python benchmarks/loss_forms.py OUT
 
-Trains, in OUT, a teacher and a student without a teacher, of each kind, on scenes (EPOCHS of each; what is done is not
+Trains, in OUT, a teacher and a student without a teacher, of each kind, on scenes (EPOCHS; what is done is not
 done again). Then, on eight other scenes, the norm of each loss's gradient on all weights of the student, with
 --loss-form distil and published, weights included, and what single differences come to. Without prototypes, so that
 every reliability is 1. Writes benchmarks/results/loss-forms.json.
@@ -28,35 +28,45 @@ from distil.detector.peers import _pyramids, build_knowledge
 from distil.detector.pooling import pool_instances
 from distil.detector_presets import detector_preset, student_preset
 from distil.functional.boxes import pyramid_levels, released_levels
+from distil.models.detectors import build_detector
 from distil.report.progress import show_progress
 from distil.sources.detection import DetectionSet
 from distil.types import Trace, View
 
 RESULTS = Path(__file__).parent / "results" / "loss-forms.json"
-KINDS = ("retinanet", "faster-rcnn")
 IMAGES = 488
-EPOCHS = {"teacher": 16, "student": 4}
+EPOCHS = {"retinanet": {"teacher": 16, "student": 4}, "faster-rcnn": {"teacher": 4, "student": 1}}
 BATCH = 8
 GKD = {"local_scale": "teacher", "decay": False}
 
 
-def trained(role: str, kind: str, data: DetectionSet, out: Path) -> Any:
+def shape(role: str, kind: str, data: DetectionSet) -> Architecture:
     fields = student_preset(kind, "scenes", teacher=role == "teacher") | {"head_convs": 4}
-    settings = replace(detector_preset("plain", "scenes"), epochs=EPOCHS[role], evaluate_every=EPOCHS[role])
-    shape = Architecture(classes=data.classes, **fields)
+    return Architecture(classes=data.classes, **fields)
+
+
+def trained(role: str, kind: str, data: DetectionSet, out: Path) -> Any:
+    epochs = EPOCHS[kind][role]
+    settings = replace(detector_preset("plain", "scenes"), epochs=epochs, evaluate_every=epochs)
     with show_progress(f"{role} {kind}") as shown:
         file = train_detector(
-            shape, data, settings, out=out / f"{role}-{kind}", measure=average_precision, resume=True, events=shown
+            shape(role, kind, data),
+            data,
+            settings,
+            out=out / f"{role}-{kind}",
+            measure=average_precision,
+            resume=True,
+            events=shown,
         )
     return adapt(load_detector(file)[0])
 
 
 def traced(student: Any, teacher: Any, data: DetectionSet) -> tuple[Trace, Trace, View]:
     """A training pass of the student on the last images, and the teacher's on its instances."""
-    rows = range(len(data) - BATCH, len(data))
+    rows = range(max(0, len(data) - BATCH), len(data))
     truths = [data.annotations(row) for row in rows]
     targets = [{"boxes": truth.boxes, "labels": truth.labels} for truth in truths]
-    view = student.view([data.image(row).float() / 255 for row in rows], targets, seeds=range(BATCH))
+    view = student.view([data.image(row).float() / 255 for row in rows], targets, seeds=rows)
     student.model.train()
     trace = student.trace(view)
     return trace, teacher.trace(teacher.restyle(view), regions=trace), view
@@ -88,20 +98,35 @@ def both_forms(student: Any, teacher: Any, traces: tuple[Trace, Trace, View]) ->
 
 def crossing_parts(student: Any, teacher: Any, traces: tuple[Trace, Trace, View], levels: Levels) -> dict[str, float]:
     """What of crosskd's class term is its divisor, and what the entropy that "distil" takes away."""
-    distil, published = (CrossKD(student, teacher, levels, form=form) for form in ("distil", "published"))
+    parts = []
+    for form in ("distil", "published"):
+        torch.manual_seed(0)
+        parts.append(CrossKD(student, teacher, levels, form=form))
     probabilities = traces[1].dense
     assert probabilities is not None
     assert traces[0].positives is not None
     confidence = probabilities.sigmoid().amax(2).sum().item()
     divisor = max(1.0, traces[0].positives.item())
-    losses = [part(*traces, 0.0)["crosskd.class"] for part in (distil, published)]
+    losses = [part(*traces, 0.0)["crosskd.class"] for part in parts]
     gradients = [norm(student.model, loss) for loss in losses]
     return {
         "sum of confidences": confidence,
         "positives": divisor,
         "by the divisor": confidence / divisor,
+        "ratio": gradients[1] / gradients[0],
         "by the entropy": gradients[1] / gradients[0] / (confidence / divisor),
     }
+
+
+def crossing_of_large_images(data: DetectionSet, levels: Levels) -> dict[str, float]:
+    """The same between detectors that know nothing yet, of images of the published size."""
+    size: dict[str, Any] = {"min_size": 800, "max_size": 1333, "anchor": 32.0}
+    student, teacher = (
+        adapt(build_detector(replace(shape(role, "retinanet", data), **size), seed=seed))
+        for seed, role in enumerate(("student", "teacher"))
+    )
+    freeze(teacher)
+    return crossing_parts(student, teacher, traced(student, teacher, data.subset(range(2))), levels)
 
 
 def rectified(knowledge: GlobalKnowledge) -> GlobalKnowledge:
@@ -178,17 +203,20 @@ def main() -> None:
     data = open_detection(f"scenes:{IMAGES}").train
     seen = data.subset(range(IMAGES - BATCH))
     found: dict[str, Any] = {"scenes": IMAGES, "epochs": EPOCHS, "boxes moved by a pixel": moved_by_a_pixel()}
-    for kind in KINDS:
+    for kind in EPOCHS:
         teacher, student = (trained(role, kind, seen, args.out) for role in ("teacher", "student"))
         freeze(teacher)
         traces = traced(student, teacher, data)
         found[kind] = {"losses": both_forms(student, teacher, traces)}
         found[kind]["single differences"] = single_differences(student, teacher, traces)
-        if kind != "faster-rcnn":
+        if kind == "retinanet":
             levels = _pyramids(student, teacher).levels
             found[kind]["crosskd.class"] = crossing_parts(student, teacher, traces, levels)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+            fresh = adapt(build_detector(shape("student", kind, data), seed=0))
+            again = traced(fresh, teacher, data)
+            found[kind]["crosskd.class of a fresh student"] = crossing_parts(fresh, teacher, again, levels)
+            found[kind]["crosskd.class of fresh detectors at 800 pixels"] = crossing_of_large_images(data, levels)
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,14 +58,14 @@ class FGD(nn.Module):
     form "published", as FGD's code has it: the sum over levels of `summed` in place of means of `relative`, attention
     sum |S^s - S^t| + sum |C^s - C^t| an image; boxes paint the cells from floor(x1) to ceil(x2), both included, and
     their area is of these cells.
-    Source: FGD (Yang et al. 2022), focal and global distillation; T = 0.5. Differs: boxes are divided by the stride (the
-    code divides by the image's unpadded size, which shifts those of padded images); the context blocks' attention
+    Source: FGD (Yang et al. 2022), focal and global distillation; T = 0.5. Differs: boxes are divided by the stride
+    (the code divides by the image's unpadded size, which shifts those of padded images); the context blocks' attention
     begins with torch's first weights. In form "distil" also: means relative to the teacher's energy in place of sums,
     whose weights differ from detector to detector by a factor of 20; weights keep the paper's 2 to 1 of foreground to
-    background, and are otherwise ours; the published gradient is @FGD1@ (RetinaNet) and @FGD2@ (Faster R-CNN) times as
-    large. Boxes paint the cells whose centers they hold, and areas are true ones: the code's rounding paints @OUT1@
-    times as many cells on the finest level of scenes, @OUT2@ times over all levels, so that small objects get more of
-    their surroundings than of themselves.
+    background, and are otherwise ours; the published foreground has @FGD1@ (RetinaNet) and @FGD2@ (Faster R-CNN) times
+    the gradient. Boxes paint the cells whose centers they hold, and areas are true ones: the code's rounding paints 2.3
+    times as many cells on the finest level of scenes, so that small objects get more of their surroundings than of
+    themselves (benchmarks/loss_forms.py).
     """
 
     def __init__(

