@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "loss-forms.json"
 IMAGES = 488
 EPOCHS = {"retinanet": {"teacher": 16, "student": 4}, "faster-rcnn": {"teacher": 4, "student": 1}}
 BATCH = 8
-GKD = {"local_scale": "teacher", "decay": False}
+GKD = GlobalSettings(local_scale="teacher", decay=False)
 
 
 def shape(role: str, kind: str, data: DetectionSet) -> Architecture:
@@ -85,8 +85,7 @@ def both_forms(student: Any, teacher: Any, traces: tuple[Trace, Trace, View]) ->
     names += ["crosskd"] if student.activation == teacher.activation == "sigmoid" else []
     found: dict[str, dict[str, float]] = {}
     for form in ("distil", "published"):
-        weights = {} if form == "published" else {"global_levels": "own"}
-        knowledge = build_knowledge(names, student, teacher, GlobalSettings(form=form, **GKD, **weights))
+        knowledge = build_knowledge(names, student, teacher, replace(GKD, form=form))
         for name, loss in knowledge(*traces, 0.0).items():
             found.setdefault(name, {})[form] = loss.item()
             found[name][f"gradient {form}"] = norm(student.model, loss)
@@ -143,14 +142,14 @@ def single_differences(student: Any, teacher: Any, traces: tuple[Trace, Trace, V
 
     def local(change: Callable[[GlobalKnowledge], GlobalKnowledge]) -> float:
         torch.manual_seed(0)
-        losses = change(GlobalKnowledge(pyramids, GlobalSettings(**GKD)))(*traces, 0.0)
+        losses = change(GlobalKnowledge(pyramids, GKD))(*traces, 0.0)
         return norm(student.model, losses["gkd.foreground"] + losses["gkd.background"])
 
     painting = {}
     for cells in ("centers", "floor", "outward"):
         boxes = [target["boxes"].float() for target in view.targets]
         maps = [
-            painted(boxes, [torch.ones(len(some)) for some in boxes], tuple(x.shape[2:]), stride, cells=cells)
+            painted(boxes, [torch.ones(len(some)) for some in boxes], (x.shape[2], x.shape[3]), stride, cells=cells)
             for x, stride in zip(trace.pyramid, trace.strides, strict=True)
         ]
         painting[cells] = [one.sum().item() for one in maps]

@@ -154,7 +154,8 @@ class MGD(nn.Module):
         form: Form = "distil",
     ) -> None:
         super().__init__()
-        self.levels, self.weight, self.masked, self.form = pyramids.levels, weight, masked, form
+        self.levels, self.weight, self.masked = pyramids.levels, weight, masked
+        self.form: Form = form
         self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
         channels = pyramids.teacher_channels
         self.generating = nn.ModuleList(
@@ -209,7 +210,8 @@ class DeFeat(nn.Module):
         form: Form = "distil",
     ) -> None:
         super().__init__()
-        self.levels, self.strides, self.form = pyramids.levels, pyramids.strides, form
+        self.levels, self.strides = pyramids.levels, pyramids.strides
+        self.form: Form = form
         self.foreground, self.background = foreground, background
         channels = (pyramids.student_channels, pyramids.teacher_channels)
         if form == "published":
