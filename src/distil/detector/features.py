@@ -103,7 +103,7 @@ class PKD(nn.Module):
     which is 24 times their mean; 10 on each between one-stage detectors. Form "published" (see peers) has these.
     Differs: deviations are of n, not n - 1, cells, which leaves out a factor 1 - 1/n; channels may differ. With the
     weight as it is here, 24 on all common levels of every pair, the fifth level counts as well, and the student's
-    gradient is @PKD1@ of the released one for RetinaNet and @PKD2@ for Faster R-CNN: kept as what gkd,pkd=0.05 was
+    gradient is 0.74 of the released one for RetinaNet and 0.92 for Faster R-CNN: kept as what gkd,pkd=0.05 was
     measured with (docs/detector.md).
     """
 
@@ -141,8 +141,7 @@ class MGD(nn.Module):
     form "published": the sum over levels of `summed` in place of that mean, as MGD's code has it.
     Source: MGD (Yang et al. 2022); share 0.65. Differs, in form "distil": means relative to the teacher's
     energy, so that weight and share do not depend on maps, channels and features; the code's sums have a weight of 2e-5
-    for one-stage detectors and of 5e-7, and a share of 0.45, for two-stage ones, and @MGD1@ and @MGD2@ times the
-    gradient.
+    for one-stage detectors and of 5e-7, and a share of 0.45, for two-stage ones, and 2.5 and 0.80 times the gradient.
     """
 
     def __init__(
@@ -197,8 +196,8 @@ class DeFeat(nn.Module):
     Source: DeFeat (Guo et al. 2021), its loss on the neck's features. Differs: its second part, decoupled class logits
     of proposals, is left to `ResponseKL`. In form "distil" also: relative to the teacher's energy; every box counts on
     every level, since a level of five without boxes teaches background alone; weights 1 to 4 are those of the
-    global-knowledge paper's code, which took this loss over. The published form has @DEFEAT1@ and @DEFEAT2@ times the
-    gradient at the start.
+    global-knowledge paper's code, which took this loss over. The published form has 0.016 (foreground)
+    and 0.84 (background) times the gradient at the start, for RetinaNet.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class FGD(nn.Module):
     (the code divides by the image's unpadded size, which shifts those of padded images); the context blocks' attention
     begins with torch's first weights. In form "distil" also: means relative to the teacher's energy in place of sums,
     whose weights differ from detector to detector by a factor of 20; weights keep the paper's 2 to 1 of foreground to
-    background, and are otherwise ours; the published foreground has @FGD1@ (RetinaNet) and @FGD2@ (Faster R-CNN) times
+    background, and are otherwise ours; the published foreground has 4.3 (RetinaNet) and 0.58 (Faster R-CNN) times
     the gradient. Boxes paint the cells whose centers they hold, and areas are true ones: the code's rounding paints 2.3
     times as many cells on the finest level of scenes, so that small objects get more of their surroundings than of
     themselves (benchmarks/loss_forms.py).
