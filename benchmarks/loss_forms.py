@@ -41,7 +41,7 @@ GKD = GlobalSettings(local_scale="teacher", decay=False)
 
 
 def shape(role: str, kind: str, data: DetectionSet) -> Architecture:
-    fields = student_preset(kind, "scenes", teacher=role == "teacher") | {"head_convs": 4}
+    fields: dict[str, Any] = student_preset(kind, "scenes", teacher=role == "teacher") | {"head_convs": 4}
     return Architecture(classes=data.classes, **fields)
 
 
