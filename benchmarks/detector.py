@@ -17,7 +17,7 @@ on validation images to benchmarks/results/detector-NAME.*. `tags` judges the st
 kind of hard object, in benchmarks/results/detector-NAME-tags.md. `angles` adds to detector-angles.jsonl what cosines
 between objects and prototypes tell of the class, on every level, of OUT's finished student gkd, seed 0. Arms are
 knowledge as --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one. They
-begin with the published weights (--method gkd-published); "gkd/ours" is the preset gkd.
+begin with the published weights (--method gkd-published --loss-form distil); "gkd/ours" is the preset gkd.
 """
 
 import argparse
@@ -87,7 +87,8 @@ def judged_on(data: DetectionSource) -> DetectionSet:
 def budget(method: str, source: str, **changes) -> DetectorSettings:
     """Settings of an arm; gkd begins with the published weights, and an arm names what it changes."""
     published = detector_preset("gkd-published", "custom")
-    changes = {name: getattr(published, name) for name in OURS} | changes if method == "gkd" else changes
+    weights = {name: getattr(published, name) for name in OURS if name != "loss_form"}
+    changes = weights | changes if method == "gkd" else changes
     if source.startswith("scenes"):
         return replace(detector_preset(method, "scenes"), **changes)
     return replace(detector_preset(method, "custom"), **(BUDGET | changes))

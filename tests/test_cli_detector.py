@@ -372,6 +372,12 @@ def test_a_refusal_ends_both_processes(teacher, data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_misspelt_losses_are_refused_before_anything_is_opened(tmp_path, capsys):
+    missing = [str(tmp_path / "no-teacher"), f"coco:{tmp_path / 'no-data'}"]
+    assert main(["detector", "distil", *missing, "--knowledge", "gdk"]) == 2
+    assert "unknown knowledge 'gdk'. Did you mean gkd?" in capsys.readouterr().err
+
+
 def test_presets_are_usable_and_named_sources_are_settings():
     for method in DETECTOR_METHODS:
         for key in ("scenes", "custom"):

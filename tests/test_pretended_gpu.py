@@ -190,11 +190,21 @@ def test_a_student_is_looked_at_taught_and_measured(kind, knowledge, changes, tm
         assert gpu.calls > before + 1000
 
 
-@pytest.mark.parametrize("kind", ["retinanet", "faster-rcnn", "fcos"])
-def test_the_losses_of_global_knowledge_wait_for_nothing(kind):
+@pytest.mark.parametrize(
+    ("kind", "method", "knowledge"),
+    [
+        ("retinanet", "gkd", "gkd"),
+        ("faster-rcnn", "gkd", "gkd"),
+        ("fcos", "gkd", "gkd"),
+        ("retinanet", "gkd-published", "gkd,pkd,fgd,defeat,crosskd"),
+        ("faster-rcnn", "gkd-published", "gkd,pkd,fgd,defeat"),
+        ("fcos", "gkd-published", "gkd,crosskd"),
+    ],
+)
+def test_the_losses_of_a_teacher_wait_for_nothing(kind, method, knowledge):
     with pretended_gpu() as gpu:
         data = open_detection("scenes:8").train
-        settings = detector_preset("gkd", "scenes")
+        settings = replace(detector_preset(method, "scenes"), knowledge=knowledge)
         student, teacher = (adapt(build_detector(small(kind, data, which), seed=0)) for which in (False, True))
         freeze(teacher)
         knowledge, _ = preparing.make_knowledge(student, teacher, None, data, settings)

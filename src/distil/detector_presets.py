@@ -10,7 +10,8 @@ from distil.settings import DetectorSettings
 DETECTOR_METHODS: dict[str, str] = {
     "plain": "No teacher: the detector's own losses.",
     "gkd": "Global knowledge: prototypes, reliability, global, local and soft-label terms, weighed as we found best.",
-    "gkd-published": "The same with the published weights, which fall to zero, and the global term on every level.",
+    "gkd-published": "The same with the published weights, which fall to zero, the global term on every level, and the "
+    "released code's masks, box levels and sums.",
     "gkd-released": "Global knowledge as the released code really runs: its settings never reach the global term.",
 }
 """What each preset is."""
@@ -28,6 +29,7 @@ DETECTOR_SOURCES: dict[str, str] = {
     "reliability": "the paper's 1 - |q^s - q^t|",
     "use_global": "the paper's term; the released code's settings never reach it",
     "global_levels": "released code: every level",
+    "loss_form": "released code: levels of boxes, masks, sums over the levels of one-stage detectors",
     "adapting_kernel": "released code: 3 x 3 convolutions",
     "penalty": "summaries of the paper: lambda = 10; not used by the projection cosine",
     "global_weight": "released code: 5 x (1 - epoch / epochs)",
@@ -54,6 +56,7 @@ OURS: dict[str, Any] = {
     "foreground_weight": 2.0,
     "background_weight": 8.0,
     "decay": False,
+    "loss_form": "distil",
 }
 """What gkd has in place of the published values."""
 
@@ -63,6 +66,7 @@ OURS_SOURCES: dict[str, str] = {
     "foreground_weight": "ours (docs/detector.md); published: 1",
     "background_weight": "ours (docs/detector.md); published: 4",
     "decay": "ours (docs/detector.md); published: weights fall to zero",
+    "loss_form": "ours (docs/detector.md): one weight serves every pair of detectors; published: the released code's",
 }
 
 FROM_NOTHING: dict[str, Any] = {
@@ -98,10 +102,11 @@ def detector_preset(method: str, key: str) -> DetectorSettings:
         raise DistilError(f"unknown method {method!r}.{hint} Methods: {', '.join(DETECTOR_METHODS)}.")
     values: dict[str, Any] = dict(SCENES) if key == "scenes" else {}
     settings = DetectorSettings(method=method, knowledge="none" if method == "plain" else "gkd", **values)
-    if method == "gkd-released":
-        return replace(settings, use_global=False, local_scale="raw", prototype_start=0)
     if method == "plain":
         return settings
+    settings = replace(settings, loss_form="published")
+    if method == "gkd-released":
+        return replace(settings, use_global=False, local_scale="raw", prototype_start=0)
     ours = OURS if method == "gkd" else {}
     return replace(settings, local_scale="teacher", prototype_features="training", **ours)
 

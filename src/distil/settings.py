@@ -1,6 +1,7 @@
 """Settings of the methods, as frozen dataclasses that the command line shows as flags. Nothing here imports torch."""
 
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +11,9 @@ CORESETS = ("random", "herding", "k-center", "k-means")
 STAGES = ("real", "network", "synthetic")
 """Stages of a matching step that can be computed in bfloat16: gradients of real images, training of the network, second
 derivatives through the synthetic views."""
+
+LOSSES = ("gkd", "mse", "pkd", "fgd", "mgd", "defeat", "response", "crosskd")
+"""Losses that a teacher can add to a detector's own."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,9 @@ class DetectorSettings:
     """gkd: compare an instance with the prototypes of every level, or of the level of its size alone."""
     local_scale: Literal["raw", "teacher"] = "raw"
     """gkd: units of the local losses: features as they are, or the mean square of the teacher's features."""
+    loss_form: Literal["distil", "published"] = "distil"
+    """Reductions, weights, levels and masks of all losses: those that serve every pair of detectors alike, or those of
+    each loss's released code (docs/detector.md)."""
     adapting_kernel: Literal[1, 3] = 3
     """gkd: side of the convolutions that adapt the student's maps; 1 costs a ninth of the published 3, gains less."""
 
@@ -327,8 +334,41 @@ def settings_from_dict(values: dict[str, Any]) -> Settings:
     return kind(**values)
 
 
+def losses_named(knowledge: str) -> tuple[list[str], dict[str, float]]:
+    """Names and factors of the losses that a teacher adds: "gkd,pkd=0.5" gives ["gkd", "pkd"] and {"pkd": 0.5}.
+
+    Raises: DistilError on an unknown name, telling the nearest, on a repeated one, and on a factor that is not above 0.
+    """
+    names, factors = [], {}
+    for part in knowledge.split(","):
+        name, has_factor, factor = (text.strip() for text in part.partition("="))
+        check_loss(name)
+        if name in names:
+            raise DistilError(f"knowledge {name!r} is named more than once: give it a weight instead")
+        names.append(name)
+        if has_factor:
+            try:
+                factors[name] = float(factor)
+            except ValueError:
+                factors[name] = -1.0
+            if not 0 < factors[name] < float("inf"):
+                raise DistilError(f"--knowledge {knowledge}: {factor!r} is no factor; write {name}=0.5, say.")
+    return names, factors
+
+
+def check_loss(name: str) -> None:
+    """Raises: DistilError when no loss has this name, telling the nearest."""
+    if name not in LOSSES:
+        near = get_close_matches(name.lower(), LOSSES, n=3)
+        near.sort(key=lambda known: sorted(known) != sorted(name.lower()))  # swapped letters first: gdk is gkd
+        suggestion = f" Did you mean {near[0]}?" if near else ""
+        raise DistilError(f"unknown knowledge {name!r}.{suggestion} Known: {', '.join(LOSSES)}")
+
+
 def _check_detector_settings(settings: DetectorSettings) -> None:
     """Refuse what single bounds do not catch."""
+    if settings.knowledge != "none":
+        losses_named(settings.knowledge)
     if settings.momentum >= 1:
         raise DistilError(f"--momentum is {settings.momentum}: it must be below 1.")
     rising = all(one < other for one, other in pairwise((0.0, *settings.milestones, 1.0)))

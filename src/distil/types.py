@@ -72,6 +72,9 @@ class Trace:
     """One-stage only: index of each instance's anchor among all anchors of its image, level by level."""
     dense: Float[Tensor, "n a k"] | None = None
     """One-stage only: class logits at every anchor."""
+    positives: Float[Tensor, ""] | None = None
+    """One-stage students only: what sums over all anchors are divided by to be losses an object. RetinaNet: positive
+    anchors, at least one an image; FCOS: the centre-ness of the positive points, summed."""
     losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     """The detector's own training losses by name; empty for a teacher."""
     counts: dict[str, Float[Tensor, ""]] = field(default_factory=dict)

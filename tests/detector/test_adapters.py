@@ -257,6 +257,39 @@ def test_instances_of_fcos_are_responsible_points():
     assert all(count == label for count in trace.counts.values())
 
 
+def test_losses_over_all_anchors_are_divided_by_positive_anchors_or_their_centerness():
+    retinanet = adapted("retinanet")
+    trace = retinanet.trace(retinanet.view(IMAGES, TARGETS))
+    assert [len(boxes) for boxes in trace.boxes][1] == 0
+    assert trace.positives == sum(max(1, len(boxes)) for boxes in trace.boxes)
+    fcos = adapt(noisy(build("fcos")))
+    trace = fcos.trace(fcos.view(IMAGES, TARGETS))
+    sizes = [(maps.shape[2], maps.shape[3]) for maps in trace.pyramid]
+    points = [(row * stride, column * stride) for stride, (h, w) in zip(trace.strides, sizes, strict=True)
+              for row in range(h) for column in range(w)]  # fmt: skip
+    total = 0.0
+    for boxes, positions in zip(trace.boxes, trace.positions, strict=True):
+        for (x1, y1, x2, y2), position in zip(boxes.tolist(), positions.tolist(), strict=True):
+            y, x = points[position]
+            left, top, right, bottom = x - x1, y - y1, x2 - x, y2 - y
+            shares = min(left, right) / max(left, right), min(top, bottom) / max(top, bottom)
+            total += math.sqrt(shares[0] * shares[1])
+    assert trace.positives.item() == pytest.approx(total, rel=1e-5)
+    nothing = fcos.trace(fcos.view(IMAGES[1:2], TARGETS[1:2]))
+    assert nothing.positives == 0
+
+
+@ONE_STAGE
+def test_positives_beyond_the_most_instances_are_counted(kind, monkeypatch):
+    adapter = adapted(kind, anchor=24.0)
+    view = adapter.view(IMAGES, TARGETS, seeds=(1, 2, 3))
+    before = adapter.trace(view)
+    monkeypatch.setattr(views, "MOST_INSTANCES", 2)
+    after = adapter.trace(view)
+    assert len(after.labels) < len(before.labels)
+    assert after.positives == before.positives > 0
+
+
 @ONE_OF_EACH
 def test_instances_beyond_the_most_are_dropped_at_random(kind, monkeypatch):
     adapter = adapted(kind, anchor=24.0)

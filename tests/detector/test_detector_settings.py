@@ -44,6 +44,13 @@ def test_json_brings_them_back():
         ({"prototypes": 0}, r"--prototypes is 0: it must be above 0\."),
         ({"prototype_quantile": 2.0}, r"--prototype-quantile is 2\.0: it is a share"),
         ({"evaluate_every": 0}, r"--evaluate-every is 0: it must be above 0\."),
+        ({"loss_form": "released"}, r"--loss-form is 'released': choose from distil, published\."),
+        ({"knowledge": "gdk"}, r"unknown knowledge 'gdk'\. Did you mean gkd\? Known: gkd, mse, pkd"),
+        ({"knowledge": "gkd,croskd=0.5"}, r"unknown knowledge 'croskd'\. Did you mean crosskd\?"),
+        ({"knowledge": ""}, r"unknown knowledge ''\. Known: gkd, mse"),
+        ({"knowledge": "gkd,none"}, r"unknown knowledge 'none'\."),
+        ({"knowledge": "pkd,gkd,pkd=2"}, r"knowledge 'pkd' is named more than once"),
+        ({"knowledge": "pkd=0"}, r"--knowledge pkd=0: '0' is no factor; write pkd=0\.5, say\."),
     ],
 )
 def test_values_that_no_run_can_use_are_refused(changes, message):

@@ -23,6 +23,7 @@ from distil.detector.peers import KNOWLEDGE, Knowledge, build_knowledge
 from distil.detector.responses import ResponseKL, soft_label_distance
 from distil.errors import DistilError
 from distil.rng import stream
+from distil.settings import LOSSES
 from distil.types import Trace, View
 from tests.detector.traces import STRIDES, make_prototypes, make_trace, make_view, slow_mask
 
@@ -376,6 +377,10 @@ def test_losses_are_float32_in_mixed_precision():
     for name, value in mixed.items():
         assert value.dtype == torch.float32, name
         assert value.item() == pytest.approx(plain[name].item(), rel=0.05), name
+
+
+def test_every_loss_that_settings_may_name_is_built():
+    assert tuple(KNOWLEDGE) == LOSSES
 
 
 def test_knowledge_adds_up_and_weighs():

@@ -17,13 +17,14 @@ import torch
 
 from distil.detector.checkpoint import read_checkpoint
 from distil.detector.loop import predict
-from distil.detector.preparing import class_match, in_data_labels, knowledge_names, make_fabric
+from distil.detector.preparing import class_match, in_data_labels, make_fabric
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.step import Columns, learning_rate, shares
 from distil.detector.training import BEST, LAST, hold_out, train_detector
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.runs import CHECKPOINT, Interrupted
+from distil.settings import losses_named
 from distil.sources.detection import match_classes
 from distil.types import Trace
 
@@ -286,16 +287,20 @@ def test_a_run_resumes_with_its_own_settings_only(tmp_path, changes, message):
         train(tmp_path, tiny_settings(knowledge="pkd"), teacher=cells(5))
 
 
-def test_a_run_from_before_a_setting_existed_resumes_with_its_default(tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "default", "other"), [("prototype_features", "fresh", "training"), ("loss_form", "distil", "published")]
+)
+def test_a_run_from_before_a_setting_existed_resumes_with_its_default(tmp_path, setting, default, other):
     settings = tiny_settings(knowledge="gkd")
     train(tmp_path / "new", settings, teacher=cells(5))
     shutil.copytree(tmp_path / "new", tmp_path / "old")
     tensors, header = load_tensors(tmp_path / "old" / CHECKPOINT)
-    del header["settings"]["prototype_features"]
+    assert header["settings"].pop(setting) == default
     save_tensors(tmp_path / "old" / CHECKPOINT, tensors, header)
     train(tmp_path / "old", settings, teacher=cells(5), resume=True)
-    changed = replace(settings, prototype_features="training")
-    with pytest.raises(DistilError, match="made with --prototype-features fresh, and this run has training"):
+    changed = replace(settings, **{setting: other})
+    flag = "--" + setting.replace("_", "-")
+    with pytest.raises(DistilError, match=f"made with {flag} {default}, and this run has {other}"):
         train(tmp_path / "old", changed, teacher=cells(5), resume=True)
 
 
@@ -434,7 +439,7 @@ def test_predictions_of_a_teacher_in_the_datas_labels():
 
 
 def test_names_and_factors_of_knowledge():
-    assert knowledge_names(tiny_settings(knowledge="gkd, pkd=0.5")) == (["gkd", "pkd"], {"pkd": 0.5})
+    assert losses_named("gkd, pkd=0.5") == (["gkd", "pkd"], {"pkd": 0.5})
 
 
 def test_predictions_leave_the_modes_alone():

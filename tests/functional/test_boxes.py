@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from distil.functional.boxes import mean_over_boxes, paint_boxes, pyramid_levels
+from distil.functional.boxes import mean_over_boxes, paint_boxes, pyramid_levels, released_levels
 
 F64 = torch.float64
 
@@ -52,6 +52,15 @@ def test_boxes_without_area_belong_to_the_finest_level():
     boxes = torch.tensor([[5.0, 5.0, 5.0, 9.0], [5.0, 5.0, 2.0, 9.0]])
     assert pyramid_levels(boxes, (4, 8)).tolist() == [0, 0]
     assert pyramid_levels(torch.zeros(0, 4), (4, 8)).tolist() == []
+
+
+def test_released_levels_add_a_pixel_and_count_from_the_finest():
+    sides = (1.0, 110.9, 111.0, 112.0, 222.9, 223.0, 447.0, 895.0, 5000.0)
+    boxes = torch.tensor([square(side) for side in sides])
+    assert released_levels(boxes, 5).tolist() == [0, 0, 1, 1, 1, 2, 3, 4, 4]
+    assert released_levels(boxes, 2).tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1]
+    long = torch.tensor([[0.0, 0.0, 223.0, 55.0], [5.0, 5.0, 2.0, 9.0]])
+    assert released_levels(long, 5).tolist() == [1, 0]
 
 
 def test_levels_need_strides():
@@ -196,3 +205,30 @@ def test_means_over_no_boxes():
 def test_gradient_of_a_mean():
     boxes = random_boxes(3, 16, 16)
     assert torch.autograd.gradcheck(lambda x: mean_over_boxes(x, boxes, 4), (draws(2, 4, 4).requires_grad_(),))
+
+
+@pytest.mark.parametrize(
+    ("box", "centers", "floor", "outward"),
+    [
+        ([8.0, 8.0, 24.0, 24.0], (1, 2), (1, 2), (1, 3)),
+        ([11.0, 11.0, 21.0, 21.0], (1, 2), (1, 1), (1, 3)),
+        ([13.0, 13.0, 15.0, 15.0], (1, 1), (1, 1), (1, 2)),
+        ([0.0, 0.0, 39.0, 39.0], (0, 4), (0, 3), (0, 4)),
+        ([3.0, 3.0, 100.0, 100.0], (0, 4), (0, 4), (0, 4)),
+    ],
+)
+def test_which_cells_a_box_paints_by_hand(box, centers, floor, outward):
+    """Of a map of 5 x 5 cells of 8 pixels, first and last."""
+    for cells, (first, last) in (("centers", centers), ("floor", floor), ("outward", outward)):
+        painted = paint_boxes(torch.tensor([box]), torch.tensor([0.5]), (5, 5), 8, cells=cells)
+        want = torch.zeros(5, 5)
+        want[first : last + 1, first : last + 1] = 0.5
+        assert torch.equal(painted, want), cells
+
+
+def test_a_thin_box_paints_the_cell_of_its_first_corner_or_of_its_center():
+    thin = torch.tensor([[8.0, 17.0, 32.0, 18.0]])
+    assert paint_boxes(thin, torch.ones(1), (5, 5), 8, cells="floor").nonzero().tolist() == [[2, 1]]
+    assert paint_boxes(thin, torch.ones(1), (5, 5), 8).nonzero().tolist() == [[2, 2]]
+    outward = paint_boxes(thin, torch.ones(1), (5, 5), 8, cells="outward")
+    assert outward.nonzero().tolist() == [[row, column] for row in (2, 3) for column in (1, 2, 3, 4)]

@@ -115,7 +115,7 @@ class ArmFlags(DetectorFlags):
 
 
 TEACHING = ("knowledge", "global_weight", "foreground_weight", "background_weight", "soft_weight", "temperature")
-TEACHING += ("decay", "reliability", "projection", "penalty", "use_global", "global_levels", "local_scale")
+TEACHING += ("decay", "reliability", "projection", "penalty", "use_global", "global_levels", "local_scale", "loss_form")
 TEACHING += ("adapting_kernel", "prototypes", "prototype_start", "prototype_every", "prototype_features")
 TEACHING += ("prototype_images", "prototype_side", "prototype_alpha", "prototype_quantile", "prototype_bandwidth")
 TEACHING += ("prototype_unique", "prototype_orthogonal", "teacher_floor")

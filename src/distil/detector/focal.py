@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distil.detector.features import relative
-from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
+from distil.detector.features import relative, summed
+from distil.detector.maps import Form, Pyramids, aligning, full_precision, over_levels, painted, paired_maps, shared
 from distil.types import Trace, View
 
 
@@ -55,9 +55,17 @@ class FGD(nn.Module):
     overlap, and outside of them 1 / (the image's number of such cells). attention: mean |S^s - S^t| + mean |C^s -
     C^t|. global: `relative` squared error of both maps after a context block of their own. A: 1x1 convolution where
     channels differ.
-    Source: FGD (Yang et al. 2022), focal and global distillation; T = 0.5. Differs: means relative to the teacher's
-    energy in place of sums, whose weights differ from detector to detector by a factor of 20; weights keep the paper's
-    2 to 1 of foreground to background, and are otherwise ours. Areas are true ones, not of boxes rounded to cells.
+    form "published", as FGD's code has it: the sum over levels of `summed` in place of means of `relative`, attention
+    sum |S^s - S^t| + sum |C^s - C^t| an image; boxes paint the cells from floor(x1) to ceil(x2), both included, and
+    their area is of these cells.
+    Source: FGD (Yang et al. 2022), focal and global distillation; T = 0.5. Differs: boxes are divided by the stride
+    (the code divides by the image's unpadded size, which shifts those of padded images); the context blocks' attention
+    begins with torch's first weights. In form "distil" also: means relative to the teacher's energy in place of sums,
+    whose weights differ from detector to detector by a factor of 20; weights keep the paper's 2 to 1 of foreground to
+    background, and are otherwise ours; the published foreground has 4.3 (RetinaNet) and 0.58 (Faster R-CNN) times
+    the gradient. Boxes paint the cells whose centers they hold, and areas are true ones: the code's rounding paints 2.3
+    times as many cells on the finest level of scenes, so that small objects get more of their surroundings than of
+    themselves (benchmarks/loss_forms.py).
     """
 
     def __init__(
@@ -69,9 +77,11 @@ class FGD(nn.Module):
         attention: float = 1.0,
         context: float = 1.0,
         temperature: float = 0.5,
+        form: Form = "distil",
     ) -> None:
         super().__init__()
         self.levels, self.strides, self.temperature = pyramids.levels, pyramids.strides, temperature
+        self.form: Form = form
         self.weights = {"foreground": foreground, "background": background, "attention": attention, "global": context}
         self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
         self.student_context = nn.ModuleList(Context(pyramids.teacher_channels) for _ in pyramids.levels)
@@ -80,29 +90,34 @@ class FGD(nn.Module):
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         values: dict[str, list[Tensor]] = {name: [] for name in self.weights}
         boxes = [target["boxes"].float() for target in view.targets]
+        measure = summed if self.form == "published" else relative
         for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
             own = self.aligning[level](own)
             with full_precision(own):
                 own, aim = own.float(), aim.float()
                 cells, channels = attention(own, self.temperature)
                 aim_cells, aim_channels = attention(aim, self.temperature)
-                inside = _scale_mask(boxes, (own.shape[2], own.shape[3]), self.strides[level])
+                inside = _scale_mask(boxes, (own.shape[2], own.shape[3]), self.strides[level], self.form)
                 outside = (inside == 0).float()
                 outside = outside / outside.sum((2, 3), keepdim=True).clamp(min=1)
-                errors = relative(own, aim, inside, outside, focus=aim_cells * aim_channels)
-                after = relative(self.student_context[level](own), self.teacher_context[level](aim))
+                errors = measure(own, aim, inside, outside, focus=aim_cells * aim_channels)
+                after = measure(self.student_context[level](own), self.teacher_context[level](aim))
                 values["foreground"].append(errors[0])
                 values["background"].append(errors[1])
-                values["attention"].append(_mean_gap(cells, aim_cells) + _mean_gap(channels, aim_channels))
+                values["attention"].append(_gap(cells, aim_cells, self.form) + _gap(channels, aim_channels, self.form))
                 values["global"].append(after[0])
-        return {f"fgd.{name}": weight * mean_of_levels(values[name]) for name, weight in self.weights.items()}
+        return {f"fgd.{name}": weight * over_levels(values[name], self.form) for name, weight in self.weights.items()}
 
 
-def _scale_mask(boxes: list[Tensor], size: tuple[int, int], stride: int) -> Float[Tensor, "n 1 h w"]:
+def _scale_mask(boxes: list[Tensor], size: tuple[int, int], stride: int, form: Form) -> Float[Tensor, "n 1 h w"]:
+    if form == "published":
+        corners = [(some[:, :2] / stride).floor() for some in boxes]
+        sides = [(some[:, 2:] / stride).ceil() + 1 - first for some, first in zip(boxes, corners, strict=True)]
+        return painted(boxes, [1 / side.prod(1) for side in sides], size, stride, cells="outward")
     areas = [((some[:, 2] - some[:, 0]) * (some[:, 3] - some[:, 1])) / stride**2 for some in boxes]
     return painted(boxes, [1 / area.clamp(min=1) for area in areas], size, stride)
 
 
-def _mean_gap(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
+def _gap(a: Tensor, b: Tensor, form: Form) -> Float[Tensor, ""]:
     gap = (a - b).abs()
-    return gap.sum() / shared(gap.new_full((), float(gap.numel())))
+    return gap.sum() / shared(gap.new_full((), float(len(gap) if form == "published" else gap.numel())))

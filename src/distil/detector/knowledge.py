@@ -18,7 +18,7 @@ from distil.detector.pooling import pool_pair
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.responses import comparable, soft_label_distance
 from distil.errors import DistilError
-from distil.functional.boxes import pyramid_levels
+from distil.functional.boxes import pyramid_levels, released_levels
 from distil.functional.prototypes import nearest_cosine, projection, reliability
 from distil.types import Trace, View
 
@@ -55,6 +55,8 @@ class GlobalSettings:
     """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
     kernel: Literal[1, 3] = 3
     """Side of the adapting convolutions; 1 costs a ninth of the published 3 and gains less (docs/detector.md)."""
+    form: Literal["distil", "published"] = "distil"
+    """Levels of boxes, masks and sums: those that serve every pair alike, or those of the released code."""
 
     def __post_init__(self) -> None:
         for name in ("global_weight", "foreground", "background", "soft_label"):
@@ -64,7 +66,7 @@ class GlobalSettings:
             if not getattr(self, name) > 0:
                 raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
         choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
-        choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own")}
+        choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own"), "form": ("distil", "published")}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 accepted = ", ".join(str(value) for value in known)
@@ -105,7 +107,8 @@ class GlobalKnowledge(nn.Module):
     - gkd.foreground: mean over l of sum M (A(F^s) - F^t)^2 / max(1, 2 sum M), sums over images, channels and cells; M
       is w_i within the boxes of level l (the largest where they overlap); A a convolution a level; with local_scale
       "teacher" each level is divided by the mean of (F^t)^2 over its map (ours)
-    - gkd.background: the same with 1 where M is 0, and 0 elsewhere
+    - gkd.background: the same with 1 where M is 0, and 0 elsewhere; of both, in form "published", the sum over l of
+      one-stage detectors
     - gkd.soft: mean over i of w_i T^2 KL(teacher || student) of class probabilities (`soft_label_distance`)
 
     times their weights; the first three times 1 - progress where `decay`. The losses compute in float32 (the
@@ -118,7 +121,16 @@ class GlobalKnowledge(nn.Module):
     Source: "Distilling Object Detectors With Global Knowledge" (ECCV 2022) and its released code.
     Differs: the global term is reached (the code's settings exclude it); reliability clamped to [0, 1]; progress is
     continuous rather than by epochs; overlapping boxes take the largest reliability rather than the last; sigmoid
-    heads get binary divergences; KL is the sum over classes, which the code divides by their number.
+    heads get binary divergences; KL is the sum over columns, as the paper has it, which the code divides by their
+    number (its gradient is so many times smaller: 81 on COCO); a one-stage detector has at most 128 instances an image;
+    of soft labels the level is that of the masks (the code's RoI extractor adds no pixel and ends at the fourth). No
+    ReLU follows the adapting convolutions: the code has one for one-stage detectors alone, where the convolution has no
+    padding, so that its map no longer fits the teacher's; half of the teacher's features, the negative ones, would be
+    out of reach, and the student's gradient of the local terms is 0.40 of ours with it.
+    In form "distil" also: boxes lie on the level of their stride and without an added pixel (`released_levels` says
+    what that moves); they paint the cells whose centers they hold, where the code rounds both corners down, half a
+    cell on average, and paints 0.98 times as many cells; local terms are means over levels also of one-stage
+    detectors, whose sum over five levels has five times the gradient, so that one weight serves both kinds.
     """
 
     def __init__(self, pyramids: Pyramids, settings: GlobalSettings | None = None) -> None:
@@ -191,8 +203,10 @@ class GlobalKnowledge(nn.Module):
                     squares = squares / units[level]
                     foreground.append((inside * squares).sum() / sizes[2 * level])
                     background.append((outside * squares).sum() / sizes[2 * level + 1])
-                losses["gkd.foreground"] = settings.foreground * fading * mean_of_levels(foreground)
-                losses["gkd.background"] = settings.background * fading * mean_of_levels(background)
+                summed = settings.form == "published" and student.dense is not None
+                of_levels = len(self.levels) if summed else 1
+                losses["gkd.foreground"] = settings.foreground * fading * of_levels * mean_of_levels(foreground)
+                losses["gkd.background"] = settings.background * fading * of_levels * mean_of_levels(background)
             if settings.soft_label > 0:
                 comparable(student, teacher)
                 rows = soft_label_distance(student.logits, teacher.logits, student.activation, settings.temperature)
@@ -215,7 +229,8 @@ class GlobalKnowledge(nn.Module):
 
     def _reliabilities(self, student: Trace, vectors: tuple[Tensor, Tensor] | None) -> Reliabilities:
         boxes = torch.cat(list(student.boxes)).float()
-        level = pyramid_levels(boxes, self.strides)
+        published = self.settings.form == "published"
+        level = released_levels(boxes, len(self.levels)) if published else pyramid_levels(boxes, self.strides)
         values = boxes.new_ones(len(self.levels), len(boxes))
         if vectors is not None and self.settings.reliability == "measured":
             rows = []
@@ -234,10 +249,11 @@ class GlobalKnowledge(nn.Module):
     ) -> list[tuple[Tensor, Tensor]]:
         """Foreground M and background of every level, (n, 1, h, w)."""
         lengths = [len(boxes) for boxes in student.boxes]
+        cells = "floor" if self.settings.form == "published" else "centers"
         masks = []
         for index, (own, _) in enumerate(maps):
             values = (reliabilities.own * (reliabilities.level == index)).split(lengths)
-            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index])
+            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index], cells=cells)
             masks.append((inside, (inside == 0).float()))
         return masks
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.rnn import pad_sequence
 
-from distil.functional.boxes import paint_boxes
+from distil.functional.boxes import Cells, paint_boxes
 from distil.types import Trace
+
+Form = Literal["distil", "published"]
+"""Of a loss: what serves every pair of detectors with one weight, or what its authors released."""
 
 Levels = tuple[tuple[int, int], ...]
 """Pairs (student's level, teacher's level) of equal stride: indices into the two pyramids."""
@@ -62,12 +65,17 @@ def aligning(
 
 
 def painted(
-    boxes: Sequence[Float[Tensor, "_m 4"]], values: Sequence[Float[Tensor, " _m"]], size: tuple[int, int], stride: int
+    boxes: Sequence[Float[Tensor, "_m 4"]],
+    values: Sequence[Float[Tensor, " _m"]],
+    size: tuple[int, int],
+    stride: int,
+    *,
+    cells: Cells = "centers",
 ) -> Float[Tensor, "n 1 h w"]:
-    """One map an image: the largest value among the boxes that hold a cell, 0 elsewhere."""
+    """One map an image: the largest value among the boxes that paint a cell (see `paint_boxes`), 0 elsewhere."""
     padded = pad_sequence([some.float() for some in boxes], batch_first=True)
     amounts = pad_sequence(list(values), batch_first=True, padding_value=-torch.inf)
-    return paint_boxes(padded, amounts, size, stride)[:, None]
+    return paint_boxes(padded, amounts, size, stride, cells=cells)[:, None]
 
 
 def processes() -> int:
@@ -134,6 +142,11 @@ def aligned_distance(
         with full_precision(own):
             values.append(distance(own.float(), aim.float()))
     return mean_of_levels(values)
+
+
+def over_levels(values: Sequence[Float[Tensor, ""]], form: Form) -> Float[Tensor, ""]:
+    """The mean over levels, in the form "published" the sum."""
+    return torch.stack(list(values)).sum() if form == "published" else mean_of_levels(values)
 
 
 def mean_of_levels(values: Sequence[Float[Tensor, ""]]) -> Float[Tensor, ""]:

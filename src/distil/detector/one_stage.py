@@ -67,11 +67,12 @@ class RetinaNetAdapter:
         with _recorded_matches(self.model.head) as matches:
             losses = self.model.compute_loss(list(view.targets), outputs, anchors)
         image, position, _ = _positives(matches)
+        positives = torch.bincount(image, minlength=len(view)).clamp_min(1).sum().float()
         kept = views.some_instances(image, view)
         image, position = image[kept], position[kept]
         boxes = _clipped(anchors[0][position], image, view)
         counts = dict.fromkeys(losses, view.images.new_tensor(len(view), dtype=torch.float32))
-        return _student(maps, self.strides, outputs, view, matches, (image, position), boxes, losses, counts)
+        return _student(maps, self.strides, outputs, view, matches, (image, position), boxes, losses, counts, positives)
 
     def _positions(self, anchors: Float[Tensor, "a 4"], view: View, regions: Trace) -> list[Int[Tensor, " _m"]]:
         if regions.positions is not None:
@@ -137,10 +138,11 @@ class FCOSAdapter:
             losses = self.model.compute_loss(list(view.targets), outputs, anchors, cells)
         image, position, target = _positives(matches)
         counts = dict.fromkeys(losses, view.images.new_tensor(max(1, len(image)), dtype=torch.float32))
-        kept = views.some_instances(image, view)
-        image, position, target = image[kept], position[kept], target[kept]
         boxes = _of_targets("boxes", image, target, view)
-        return _student(maps, self.strides, outputs, view, matches, (image, position), boxes, losses, counts)
+        positives = _centerness(anchors[0][position], boxes).sum()
+        kept = views.some_instances(image, view)
+        image, position, boxes = image[kept], position[kept], boxes[kept]
+        return _student(maps, self.strides, outputs, view, matches, (image, position), boxes, losses, counts, positives)
 
     def _positions(self, anchors: Float[Tensor, "a 4"], regions: Trace) -> list[Int[Tensor, " _m"]]:
         same = regions.dense is not None and regions.dense.shape[1] == len(anchors) and regions.strides == self.strides
@@ -199,6 +201,7 @@ def _student(
     boxes: Tensor,
     losses: dict[str, Tensor],
     counts: dict[str, Tensor],
+    positives: Float[Tensor, ""],
 ) -> Trace:
     image, position = where
     dense = outputs["cls_logits"][:, :, 1:]
@@ -212,6 +215,7 @@ def _student(
         activation="sigmoid",
         positions=position.split(many),
         dense=dense,
+        positives=positives,
         losses=losses,
         counts=counts,
     )
@@ -231,6 +235,16 @@ def _taught(
         positions=tuple(positions),
         dense=dense,
     )
+
+
+def _centerness(points: Float[Tensor, "i 4"], boxes: Float[Tensor, "i 4"]) -> Float[Tensor, " i"]:
+    """sqrt(min(l, r) / max(l, r) * min(t, b) / max(t, b)) of the middles of `points`, which lie in their boxes.
+
+    l, t, r, b: distances to the box's sides. Source: FCOS (Tian et al. 2019)."""
+    middles = (points[:, :2] + points[:, 2:]) / 2
+    before, after = middles - boxes[:, :2], boxes[:, 2:] - middles
+    shares = torch.minimum(before, after).clamp_min(0) / torch.maximum(before, after).clamp_min(1e-6)
+    return shares.prod(1).sqrt()
 
 
 def _clipped(boxes: Float[Tensor, "i 4"], image: Int[Tensor, " i"], view: View) -> Float[Tensor, "i 4"]:

@@ -1,12 +1,12 @@
 """Kinds of knowledge by name, built for two detectors and added up."""
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distil.detector import published
 from distil.detector.adapters import common_levels
 from distil.detector.crossing import CrossKD
 from distil.detector.features import MGD, PKD, DeFeat, FeatureMSE
@@ -17,6 +17,7 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.responses import ResponseKL
 from distil.errors import DistilError
 from distil.rng import seed_at
+from distil.settings import check_loss
 from distil.types import Trace, View
 
 
@@ -71,8 +72,42 @@ def _pyramids(student: Any, teacher: Any) -> Pyramids:
     return Pyramids(student.channels, teacher.channels, levels, tuple(student.strides[ours] for ours, _ in levels))
 
 
-def _on_maps(kind: Callable[[Pyramids], nn.Module]) -> Build:
-    return lambda student, teacher, settings: kind(_pyramids(student, teacher))
+def _mse(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    return FeatureMSE(_pyramids(student, teacher))
+
+
+def _pkd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    pyramids = _pyramids(student, teacher)
+    if settings.form == "distil":
+        return PKD(pyramids)
+    pyramids = published.first_levels(pyramids, published.FOUR)
+    one_stage = "two-stage" not in (published.kind_of(student), published.kind_of(teacher))
+    each = published.PKD_ONE_STAGE if one_stage else published.PKD
+    return PKD(pyramids, weight=each * len(pyramids.levels))
+
+
+def _fgd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    if settings.form == "distil":
+        return FGD(_pyramids(student, teacher))
+    return FGD(_published_pyramids(student, teacher), **published.FGD[published.kind_of(student)], form="published")
+
+
+def _mgd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    if settings.form == "distil":
+        return MGD(_pyramids(student, teacher))
+    return MGD(_published_pyramids(student, teacher), **published.MGD[published.kind_of(student)], form="published")
+
+
+def _published_pyramids(student: Any, teacher: Any) -> Pyramids:
+    """The levels of FGD's and MGD's released settings: of a two-stage student the finest four."""
+    pyramids = _pyramids(student, teacher)
+    two_stage = published.kind_of(student) == "two-stage"
+    return published.first_levels(pyramids, published.FOUR) if two_stage else pyramids
+
+
+def _defeat(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
+    weights = published.DEFEAT if settings.form == "published" else {}
+    return DeFeat(_pyramids(student, teacher), **weights, form=settings.form)
 
 
 def _gkd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
@@ -87,7 +122,10 @@ def _response(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module
 
 
 def _crosskd(student: Any, teacher: Any, settings: GlobalSettings) -> nn.Module:
-    return CrossKD(student, teacher, common_levels(student.strides, teacher.strides))
+    levels = common_levels(student.strides, teacher.strides)
+    if settings.form == "distil":
+        return CrossKD(student, teacher, levels)
+    return CrossKD(student, teacher, levels, **published.CROSSKD.get(published.kind_of(teacher), {}), form="published")
 
 
 def _see_activations(name: str, student: Any, teacher: Any) -> None:
@@ -101,15 +139,15 @@ def _see_activations(name: str, student: Any, teacher: Any) -> None:
 
 KNOWLEDGE: dict[str, Build] = {
     "gkd": _gkd,
-    "mse": _on_maps(FeatureMSE),
-    "pkd": _on_maps(PKD),
-    "fgd": _on_maps(FGD),
-    "mgd": _on_maps(MGD),
-    "defeat": _on_maps(DeFeat),
+    "mse": _mse,
+    "pkd": _pkd,
+    "fgd": _fgd,
+    "mgd": _mgd,
+    "defeat": _defeat,
     "response": _response,
     "crosskd": _crosskd,
 }
-"""Kinds of knowledge by name."""
+"""Kinds of knowledge by name: those of distil.settings.LOSSES."""
 
 
 def build_knowledge(
@@ -123,8 +161,9 @@ def build_knowledge(
 ) -> Knowledge:
     """The named kinds of knowledge between two detectors, given by their adapters.
 
-    settings: of gkd (its temperature is that of `response` too). weights: factors by name. seed: of the initial
-    weights of the adapting parts, each drawn at its own name's address.
+    settings: of gkd; its temperature is that of `response` too, and its form that of all losses: "published" gives them
+    the weights and levels of distil.detector.published. weights: factors by name. seed: of the initial weights of the
+    adapting parts, each drawn at its own name's address.
 
     Raises: DistilError on an unknown or repeated name, on detectors without common strides, and on kinds that these two
     detectors cannot share.
@@ -132,10 +171,7 @@ def build_knowledge(
     if not names:
         raise DistilError(f"no knowledge is named: choose from {', '.join(KNOWLEDGE)}")
     for name in [*names, *(weights or {})]:
-        if name not in KNOWLEDGE:
-            near = get_close_matches(name.lower(), KNOWLEDGE, n=1)
-            suggestion = f" Did you mean {near[0]}?" if near else ""
-            raise DistilError(f"unknown knowledge {name!r}.{suggestion} Known: {', '.join(KNOWLEDGE)}")
+        check_loss(name)
     repeated = [name for name in KNOWLEDGE if list(names).count(name) > 1]
     if repeated:
         raise DistilError(f"knowledge {repeated[0]!r} is named more than once: give it a weight instead")

@@ -14,9 +14,10 @@ class Pooling:
     """Takes the mean of maps over boxes: made once for a view, used for the pyramids of both detectors.
 
     It holds what every cell of every level contributes to every box, (images, most boxes, cells) numbers a level.
-    Source: "mean over the box" in the released code of Distilling Object Detectors with Global Knowledge (2022), by
-    RoIAlign. Differs: the exact mean of the bilinear surface (distil.functional.boxes.mean_over_boxes), whose cost does
-    not grow with the area of a box and whose gradient is deterministic on every device.
+    Source: "mean over the box" in the released code of Distilling Object Detectors with Global Knowledge (2022): of the
+    cells from floor(x1 / stride) to floor(x2 / stride), both included. Differs: the exact mean of the bilinear surface
+    (distil.functional.boxes.mean_over_boxes), which moves smoothly with the box and gives a box smaller than a cell its
+    own place; its cosine with the cells' mean is 0.997 on the finest level of scenes (benchmarks/loss_forms.py).
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from distil.detector.prototypes import PrototypeSettings
 from distil.detector.step import Columns
 from distil.errors import DistilError
 from distil.models.detectors import Architecture, build_detector
-from distil.settings import DetectorSettings
+from distil.settings import DetectorSettings, losses_named
 from distil.sources.detection import ClassMatch, DetectionSet, match_classes
 from distil.sources.detection_transforms import Augmentation
 
@@ -63,7 +63,7 @@ def make_knowledge(
 
     Raises: DistilError when the detectors share no class or no stride, or a loss cannot serve them.
     """
-    names, weights = knowledge_names(settings)
+    names, weights = losses_named(settings.knowledge)
     columns = class_columns(class_match(teacher, teacher_classes, data), teacher)
     knowledge = build_knowledge(names, student, teacher, global_settings(settings), weights=weights, seed=settings.seed)
     return knowledge, columns
@@ -105,25 +105,6 @@ def in_data_labels(found: Sequence[Mapping[str, Tensor]], match: ClassMatch) -> 
     return [{name: x[one["labels"] > 0] for name, x in one.items()} for one in translated]
 
 
-def knowledge_names(settings: DetectorSettings) -> tuple[list[str], dict[str, float]]:
-    """Names and factors of `settings.knowledge`: "gkd,pkd=0.5" gives ["gkd", "pkd"] and {"pkd": 0.5}.
-
-    Raises: DistilError when a factor is not a number above 0.
-    """
-    names, weights = [], {}
-    for part in settings.knowledge.split(","):
-        name, has_factor, factor = (text.strip() for text in part.partition("="))
-        names.append(name)
-        if has_factor:
-            try:
-                weights[name] = float(factor)
-            except ValueError:
-                weights[name] = -1.0
-            if not 0 < weights[name] < float("inf"):
-                raise DistilError(f"--knowledge {settings.knowledge}: {factor!r} is no factor; write {name}=0.5, say.")
-    return names, weights
-
-
 def global_settings(settings: DetectorSettings) -> GlobalSettings:
     """The part of the settings that is gkd's."""
     return GlobalSettings(
@@ -140,6 +121,7 @@ def global_settings(settings: DetectorSettings) -> GlobalSettings:
         penalty=settings.penalty,
         local_scale=settings.local_scale,
         kernel=settings.adapting_kernel,
+        form=settings.loss_form,
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +23,8 @@ def pyramid_levels(boxes: Float[Tensor, "m 4"], strides: tuple[int, ...]) -> Int
     strides: of the maps, in pixels, finest first.
     Raises: ValueError without strides.
     Source: the released code of Distilling Object Detectors with Global Knowledge (2022), whose pyramid is P2 to P6.
-    Differs: a pyramid that lacks the wanted stride gives its nearest level (ours), so that P3 to P7 is served as well.
+    Differs: a pyramid that lacks the wanted stride gives its nearest level, so that P3 to P7 is served as well; no
+    pixel is added to the sides. `released_levels` has the source's form, and says what either moves.
     """
     if not strides:
         raise ValueError("a box belongs to a level of a pyramid, and no strides were given")
@@ -34,31 +36,70 @@ def pyramid_levels(boxes: Float[Tensor, "m 4"], strides: tuple[int, ...]) -> Int
     return level
 
 
-def paint_boxes(
-    boxes: Float[Tensor, "*n m 4"], values: Float[Tensor, "*n m"], size: tuple[int, int], stride: int
-) -> Float[Tensor, "*n h w"]:
-    """A map of `size` (h, w) whose cell holds the largest value among the boxes that contain the cell's centre, else 0.
+def released_levels(boxes: Float[Tensor, "m 4"], count: int) -> Int[Tensor, " m"]:
+    """The level of each box, 0 the finest: clamp(floor(log2(sqrt((w + 1)(h + 1)) / 56 + 1e-6)), 0, count - 1).
 
-    The centre of cell (row, column) is ((column + 1/2) stride, (row + 1/2) stride); x2 and y2 are exclusive. A box that
-    contains no centre paints the one cell that contains the box's own centre, or the map's nearest cell.
+    boxes: xyxy in pixels. count: of levels. The level is an index, whatever strides the levels have.
+    Source: the released code of Distilling Object Detectors with Global Knowledge (2022), which took it from that of
+    DeFeat. The added pixel moves 0.7% of boxes of sides up to 640 pixels one level up (P2 to P6); on P3 to P7 the
+    index puts squares of 112 and more pixels one level above the stride that `pyramid_levels` gives them
+    (benchmarks/loss_forms.py).
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2] + 1).clamp_min(0).prod(1).sqrt()
+    return (sides / FINEST_SIDE + 1e-6).log2().floor().clamp(0, count - 1).long()
+
+
+Cells = Literal["centers", "floor", "outward"]
+"""Which cells of a map a box paints: those whose centers it contains; those from its corner's cell up to, and without,
+the cell of its other corner; or all that it touches and one more to the right and to the bottom."""
+
+
+def paint_boxes(
+    boxes: Float[Tensor, "*n m 4"],
+    values: Float[Tensor, "*n m"],
+    size: tuple[int, int],
+    stride: int,
+    *,
+    cells: Cells = "centers",
+) -> Float[Tensor, "*n h w"]:
+    """A map of `size` (h, w) whose cell holds the largest value among the boxes that paint it, else 0.
+
+    cells: with side a to b along an axis, in cells, a box paints
+
+    - centers: the cells i with a <= i + 1/2 < b
+    - floor: floor(a) <= i < floor(b)
+    - outward: floor(a) <= i <= ceil(b)
+
+    A box that paints nothing along an axis paints one cell: that of its own center, with floor that of its first
+    corner; or the map's nearest cell.
     boxes: xyxy in pixels, of one image or of several; one with the value -inf paints nothing. Differentiable in values.
+    Source: centers is ours. floor: the released code of DeFeat (2021) and of Distilling Object Detectors with Global
+    Knowledge (2022); outward: that of FGD (2022).
     """
     if boxes.shape[-2] == 0:
         return values.new_zeros(*values.shape[:-1], *size)
-    rows = torch.arange(size[0], device=boxes.device)
-    columns = torch.arange(size[1], device=boxes.device)
     x1, y1, x2, y2 = (side[..., None] for side in boxes.unbind(-1))
-    y, x = (rows + 0.5) * stride, (columns + 0.5) * stride
-    inside_rows = (y1 <= y) & (y < y2)
-    inside_columns = (x1 <= x) & (x < x2)
-    own_row = ((y1 + y2) / 2 / stride).floor().clamp(0, size[0] - 1)
-    own_column = ((x1 + x2) / 2 / stride).floor().clamp(0, size[1] - 1)
+    inside_rows, row = _painted_cells(y1, y2, size[0], stride, cells)
+    inside_columns, column = _painted_cells(x1, x2, size[1], stride, cells)
     between = ~(inside_rows.any(-1, keepdim=True) & inside_columns.any(-1, keepdim=True))
-    inside_rows = torch.where(between, rows == own_row, inside_rows)
-    inside_columns = torch.where(between, columns == own_column, inside_columns)
+    inside_rows = torch.where(between, row, inside_rows)
+    inside_columns = torch.where(between, column, inside_columns)
     inside = inside_rows[..., :, None] & inside_columns[..., None, :]
     largest = torch.where(inside, values[..., None, None], -torch.inf).amax(-3)
     return torch.where(largest > -torch.inf, largest, 0)
+
+
+def _painted_cells(start: Tensor, end: Tensor, length: int, stride: int, cells: Cells) -> tuple[Tensor, Tensor]:
+    """Along one axis: the cells that a box from start to end, in pixels, paints, and the one cell if it paints none."""
+    index = torch.arange(length, device=start.device)
+    if cells == "centers":
+        center = (index + 0.5) * stride
+        inside, alone = (start <= center) & (center < end), (start + end) / 2
+    elif cells == "floor":
+        inside, alone = ((start / stride).floor() <= index) & (index < (end / stride).floor()), start
+    else:
+        inside, alone = ((start / stride).floor() <= index) & (index <= (end / stride).ceil()), start
+    return inside, index == (alone / stride).floor().clamp(0, length - 1)
 
 
 def mean_over_boxes(features: Float[Tensor, "c h w"], boxes: Float[Tensor, "m 4"], stride: int) -> Float[Tensor, "m c"]:
