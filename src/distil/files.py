@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from distil.errors import DistilError
 
 try:
@@ -21,6 +23,8 @@ PART = ".part"
 """How the names of unfinished files end."""
 CHECKSUM = "sha256:"
 """How the header's "checksum" begins."""
+UNREADABLE = (SafetensorError, OSError, ValueError, RuntimeError, TypeError)
+"""What reading a damaged safetensors file raises."""
 
 
 def write_atomic(path: Path | str, write: Callable[[Path], object], *, previous: Path | None = None) -> None:
@@ -55,8 +59,8 @@ def write_atomic(path: Path | str, write: Callable[[Path], object], *, previous:
         _sync_folder(path.parent)
     except OSError as error:
         raise DistilError(
-            f"cannot write {path}: {error.strerror or error}. Free space there, or choose another place with --out; "
-            "what was saved before is untouched."
+            f"cannot write {path}: {error.strerror or error}. Free space there, or choose another place; what was "
+            "saved before is untouched."
         ) from error
     finally:
         if temporary is not None:
@@ -169,32 +173,46 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises: DistilError that names the file when it is missing, a folder, truncated, not one of ours, or when a bit of
         it has changed since it was written.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise DistilError(
             f"{path} is a folder: give a file." if path.is_dir() else f"no such file: {path}. Check the path."
         )
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        tensors, metadata = read_safetensors(path)
+    except UNREADABLE as error:
         raise DistilError(
             f"{path} is not a whole safetensors file ({error}). It is corrupt or was cut short: make it again."
         ) from error
     if "distil" not in metadata:
         raise DistilError(f"{path} is a safetensors file, but distil did not write it: its header is missing.")
-    header = _header_of(metadata["distil"], path)
+    header, _ = checked_header(tensors, metadata["distil"], path)
+    return tensors, header
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors of a safetensors file, which own their memory, and its metadata. Raises: one of UNREADABLE."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def checked_header(tensors: Mapping[str, Any], text: str, path: Path) -> tuple[dict[str, Any], bool]:
+    """The header that a file's "distil" entry holds, and whether it has a checksum; if so, it is that of the content.
+
+    Raises: DistilError that names the file if the header is damaged or the checksum is another.
+    """
+    header = _header_of(text, path)
     written = header.pop("checksum", None)
-    if written is None and f'"{CHECKSUM}' not in metadata["distil"]:
-        return tensors, header  # a file of distil 0.1 before it wrote checksums
+    if written is None and f'"{CHECKSUM}' not in text:
+        return header, False  # a file of distil 0.1 before it wrote checksums
     if written != checksum(tensors, header):
         raise DistilError(
             f"{path} is damaged: its checksum is not that of its content. Copy the file again, or make it again."
         )
-    return tensors, header
+    return header, True
 
 
 def _header_of(text: str, path: Path) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from distil.checks import check_seed, check_text, is_finite, is_integer, shown
 from distil.errors import DistilError
 
 CORESETS = ("random", "herding", "k-center", "k-means")
@@ -272,6 +273,22 @@ class DetectorSettings:
 
 Settings = CoresetSettings | MatchingSettings
 
+LARGEST = 10**9
+"""Of any whole number in the settings but the seed, unless LIMITS says less."""
+LIMITS = {
+    "ipc": 100_000,
+    "factor": 31,
+    "width": 4096,
+    "windows": 1000,
+    "windows_factor": 1024,
+    "spectral_views": 512,
+    "validations": 10_000,
+    "epochs": 1_000_000,
+    "prototypes": 100_000,
+    "workers": 1024,
+}
+"""More than these no machine can serve; factor, windows and spectral_views keep a canvas at 2000 views."""
+
 
 def check_settings(settings: Settings | DetectorSettings) -> None:
     """Refuse values that no run can use.
@@ -286,16 +303,15 @@ def check_settings(settings: Settings | DetectorSettings) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
         flag = "--" + field.name.replace("_", "-")
-        if get_origin(field.type) is Literal and value not in (known := get_args(field.type)):
-            raise DistilError(f"{flag} is {value!r}: choose from {', '.join(str(word) for word in known)}.")
-        if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
-            raise DistilError(f"{flag} is {value!r}: give a whole number.")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if value != value or value in (float("inf"), float("-inf")):
-                raise DistilError(f"{flag} is {value}: give a finite number.")
+        _check_type(field.type, value, flag)
+        if field.name == "seed":
+            check_seed(value)
+        elif is_finite(value):
+            if is_integer(value) and value > (most := LIMITS.get(field.name, LARGEST)):
+                raise DistilError(f"{flag} is {shown(value)}: give at most {most}.")
             if field.name in positive and value <= 0:
                 raise DistilError(f"{flag} is {value}: it must be above 0.")
-            if field.name != "seed" and value < 0:
+            if value < 0:
                 raise DistilError(f"{flag} is {value}: it cannot be negative.")
             if field.name in shares and value > 1:
                 raise DistilError(f"{flag} is {value}: it is a share, between 0 and 1.")
@@ -322,16 +338,57 @@ def check_settings(settings: Settings | DetectorSettings) -> None:
             )
 
 
-def settings_from_dict(values: dict[str, Any]) -> Settings:
+def _check_type(kind: Any, value: Any, flag: str) -> None:
+    """Refuse a value of another type than its field has, and numbers that are not finite."""
+    if get_origin(kind) is Literal:
+        known = get_args(kind)
+        if type(value) not in {type(word) for word in known} or value not in known:
+            raise DistilError(f"{flag} is {shown(value)}: choose from {', '.join(str(word) for word in known)}.")
+    elif get_origin(kind) is tuple:
+        count = None if Ellipsis in get_args(kind) else len(get_args(kind))
+        numbers = isinstance(value, tuple) and all(is_finite(number) for number in value)
+        if not numbers or count not in (None, len(value)):
+            raise DistilError(f"{flag} is {shown(value)}: give {'' if count is None else f'{count} '}finite numbers.")
+    elif kind is int and not is_integer(value):
+        raise DistilError(f"{flag} is {shown(value)}: give a whole number.")
+    elif kind is float and not is_finite(value):
+        raise DistilError(f"{flag} is {shown(value)}: give a finite number.")
+    elif kind is bool and not isinstance(value, bool):
+        raise DistilError(f"{flag} is {shown(value)}: it must be true or false.")
+    elif kind is str:
+        check_text(value, flag)
+
+
+def settings_from_dict(values: Any) -> Settings:
     """The settings that were saved as JSON by a run.
 
-    Raises: DistilError on a field that this version does not know.
+    Raises: DistilError that names the field if this version does not know it, or no run can use its value.
     """
-    kind = CoresetSettings if values.get("method") in CORESETS else MatchingSettings
+    coreset = isinstance(values, dict) and values.get("method") in CORESETS
+    return _restored(CoresetSettings if coreset else MatchingSettings, values)
+
+
+Kind = TypeVar("Kind", CoresetSettings, MatchingSettings, DetectorSettings)
+
+
+def _restored(kind: type[Kind], values: Any) -> Kind:
+    if not isinstance(values, dict):
+        raise DistilError(
+            f"the settings in the saved run are {shown(values)}: expected a value for each name. Copy the run again, "
+            "or start another."
+        )
     known = {field.name for field in fields(kind)}
-    if unknown := sorted(set(values) - known):
-        raise DistilError(f"unknown setting {unknown[0]!r} in the saved run: it was made by another version of distil.")
-    return kind(**values)
+    if unknown := sorted(map(str, set(values) - known)):
+        raise DistilError(
+            f"unknown setting {shown(unknown[0])} in the saved run: it was made by another version of distil."
+        )
+    restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+    settings = kind(**restored)
+    try:
+        check_settings(settings)
+    except DistilError as error:
+        raise DistilError(f"the settings in the saved run cannot be used: {error}") from error
+    return settings
 
 
 def losses_named(knowledge: str) -> tuple[list[str], dict[str, float]]:
@@ -382,13 +439,9 @@ def _check_detector_settings(settings: DetectorSettings) -> None:
         raise DistilError(f"--scale is {low} {high}: give the lowest and the highest enlargement, both above 0.")
 
 
-def detector_settings_from_dict(values: dict[str, Any]) -> DetectorSettings:
+def detector_settings_from_dict(values: Any) -> DetectorSettings:
     """The detector settings that were saved as JSON by a run.
 
-    Raises: DistilError on a field that this version does not know.
+    Raises: DistilError that names the field if this version does not know it, or no run can use its value.
     """
-    known = {field.name for field in fields(DetectorSettings)}
-    if unknown := sorted(set(values) - known):
-        raise DistilError(f"unknown setting {unknown[0]!r} in the saved run: it was made by another version of distil.")
-    restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
-    return DetectorSettings(**restored)
+    return _restored(DetectorSettings, values)

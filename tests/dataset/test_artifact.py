@@ -57,11 +57,11 @@ def make_set(
 
 
 def rewrite(path, *, header=None, drop=(), **tensors):
-    """Change a saved file behind distil's back."""
+    """Change a saved file behind distil's back, and take its checksum out: files of before had none."""
     with safe_open(path, framework="pt") as file:
         kept = {name: file.get_tensor(name).clone() for name in file.keys() if name not in drop}  # noqa: SIM118
         stored = json.loads(file.metadata()["distil"])
-    stored = {key: value for key, value in {**stored, **(header or {})}.items() if value is not ...}
+    stored = {key: value for key, value in {**stored, "checksum": ..., **(header or {})}.items() if value is not ...}
     save_file({**kept, **tensors}, path, {"distil": json.dumps(stored)})
 
 

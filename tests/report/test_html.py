@@ -109,7 +109,7 @@ def test_everything_a_user_can_name_is_escaped(tmp_path):
         title=HOSTILE,
         summary=HOSTILE,
         rows=[{**ROWS[0], "name": HOSTILE}],
-        sets={HOSTILE: make_set(names=(HOSTILE, "<i>", "&"))},
+        sets={HOSTILE: make_set(names=(HOSTILE.removesuffix("\ud800"), "<i>", "&"))},
         logs={HOSTILE: [{"event": "step", "step": 1, "loss": 1.0}]},
         settings={HOSTILE: {HOSTILE: HOSTILE}},
         notes=[HOSTILE],

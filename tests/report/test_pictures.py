@@ -128,7 +128,7 @@ def test_classes_without_a_canvas_and_uneven_classes_are_drawn():
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_odd_class_names_draw_without_warnings(tmp_path, factor):
-    names = ("$x^2", "飛行機 \U0001f6e9", "a very long name of a class\nin two lines")
+    names = ("$x^2", "飛行機 \U0001f6e9", "a very long name of a class that takes two lines")
     made = make_set(names=names, factor=factor)
     save_figure(draw_set(made), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

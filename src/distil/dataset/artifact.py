@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from distil.checks import check_class_names, check_seed, check_statistics, check_text, is_integer, shown
 from distil.errors import DistilError
-from distil.files import write_atomic
+from distil.files import UNREADABLE, checked_header, read_safetensors, save_tensors
 from distil.functional.regions import crop_resize
 from distil.functional.spectrum import from_kept_coefficients, shared_among_views
 from distil.runs import sets_in
@@ -24,6 +23,24 @@ FORMAT_VERSION = 2
 """Newest version of the file; a reader refuses a newer one. Sets of pixels are version 1, those of cosines 2."""
 
 SUFFIX = ".safetensors"
+
+STORED = {
+    "canvases": ("uint8", "float32"),
+    "labels": ("uint8", "int16", "int32", "int64", "float32"),
+    "regions": ("float32",),
+    "kept": ("int16", "int32"),
+    "spans": ("float32",),
+    "utilisation": ("float32",),
+}
+"""Tensors of a file, and the types that each may have."""
+
+LONGEST_SIDE = 2**14
+"""Of a view, in pixels."""
+DECODED_BYTES = 2**28
+"""What all views of any set may take once decoded; larger sets are bounded by DECODED_SHARE instead."""
+DECODED_SHARE = 2**13
+"""Decoded bytes for each stored byte of the canvases: those of 2000 views of a uint8 canvas in its own size."""
+LARGEST_SPAN = 1e9
 
 DECODE_RULE = (
     "View j of canvas i: take canvases[i] as (c, h, w) values in [0, 1] (divide by 255 if stored as uint8) and "
@@ -135,6 +152,7 @@ class DistilledSet:
             self._check_regions()
         else:
             self._check_cosines(self.cosines)
+        self._check_decoded()
         self._check_labels()
         self._check_utilisation()
 
@@ -144,26 +162,23 @@ class DistilledSet:
 
     def _check_description(self) -> None:
         for name in ("method", "source", "source_fingerprint"):
-            _require(isinstance(getattr(self, name), str), f"{name} is {getattr(self, name)!r}: it must be text.")
-        _require(_is_integer(self.seed), f"seed is {self.seed!r}: it must be a whole number.")
-        self._set(classes=tuple(self.classes), mean=tuple(self.mean), std=tuple(self.std))
-        self._set(view_size=tuple(self.view_size))
+            check_text(getattr(self, name), name)
+        self._set(seed=check_seed(self.seed), classes=check_class_names(self.classes))
+        size = self.view_size
+        sized = isinstance(size, Sequence) and len(size) == 2 and all(is_integer(side) for side in size)
         _require(
-            len(self.classes) >= 1 and all(isinstance(name, str) for name in self.classes),
-            f"classes are {self.classes!r}: give at least one name, as text.",
+            sized and all(1 <= side <= LONGEST_SIDE for side in size),
+            f"view_size is {shown(size)}: it must be (height, width), both at least 1 and at most {LONGEST_SIDE}.",
         )
-        _require(
-            len(self.view_size) == 2 and all(_is_integer(side) and side >= 1 for side in self.view_size),
-            f"view_size is {self.view_size!r}: it must be (height, width), both at least 1.",
-        )
-        _require(isinstance(self.settings, dict), f"settings are {self.settings!r}: they must be a dictionary.")
+        self._set(view_size=tuple(int(side) for side in size))
+        _require(isinstance(self.settings, dict), f"settings are {shown(self.settings)}: they must be a dictionary.")
         try:
             self._set(settings=json.loads(json.dumps(self.settings, allow_nan=False, sort_keys=True)))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DistilError(f"settings cannot be written as JSON ({error}): use numbers, text and lists.") from error
 
     def _check_canvases(self) -> None:
-        canvases = self.canvases.detach()
+        canvases = _plain(self.canvases, "canvases")
         _require(
             canvases.ndim == 4 and canvases.numel() > 0,
             f"canvases have shape {list(canvases.shape)}: expected [images, channels, height, width], none of them 0.",
@@ -175,18 +190,12 @@ class DistilledSet:
             canvases.dtype in (torch.uint8, torch.float32),
             f"canvases are {canvases.dtype}: expected uint8, or floating point in [0, 1].",
         )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            _require(
-                len(values) == canvases.shape[1] and all(_is_finite(value) for value in values),
-                f"{name} is {values!r}: expected one finite number for each of {canvases.shape[1]} channels.",
-            )
-        _require(all(value > 0 for value in self.std), f"std is {self.std!r}: every channel's must be above 0.")
-        self._set(canvases=canvases, mean=tuple(map(float, self.mean)), std=tuple(map(float, self.std)))
+        mean, std = check_statistics(self.mean, self.std, canvases.shape[1])
+        self._set(canvases=canvases, mean=mean, std=std)
 
     def _check_regions(self) -> None:
         count, _, height, width = self.canvases.shape
-        regions = self.regions.detach().float()
+        regions = _plain(self.regions, "regions").float()
         _require(
             regions.ndim == 3 and regions.shape[0] in (1, count) and regions.shape[1] >= 1 and regions.shape[2] == 4,
             f"regions have shape {list(regions.shape)}: expected [{count}, views, 4] for {count} canvases, "
@@ -210,10 +219,13 @@ class DistilledSet:
     def _check_cosines(self, cosines: Cosines) -> None:
         positions, size = self.canvases[0].numel(), tuple(self.canvases.shape[2:])
         _require(
-            cosines.bits == 8 or (cosines.bits == 4 and self.canvases.dtype == torch.uint8),
-            f"coefficients have {cosines.bits!r} bits: expected 8, or 4 in uint8 canvases.",
+            is_integer(cosines.bits)
+            and (cosines.bits == 8 or (cosines.bits == 4 and self.canvases.dtype == torch.uint8)),
+            f"coefficients have {shown(cosines.bits)} bits: expected 8, or 4 in uint8 canvases.",
         )
-        kept, spans = cosines.kept.detach().long().cpu(), cosines.spans.detach().float().cpu()
+        kept, spans = _plain(cosines.kept, "kept"), _plain(cosines.spans, "spans")
+        _require(not kept.is_floating_point(), f"kept are {kept.dtype}: expected whole numbers.")
+        kept, spans = kept.long().cpu(), spans.float().cpu()
         _require(
             self.view_size == size,
             f"view_size is {self.view_size!r}: views of cosines have the canvases' size, {size}.",
@@ -228,18 +240,33 @@ class DistilledSet:
             f"kept reaches from {int(kept.min())} to {int(kept.max())}: give different positions below {positions}.",
         )
         _require(
-            bool(spans.isfinite().all()) and bool((spans > 0).all()),
-            f"spans reach from {float(spans.min()):.4g} to {float(spans.max()):.4g}: expected finite numbers above 0.",
+            bool(spans.isfinite().all()) and bool((spans > 0).all()) and bool((spans <= LARGEST_SPAN).all()),
+            f"spans reach from {float(spans.min()):.4g} to {float(spans.max()):.4g}: expected finite numbers above 0, "
+            f"at most {LARGEST_SPAN:g}.",
         )
         _require(
-            self.regions.numel() == 0, f"regions have shape {list(self.regions.shape)}: a spectral set has no regions."
+            _plain(self.regions, "regions").numel() == 0,
+            f"regions have shape {list(self.regions.shape)}: a spectral set has no regions.",
         )
         _require(self.utilisation is None, "a spectral set has no utilisation map: its canvases are no pictures.")
         self._set(regions=torch.empty(1, 0, 4), cosines=Cosines(kept, spans, cosines.bits))
 
+    def _check_decoded(self) -> None:
+        """Refuse views that are out of all proportion to what is stored."""
+        count, channels, height, width = self.canvases.shape
+        rows, columns = self.view_size
+        largest = max(channels * rows * max(columns, width), rows * height, columns * width)
+        needed = 4 * count * self.views * largest
+        stored = self.canvases.numel() * self.canvases.element_size()
+        _require(
+            needed <= max(DECODED_BYTES, DECODED_SHARE * stored),
+            f"view_size is {self.view_size}: all {count * self.views} views would take {needed:,} bytes, and the "
+            f"canvases have {stored:,}. Give a smaller view_size, or fewer views on each canvas.",
+        )
+
     def _check_labels(self) -> None:
         count, views, classes = len(self.canvases), self.views, len(self.classes)
-        labels = self.labels.detach()
+        labels = _plain(self.labels, "labels")
         if labels.is_floating_point():
             labels = labels.float()
             _require(
@@ -269,7 +296,7 @@ class DistilledSet:
     def _check_utilisation(self) -> None:
         if self.utilisation is None:
             return
-        utilisation, (count, _, height, width) = self.utilisation.detach().float(), self.canvases.shape
+        utilisation, (count, _, height, width) = _plain(self.utilisation, "utilisation").float(), self.canvases.shape
         _require(
             tuple(utilisation.shape) == (count, height, width),
             f"utilisation has shape {list(utilisation.shape)}: expected {[count, height, width]}, as the canvases.",
@@ -389,13 +416,7 @@ class DistilledSet:
         metadata has one entry, "distil": the `header` as JSON. Raises: DistilError that names the path when it cannot
         be written.
         """
-        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in self._stored().items()}
-        metadata = {"distil": json.dumps(self.header(), sort_keys=True, allow_nan=False)}
-
-        def write(temporary: Path) -> None:
-            temporary.write_bytes(to_bytes(tensors, metadata))
-
-        write_atomic(path, write)
+        save_tensors(path, self._stored(), self.header())
 
     @classmethod
     def load(cls, path: Path | str) -> "DistilledSet":
@@ -405,45 +426,81 @@ class DistilledSet:
         distil, or when its contents contradict each other.
         """
         path = Path(path)
-        header, tensors = _read(path)
-        version = header.get("format_version")
-        if not isinstance(version, int) or version < 1:
-            raise DistilError(f"{path}: no distil writes format version {version!r}. Make the file again.")
-        if version > FORMAT_VERSION:
-            raise DistilError(
-                f"{path}: made by a newer distil (format {version}, this one reads up to {FORMAT_VERSION}): "
-                "upgrade with pip install -U distil"
-            )
-        lists = ("classes", "mean", "std", "view_size")
-        described = (*lists, "method", "settings", "seed", "source", "source_fingerprint")
-        missing = [name for name in ("canvases", "labels", "regions") if name not in tensors]
-        missing += [name for name in ("kept", "spans") if version > 1 and name not in tensors]
-        missing += [name for name in described if name not in header]
-        if missing:
-            raise DistilError(f"{path}: it lacks {', '.join(missing)}. Make or copy the file again.")
-        for name in lists:
-            if not isinstance(header[name], list):
-                raise DistilError(f"{path}: {name} is {header[name]!r}, expected a list. Make or copy the file again.")
-            header[name] = tuple(header[name])
-        labels = tensors["labels"]
-        cosines = None
-        if "kept" in tensors:
-            cosines = Cosines(tensors["kept"], tensors["spans"], header.get("coefficient_bits", 8))
+        tensors, header, checked = _read(path)
+        version = _version_of(header, path)
         try:
-            return cls(
+            _check_parts(tensors, header, version)
+            cosines = None
+            if version > 1:
+                cosines = Cosines(tensors["kept"], tensors["spans"], header.get("coefficient_bits", 8))
+            labels = tensors["labels"]
+            made = cls(
                 canvases=tensors["canvases"],
                 labels=labels if labels.is_floating_point() else labels.long(),
                 regions=tensors["regions"],
                 utilisation=tensors.get("utilisation"),
                 cosines=cosines,
-                **{name: header[name] for name in described},
+                **{name: tuple(header[name]) if name in LISTS else header[name] for name in DESCRIBED},
             )
+            if not checked:
+                _check_counts(made)
         except DistilError as error:
-            raise DistilError(f"{path}: {error}") from error
+            raise DistilError(f"{path}: {error} Make or copy the file again.") from error
+        return made
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and owned copies of the tensors of a safetensors file that distil wrote."""
+LISTS = ("classes", "mean", "std", "view_size")
+DESCRIBED = (*LISTS, "method", "settings", "seed", "source", "source_fingerprint")
+
+
+def _version_of(header: dict[str, Any], path: Path) -> int:
+    version = header.get("format_version")
+    if not is_integer(version) or version < 1:
+        raise DistilError(f"{path}: no distil writes format version {shown(version)}. Make the file again.")
+    if version > FORMAT_VERSION:
+        raise DistilError(
+            f"{path}: made by a newer distil (format {shown(version)}, this one reads up to {FORMAT_VERSION}): "
+            "upgrade with pip install -U distil"
+        )
+    return version
+
+
+def _check_parts(tensors: dict[str, Tensor], header: dict[str, Any], version: int) -> None:
+    """Refuse a file with other tensors than it should have, tensors of other types, and missing entries."""
+    spectral = ("kept", "spans")
+    wanted = ("canvases", "labels", "regions", *(spectral if version > 1 else ()))
+    missing = [name for name in wanted if name not in tensors] + [name for name in DESCRIBED if name not in header]
+    if missing:
+        raise DistilError(f"it lacks {', '.join(missing)}.")
+    for name, tensor in tensors.items():
+        if name not in (*wanted, "utilisation"):
+            reason = "which sets of pixels (format version 1) do not have" if name in spectral else "which is unknown"
+            raise DistilError(f"it holds a tensor {shown(name)}, {reason}.")
+        if str(tensor.dtype).removeprefix("torch.") not in STORED[name]:
+            raise DistilError(f"{name} are {tensor.dtype}: expected {' or '.join(STORED[name])}.")
+    for name in LISTS:
+        if not isinstance(header[name], list):
+            raise DistilError(f"{name} is {shown(header[name])}, expected a list.")
+
+
+def _check_counts(made: DistilledSet) -> None:
+    """Refuse a file without a checksum whose labels are surely damaged: as many canvases as its settings tell, but not
+    as many of each class."""
+    each = made.settings.get("ipc")
+    if made.labels.is_floating_point() or not is_integer(each) or len(made.labels) != each * len(made.classes):
+        return
+    counts = torch.bincount(made.labels, minlength=len(made.classes))
+    if bool((counts == each).all()):
+        return
+    most = int(counts.argmax())
+    raise DistilError(
+        f"labels give class {shown(made.classes[most])} {int(counts[most])} canvases, and the settings say {each} for "
+        "every class, so the file is damaged."
+    )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], bool]:
+    """The tensors and the header of a safetensors file that distil wrote, and whether it had a checksum."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -458,38 +515,34 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if len(start) == 9 and start[8:] != b"{":
         raise DistilError(f"{path}: not a distilled set: it is not a safetensors file.")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        tensors, metadata = read_safetensors(path)
+    except UNREADABLE as error:
         raise DistilError(
             f"{path}: truncated or damaged at {path.stat().st_size} bytes ({error}). Copy or make the file again."
         ) from error
     if "distil" not in metadata:
         raise DistilError(
             f"{path}: a safetensors file, but not a distilled set (no distil entry in its header; "
-            f"it holds {', '.join(sorted(tensors)[:4]) or 'nothing'})."
+            f"it holds {', '.join(shown(name)[1:-1] for name in sorted(tensors)[:4]) or 'nothing'})."
         )
-    try:
-        header = json.loads(metadata["distil"])
-    except (ValueError, RecursionError) as error:
-        raise DistilError(f"{path}: its header is damaged ({error}). Copy or make the file again.") from error
-    if not isinstance(header, dict):
-        raise DistilError(f"{path}: its header is damaged (not a dictionary). Copy or make the file again.")
-    return header, tensors
+    header, checked = checked_header(tensors, metadata["distil"], path)
+    if "kind" in header and "format_version" not in header:
+        raise DistilError(f"{path} holds {shown(header['kind'])}, not a distilled set: give another file.")
+    return tensors, header, checked
+
+
+def _plain(tensor: object, name: str) -> Tensor:
+    """The tensor without its history. Raises: DistilError if it is none of real numbers in plain memory."""
+    if not isinstance(tensor, Tensor):
+        raise DistilError(f"{name} are {shown(type(tensor).__name__)}: give a torch tensor.")
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.dtype == torch.bool or tensor.is_quantized:
+        raise DistilError(f"{name} are {tensor.dtype} ({tensor.layout}): give a dense tensor of real numbers.")
+    return tensor.detach()
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise DistilError(message)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and value - value == 0
 
 
 def _check_range(values: Tensor, name: str, reason: str) -> None:

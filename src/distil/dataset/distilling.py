@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distil.checks import check_class_names, check_statistics, check_text
 from distil.dataset.artifact import Cosines, DistilledSet, packed
 from distil.dataset.coresets import choose, random_choice
 from distil.dataset.formation import Spectrum, cosines_of_a_view
@@ -90,6 +91,9 @@ def distil_dataset(
 def check_fit(real: ImageSet, settings: Settings) -> None:
     """Refuse settings that these images cannot serve. Raises: DistilError that names both."""
     check_network(settings.network)
+    check_class_names(real.classes)
+    check_statistics(real.mean, real.std, real.channels)
+    check_text(real.name, "the name of the images")
     if isinstance(settings, MatchingSettings):
         for strategy in (settings.augment, settings.augment_network):
             try:
