@@ -1,12 +1,14 @@
 """Files that are whole or not there: atomic writes, tensors with a header and a checksum, JSON. Nothing is pickled."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import secrets
+import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def write_atomic(path: Path | str, write: Callable[[Path], object], *, previous:
         finally:
             if descriptor is not None:
                 os.close(descriptor)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise DistilError(
             f"cannot write {path}: {error.strerror or error}. Free space there, or choose another place; what was "
@@ -122,12 +124,48 @@ def _keep(path: Path, previous: Path) -> None:
     os.replace(link, previous)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename last; where folders cannot be synced (Windows, some network file systems) this does nothing."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def unfinished_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder beside `path`, to be filled and moved there; what is left of it is removed after the block.
+
+    Its name cannot be guessed. Those that dead processes left for the same path are removed first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for other in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 16}{PART}"):
+        if other.is_dir() and not other.is_symlink():
+            _remove_folder_if_dead(other)
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART}")
+    folder.mkdir()
+    descriptor = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl is not None and descriptor is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove_folder_if_dead(folder: Path) -> None:
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(descriptor)
 

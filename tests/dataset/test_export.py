@@ -1,6 +1,7 @@
 import builtins
 import json
 import os
+import stat
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from torchvision.datasets import ImageFolder
 from distil.dataset.artifact import DistilledSet
 from distil.dataset.export import export, folder_names
 from distil.errors import DistilError
+from distil.files import unfinished_folder
 from distil.functional.regions import grid_regions
 
 
@@ -51,17 +53,15 @@ def test_imagefolder_reads_an_exported_folder(tmp_path, channels):
     distilled = make_set(channels=channels)
     export(distilled, "folder", tmp_path / "out")
     folder = ImageFolder(str(tmp_path / "out" / "train"))
-    assert folder.classes == ["bag", "boot", "shirt"]
+    assert folder.classes == ["0_boot", "1_bag", "2_shirt"]
     assert len(folder) == 12
-    views = pixels(distilled)
-    expected = np.concatenate([views[4:8], views[:4], views[8:]])
-    for (image, label), view, index in zip(folder, expected, range(12), strict=True):
-        assert label == index // 4
+    for (image, label), view, expected in zip(folder, pixels(distilled), distilled.decoded().labels, strict=True):
+        assert label == expected
         assert np.array_equal(np.asarray(image), np.broadcast_to(view, (6, 8, 3)))
-    with Image.open(tmp_path / "out" / "train" / "bag" / "000.png") as image:
+    with Image.open(tmp_path / "out" / "train" / "1_bag" / "000.png") as image:
         assert image.mode == ("L" if channels == 1 else "RGB")
     manifest = json.loads((tmp_path / "out" / "distil.json").read_text())
-    assert manifest["folders"] == {"bag": "bag", "boot": "boot", "shirt": "shirt"}
+    assert manifest["folders"] == {"0_boot": "boot", "1_bag": "bag", "2_shirt": "shirt"}
     assert manifest["method"] == "idc"
     assert manifest["mean"] == [0.25] * channels
     assert sorted(os.listdir(tmp_path)) == ["out"]
@@ -75,12 +75,71 @@ def test_soft_labels_are_listed_beside_the_folder(tmp_path):
     assert len(listed) == 12
     for (name, row), label, view in zip(sorted(listed.items()), *by_folder(distilled, labels, views), strict=True):
         assert row == label.tolist()
-        assert name.split("/")[1] == distilled.classes[int(label.argmax())]
+        assert name.split("/")[1] == f"{int(label.argmax())}_{distilled.classes[int(label.argmax())]}"
         assert np.array_equal(picture(tmp_path / "out" / name), view[..., 0])
 
 
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+def of_classes(classes, labels=None) -> DistilledSet:
+    """A canvas of each label, all of its pixels that label."""
+    labels = list(range(len(classes))) if labels is None else labels
+    return DistilledSet(
+        canvases=torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous(),
+        labels=torch.tensor(labels),
+        regions=torch.tensor([[[0.0, 0, 4, 4]]]),
+        classes=tuple(classes),
+        mean=(0.5,),
+        std=(0.5,),
+        view_size=(4, 4),
+        method="random",
+        settings={},
+        seed=0,
+        source="made up",
+        source_fingerprint="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("classes", "first"),
+    [
+        (FASHION, "0_T-shirt_top"),
+        (tuple(map(str, range(12))), "00_0"),  # "10" sorts before "2"
+        (tuple(map(str, range(10))), "0"),
+        (("a", "B"), "0_a"),
+        (("B", "a"), "B"),
+        (("z", "é", "ä"), "0_z"),
+        (("b/x", "b.x"), "0_b_x"),
+        (("Straße", "STRASSE"), "0_Straße"),
+    ],
+)
+def test_imagefolder_gives_the_classes_of_the_set(tmp_path, classes, first):
+    distilled = of_classes(classes)
+    assert export(distilled, "folder", tmp_path / "out") == []
+    folder = ImageFolder(str(tmp_path / "out" / "train"))
+    assert folder.classes[0] == first
+    assert [(np.asarray(image)[0, 0, 0], label) for image, label in folder] == [(i, i) for i in range(len(classes))]
+    manifest = json.loads((tmp_path / "out" / "distil.json").read_text())
+    assert [manifest["folders"][name] for name in folder.classes] == list(classes)
+
+
+def test_classes_without_images_keep_the_indices_of_the_others(tmp_path):
+    notes = export(of_classes("abcd", [0, 2]), "folder", tmp_path / "out")
+    assert notes == [
+        "no image is of b, d: their folders are empty and keep the indices of the others, so read them with "
+        "ImageFolder(..., allow_empty=True)."
+    ]
+    folder = ImageFolder(str(tmp_path / "out" / "train"), allow_empty=True)
+    assert [(np.asarray(image)[0, 0, 0], label) for image, label in folder] == [(0, 0), (2, 2)]
+    with pytest.raises(FileNotFoundError, match="no valid file for the classes b, d"):
+        ImageFolder(str(tmp_path / "out" / "train"))
+    export(of_classes("abcd"), "folder", tmp_path / "out", overwrite=True)
+    assert len(ImageFolder(str(tmp_path / "out" / "train"))) == 4
+
+
 def by_folder(distilled, labels, views):
-    order = sorted(range(len(labels)), key=lambda index: (distilled.classes[int(labels[index].argmax())], index))
+    order = sorted(range(len(labels)), key=lambda index: (int(labels[index].argmax()), index))
     return [labels[index] for index in order], [views[index] for index in order]
 
 
@@ -97,7 +156,7 @@ def test_folder_names_are_safe_and_apart():
 
 def test_two_classes_of_like_names_stay_two_classes(tmp_path):
     export(make_set(classes=("a/b", "a_b", "A_B")), "folder", tmp_path / "out")
-    assert ImageFolder(str(tmp_path / "out" / "train")).classes == ["A_B_3", "a_b", "a_b_2"]
+    assert ImageFolder(str(tmp_path / "out" / "train")).classes == ["0_a_b", "1_a_b_2", "2_A_B_3"]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -195,7 +254,7 @@ def test_nothing_of_the_users_is_overwritten_unasked(tmp_path):
 
     export(changed, "folder", out, overwrite=True)
     export(changed, "npz", file, overwrite=True)
-    assert np.array_equal(picture(out / "train" / "boot" / "000.png"), pixels(changed)[0, ..., 0])
+    assert np.array_equal(picture(out / "train" / "0_boot" / "000.png"), pixels(changed)[0, ..., 0])
     with np.load(file) as arrays:
         assert np.array_equal(arrays["x_train"], pixels(changed)[..., 0])
     assert sorted(os.listdir(tmp_path)) == ["a.npz", "out"]
@@ -208,6 +267,93 @@ def test_a_folder_of_the_users_own_files_is_never_replaced(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def add_file(out):
+    (out / "train" / "0_boot" / "mine.png").write_text("mine")
+    return out / "train" / "0_boot" / "mine.png"
+
+
+def add_beside(out):
+    (out / "notes.txt").write_text("mine")
+    return out / "notes.txt"
+
+
+def add_folder(out):
+    (out / "train" / "mine").mkdir()
+    return out / "train" / "mine"
+
+
+def add_link(out):
+    (out / "link").symlink_to(out.parent)
+    return out / "link"
+
+
+def change_file(out):
+    (out / "train" / "2_shirt" / "003.png").write_text("mine")
+    return out / "train" / "2_shirt" / "003.png"
+
+
+@pytest.mark.parametrize("change", [add_file, add_beside, add_folder, add_link, change_file])
+def test_what_a_user_added_or_changed_is_never_deleted(tmp_path, change):
+    out = tmp_path / "out"
+    export(make_set(), "folder", out)
+    path = change(out)
+    before = sorted(out.rglob("*"))
+    with pytest.raises(DistilError, match=f"holds what no export wrote, or .*'{path.relative_to(out)}'. Move that away"):
+        export(make_set(), "folder", out, overwrite=True)
+    assert sorted(out.rglob("*")) == before
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "{}",
+        "[]",
+        "[" * 100_000,
+        "no JSON",
+        '{"files": ["a"], "folders": {}}',
+        '{"files": {"../precious": ""}, "folders": {}}',
+        '{"files": {"train/../precious": ""}, "folders": {}}',
+        '{"files": {"/etc/hosts": ""}, "folders": {}}',
+        '{"files": {}, "folders": {"..": "a"}}',
+        '{"folders": {"a": "a"}, "format_version": 1}',
+    ],
+)
+def test_a_folder_is_not_deleted_because_of_a_files_name(tmp_path, manifest):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out" / "distil.json").write_text(manifest)
+    with pytest.raises(DistilError, match=r"out/distil\.json (does not list the files of an export|cannot be read)"):
+        export(make_set(), "folder", tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "distil.json").read_text() == manifest
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_link_is_not_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    with pytest.raises(DistilError, match="out is a link: give a folder that is none"):
+        export(make_set(), "folder", tmp_path / "out")
+    assert os.listdir(tmp_path / "real") == []
+
+
+def test_unfinished_folders_of_dead_processes_go_and_others_stay(tmp_path):
+    for name in (f".out.{'0a' * 8}.part", ".out.mine.part", f".other.{'0a' * 8}.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("")
+    with unfinished_folder(tmp_path / "out") as living:
+        export(make_set(), "folder", tmp_path / "out")
+        assert living.is_dir()
+    assert sorted(os.listdir(tmp_path)) == [f".other.{'0a' * 8}.part", ".out.mine.part", "out"]
+
+
+def test_an_exported_folder_keeps_its_permissions(tmp_path):
+    export(make_set(), "folder", tmp_path / "out")
+    (tmp_path / "out").chmod(0o750)
+    export(make_set(), "folder", tmp_path / "out", overwrite=True)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o750
+
+
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "out").mkdir()
     export(make_set(), "folder", tmp_path / "out")
@@ -216,7 +362,7 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 def test_a_failure_half_way_leaves_the_earlier_export(tmp_path, monkeypatch):
     export(make_set(), "folder", tmp_path / "out")
-    before = (tmp_path / "out" / "train" / "boot" / "000.png").read_bytes()
+    before = (tmp_path / "out" / "train" / "0_boot" / "000.png").read_bytes()
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -224,7 +370,7 @@ def test_a_failure_half_way_leaves_the_earlier_export(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_text", full)
     with pytest.raises(DistilError, match=r"cannot write .*out: No space left on device"):
         export(make_set(channels=3), "folder", tmp_path / "out", overwrite=True)
-    assert (tmp_path / "out" / "train" / "boot" / "000.png").read_bytes() == before
+    assert (tmp_path / "out" / "train" / "0_boot" / "000.png").read_bytes() == before
     assert os.listdir(tmp_path) == ["out"]
 
 

@@ -188,5 +188,7 @@ def export(
     from distil.dataset.artifact import DistilledSet
     from distil.dataset.export import export as write
 
-    write(DistilledSet.load(file), to, out, overwrite=overwrite)
+    notes = write(DistilledSet.load(file), to, out, overwrite=overwrite)
     print(f"Written: {out}")
+    for note in notes:
+        print(f"Note: {note}")

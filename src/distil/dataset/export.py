@@ -1,40 +1,45 @@
 """A distilled set in the layouts that other programs read: image folder, npz, parquet."""
 
+import contextlib
+import hashlib
 import io
 import json
 import os
 import re
-import shutil
+import secrets
 import unicodedata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from distil.dataset.artifact import DistilledSet
+from distil.checks import shown
 from distil.errors import DistilError
-from distil.files import write_atomic
+from distil.files import read_json, sync_folder, unfinished_folder, write_atomic
 from distil.types import Batch
 
 Layout = Literal["folder", "npz", "parquet"]
 MANIFEST = "distil.json"
-"""The file that describes an exported folder, and by which an earlier export is known."""
+"""The file that describes an exported folder and lists what the export wrote."""
 
 
-def export(distilled: DistilledSet, to: Layout, out: Path | str, *, overwrite: bool = False) -> None:
+def export(distilled: DistilledSet, to: Layout, out: Path | str, *, overwrite: bool = False) -> list[str]:
     """Write the decoded views of a set, as uint8 images that are not normalised, in one piece or not at all.
 
-    folder: PNG files out/train/CLASS/NNN.png (torchvision's ImageFolder layout) and out/distil.json with the
-        header, the class of each folder and, for soft labels, the probabilities of each file, which then lies under
-        its likeliest class.
+    folder: PNG files out/train/CLASS/NNN.png, to which torchvision's ImageFolder gives the set's own class indices:
+        where class names in alphabetical order would give others, folders begin with the index. out/distil.json holds
+        the header, the class of each folder, the files written and, for soft labels, the probabilities of each file,
+        which then lies under its likeliest class.
     npz: x_train [n, h, w, c] (no last axis for one channel), y_train int64 [n] or float32 [n, k], classes, mean, std.
     parquet: columns image and label as Hugging Face datasets reads them (Image; ClassLabel or probabilities).
-    overwrite: replace `out` if it is a file, or a folder that an earlier export made.
+    overwrite: replace `out` if it is a file, or a folder that holds what an earlier export wrote there and no more.
 
-    Raises: DistilError if `out` is there already, cannot be written, or the images have channels that PNG lacks; and
-    when parquet is asked for without pyarrow.
+    Returns: notes for people, most often none.
+    Raises: DistilError if `out` is there already, is a link, holds a file that no export wrote, or cannot be written;
+        if the images have channels that PNG lacks; and when parquet is asked for without pyarrow.
     """
     writers = {"folder": _folder, "npz": _npz, "parquet": _parquet}
     if to not in writers:
@@ -44,9 +49,25 @@ def export(distilled: DistilledSet, to: Layout, out: Path | str, *, overwrite: b
         raise DistilError(f"{out} is the working folder or holds it: give a new folder.")
     _refuse_existing(out, to, overwrite)
     writers[to](distilled, out)
+    return _notes(distilled) if to == "folder" else []
+
+
+def _notes(distilled: DistilledSet) -> list[str]:
+    labels = distilled.labels
+    present = set((labels.argmax(-1) if labels.is_floating_point() else labels).flatten().tolist())
+    empty = [name for label, name in enumerate(distilled.classes) if label not in present]
+    if not empty:
+        return []
+    names = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+    return [
+        f"no image is of {names}: their folders are empty and keep the indices of the others, so read them with "
+        "ImageFolder(..., allow_empty=True)."
+    ]
 
 
 def _refuse_existing(out: Path, to: Layout, overwrite: bool) -> None:
+    if out.is_symlink() and to == "folder":
+        raise DistilError(f"{out} is a link: give a folder that is none.")
     if out.is_dir():
         if to != "folder":
             raise DistilError(f"{out} is a folder: give the name of a file, such as {out / f'distilled.{to}'}.")
@@ -55,47 +76,113 @@ def _refuse_existing(out: Path, to: Layout, overwrite: bool) -> None:
                 raise DistilError(f"{out} holds files that distil did not write there: give a new or an empty folder.")
             if not overwrite:
                 raise DistilError(f"{out} holds an earlier export: give another folder, or --overwrite to replace it.")
+            _refuse_added(out, _written(out))
     elif out.exists() and (to == "folder" or not overwrite):
         remedy = "give a folder." if to == "folder" else "give another name, or --overwrite to replace it."
         raise DistilError(f"{out} is a file that exists already: {remedy}")
+
+
+def _written(out: Path) -> tuple[dict[str, str], list[str]]:
+    """What the manifest of an earlier export lists: the SHA-256 of each file by its name, and the folders."""
+    manifest = read_json(out / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    folders = manifest.get("folders") if isinstance(manifest, dict) else None
+    listed = isinstance(files, dict) and isinstance(folders, dict)
+    if not listed or not all(_inside(name) for name in (*files, *(f"train/{name}/x" for name in folders))):
+        raise DistilError(
+            f"{out / MANIFEST} does not list the files of an export, so nothing is replaced: give another folder, or "
+            "remove this one yourself."
+        )
+    return files, ["train", *(f"train/{name}" for name in folders)]
+
+
+def _inside(name: str) -> bool:
+    """Whether a name is of the form train/FOLDER/FILE."""
+    parts = name.split("/")
+    return len(parts) == 3 and parts[0] == "train" and not {"", ".", ".."} & set(parts)
+
+
+def _refuse_added(out: Path, written: tuple[dict[str, str], list[str]]) -> None:
+    """Refuse a folder that holds what an export did not write: files and folders of other names, links, changes."""
+    files, folders = written
+    added = []
+    for parent, inside, names in os.walk(out):
+        place = Path(parent)
+        for name in [*inside, *names]:
+            path, known = place / name, (place / name).relative_to(out).as_posix()
+            if path.is_symlink() or (path.is_dir() and known not in folders):
+                added.append(known)
+            elif path.is_file() and known != MANIFEST and files.get(known) != _hash(path.read_bytes()):
+                added.append(known)
+    if added:
+        more = f" and {len(added) - 3} more" if len(added) > 3 else ""
+        raise DistilError(
+            f"{out} holds what no export wrote, or what was changed since: {', '.join(map(shown, sorted(added)[:3]))}"
+            f"{more}. Move that away, or give another folder."
+        )
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _folder(distilled: DistilledSet, out: Path) -> None:
     batch = distilled.decoded()
     pictures = _png(_pixels(batch))
     classes = (batch.labels.argmax(-1) if batch.labels.is_floating_point() else batch.labels).tolist()
-    folders = folder_names(distilled.classes)
+    folders = ordered_folder_names(distilled.classes)
     digits = max(3, len(str(max(classes.count(label) for label in set(classes)) - 1)))
     names, counts = [], dict.fromkeys(classes, 0)
     for label in classes:
         names.append(f"train/{folders[label]}/{counts[label]:0{digits}d}.png")
         counts[label] += 1
-    manifest = {**distilled.header(), "folders": dict(zip(folders, distilled.classes, strict=True))}
+    manifest: dict[str, Any] = {**distilled.header(), "folders": dict(zip(folders, distilled.classes, strict=True))}
+    manifest["files"] = {name: _hash(picture) for name, picture in zip(names, pictures, strict=True)}
     if batch.labels.is_floating_point():
         manifest["probabilities"] = dict(zip(names, batch.labels.tolist(), strict=True))
-
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    replaced = out.with_name(f".{out.name}.{os.getpid()}.old")
     try:
-        for label in sorted(set(classes)):
-            (partial / "train" / folders[label]).mkdir(parents=True)
-        for name, picture in zip(names, pictures, strict=True):
-            (partial / name).write_bytes(picture)
-        text = json.dumps(manifest, indent=1, sort_keys=True)
-        (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        if out.exists():
-            out.replace(replaced)
-        partial.replace(out)
+        with unfinished_folder(out) as partial:
+            for name in folders:
+                (partial / "train" / name).mkdir(parents=True)
+            for name, picture in zip(names, pictures, strict=True):
+                (partial / name).write_bytes(picture)
+            text = json.dumps(manifest, indent=1, sort_keys=True)
+            (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            left = _replace(partial, out)
+        sync_folder(out.parent)
     except OSError as error:
-        if replaced.exists() and not out.exists():
-            replaced.replace(out)
         raise DistilError(
             f"cannot write {out}: {error.strerror or error}. Free space there or choose another folder; "
             "what was there before is untouched."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    if left is not None:
+        raise DistilError(f"{out} is written, but files came into the folder of before meanwhile: they are in {left}.")
+
+
+def _replace(partial: Path, out: Path) -> Path | None:
+    """Move a finished folder into place and remove what an earlier export wrote there.
+
+    Returns: where the earlier folder is now if it holds anything else.
+    """
+    if not out.exists():
+        partial.replace(out)
+        return None
+    files, folders = _written(out) if (out / MANIFEST).is_file() else ({}, [])
+    partial.chmod(out.stat().st_mode & 0o7777)
+    old = out.with_name(f".{out.name}.{secrets.token_hex(8)}.old")
+    out.replace(old)
+    try:
+        partial.replace(out)
+    except OSError:
+        old.replace(out)
+        raise
+    for name in [*files, *([MANIFEST] if files else [])]:
+        with contextlib.suppress(OSError):
+            (old / name).unlink()
+    for folder in [*(old / name for name in reversed(folders)), old]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return old if old.exists() else None
 
 
 def _npz(distilled: DistilledSet, out: Path) -> None:
@@ -167,6 +254,18 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
         taken.add(candidate.casefold())
         names.append(candidate)
     return names
+
+
+def ordered_folder_names(classes: tuple[str, ...]) -> list[str]:
+    """Names as of `folder_names` whose alphabetical order is that of the classes.
+
+    Where it is another, all begin with their class's index: "0_T-shirt_top", "1_Trouser".
+    """
+    names = folder_names(classes)
+    if names == sorted(names):
+        return names
+    digits = len(str(len(names) - 1))
+    return [f"{index:0{digits}d}_{name}" for index, name in enumerate(names)]
 
 
 def _pixels(batch: Batch) -> UInt8[np.ndarray, "n h w c"]:
