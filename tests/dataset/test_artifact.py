@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import struct
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 
 from distil.dataset.artifact import COSINES_RULE, DECODE_RULE, Cosines, DistilledSet, packed, unpacked
 from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
 from distil.functional.regions import grid_regions, whole_region
 
 
@@ -406,6 +409,163 @@ def test_contents_that_contradict_each_other(saved, change, message):
     assert message in refusal(saved)
 
 
+@pytest.mark.parametrize("make", [lambda: make_set(size=(3, 3), classes=2), lambda: spectral_set(classes=1)])
+def test_every_flipped_bit_is_refused(tmp_path, make):
+    whole, path = tmp_path / "whole", tmp_path / "flipped"
+    made = make()
+    made.save(whole)
+    data = whole.read_bytes()
+    first = data.index(b'\\"decode') + 40
+    rule = range(first, data.index(b"label_kind") - 20, 97)  # the rule is long: some of its bytes
+    for place in [*range(first), *rule, *range(data.index(b"label_kind") - 20, len(data))]:
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        assert "whole" not in refusal(path)
+
+
+def rewritten(path, **change):
+    """A set with a right checksum over wrong content."""
+    tensors, header = load_tensors(path)
+    header |= change.pop("header", {})
+    for name in change.pop("drop", ()):
+        del tensors[name]
+    save_tensors(path, tensors | change, {key: value for key, value in header.items() if value is not ...})
+
+
+NONSENSE = [
+    ({"header": {"format_version": True}}, "no distil writes format version True"),
+    ({"header": {"format_version": 10**300}}, "made by a newer distil (format 1000"),
+    ({"header": {"classes": ["a", "a", "b"]}}, "the class name 'a' is given twice: names must differ."),
+    ({"header": {"classes": ["a", "", "b"]}}, "class 1 has the name '': give every class a name."),
+    ({"header": {"classes": ["a", " ", "b"]}}, "class 1 has the name ' ': give every class a name."),
+    ({"header": {"classes": ["a", "\x1b[2J", "b"]}}, "class 1 has the name '\\x1b[2J': it holds '\\x1b', which cannot"),
+    ({"header": {"classes": ["a", "\ud800", "b"]}}, "class 1 has the name '\\ud800': it holds '\\ud800', which cannot"),
+    ({"header": {"classes": ["a", "\u202eb", "b"]}}, "which cannot be printed. Rename it."),
+    ({"header": {"classes": ["a", "b" * 2000, "c"]}}, "class 1 has a name of 2000 characters"),
+    ({"header": {"classes": ["a", None, "b"]}}, "classes are ('a', None, 'b'): give at least one name, as text."),
+    ({"header": {"classes": [["a"], ["b"], ["c"]]}}, "give at least one name, as text."),
+    ({"header": {"classes": {"a": 1}}}, "classes is {'a': 1}, expected a list."),
+    ({"header": {"mean": [1e308]}}, "mean is (1e+308,): expected that of images in [0, 1], at least -10 and at most 10."),
+    ({"header": {"mean": [-11]}}, "mean is (-11.0,)"),
+    ({"header": {"mean": [True]}}, "mean is (True,): expected one finite number for each of 1 channels."),
+    ({"header": {"mean": [10**400]}}, "mean is (1000"),
+    ({"header": {"std": [1e-300]}}, "std is (1e-300,): every channel's must be above 0, at least 0.0001 and at most 10"),
+    ({"header": {"std": [1e308]}}, "std is (1e+308,)"),
+    ({"header": {"std": [-0.5]}}, "std is (-0.5,)"),
+    ({"header": {"std": [[0.5]]}}, "std is ([0.5],)"),
+    ({"header": {"view_size": [20_000, 8]}}, "view_size is (20000, 8): it must be (height, width), both at least 1 and"),
+    ({"header": {"view_size": [2**70, 1]}}, f"view_size is ({2**70}, 1)"),
+    ({"header": {"view_size": [5000, 5000]}}, "view_size is (5000, 5000): all 12 views would take 1,200,000,000 bytes"),
+    ({"header": {"view_size": [True, 8]}}, "view_size is (True, 8)"),
+    ({"header": {"view_size": ["8", "8"]}}, "view_size is ('8', '8')"),
+    ({"header": {"seed": 1.5}}, "seed is 1.5: it must be a whole number."),
+    ({"header": {"seed": True}}, "seed is True: it must be a whole number."),
+    ({"header": {"seed": 10**300}}, "give a number of at most 63 bits."),
+    ({"header": {"settings": [1]}}, "settings are [1]: they must be a dictionary."),
+    ({"header": {"method": "a\x00b"}}, "method is 'a\\x00b': it holds '\\x00', which cannot be printed."),
+    ({"header": {"source": ["a"]}}, "source is ['a']: it must be text."),
+    ({"header": {"source_fingerprint": None}}, "source_fingerprint is None: it must be text."),
+    ({"canvases": torch.zeros(3, 1, 8, 8, dtype=torch.int64)}, "canvases are torch.int64: expected uint8 or float32."),
+    ({"canvases": torch.zeros(3, 1, 8, 8, dtype=torch.bool)}, "canvases are torch.bool: expected"),
+    ({"canvases": torch.zeros(3, 1, 8, 8, dtype=torch.complex64)}, "canvases are torch.complex64: expected"),
+    ({"canvases": torch.zeros(3, 1, 8, 8, dtype=torch.float64)}, "canvases are torch.float64: expected"),
+    ({"labels": torch.zeros(3, 3, dtype=torch.float64)}, "labels are torch.float64: expected"),
+    ({"labels": torch.tensor([True, False, True])}, "labels are torch.bool: expected"),
+    ({"labels": torch.tensor([0.0, 1, 2])}, "soft labels have shape [3]"),
+    ({"labels": torch.zeros(3, 3, dtype=torch.uint8)}, "labels have shape [3, 3]: expected [3]"),
+    ({"regions": torch.zeros(1, 4, 4, dtype=torch.int32)}, "regions are torch.int32: expected float32."),
+    ({"regions": torch.zeros(0, 4, 4)}, "regions have shape [0, 4, 4]"),
+    ({"regions": torch.full((1, 1, 4), 1e30)}, "region 0 of canvas 0"),
+    ({"drop": ("regions",), "region": torch.zeros(1, 4, 4)}, "it lacks regions."),
+    ({"spare": torch.zeros(1)}, "it holds a tensor 'spare', which is unknown."),
+    ({"kept": torch.zeros(1, dtype=torch.int16)}, "a tensor 'kept', which sets of pixels (format version 1) do not have"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), NONSENSE)
+def test_nonsense_is_refused_by_field(tmp_path, change, message):
+    path = tmp_path / "set.safetensors"
+    make_set().save(path)
+    rewritten(path, **change)
+    text = refusal(path)
+    assert message in text
+    assert text.endswith(("again.", "pip install -U distil"))
+    assert len(text) < 1000
+
+
+SPECTRAL_NONSENSE = [
+    ({"header": {"coefficient_bits": 40}}, "coefficients have 40 bits: expected 8, or 4 in uint8 canvases."),
+    ({"header": {"coefficient_bits": 4.0}}, "coefficients have 4.0 bits"),
+    ({"header": {"coefficient_bits": None}}, "coefficients have None bits"),
+    ({"header": {"coefficient_bits": 0}}, "coefficients have 0 bits"),
+    ({"header": {"format_version": 1}, "drop": ("spans",)}, "a tensor 'kept', which sets of pixels"),
+    ({"drop": ("spans",)}, "it lacks spans."),
+    ({"kept": torch.tensor([0.0, 1, 8, 70, 130])}, "kept are torch.float32: expected int16 or int32."),
+    ({"kept": torch.tensor([0, 1, 8, 70, 30000], dtype=torch.int16)}, "kept reaches from 0 to 30000"),
+    ({"kept": torch.zeros(0, dtype=torch.int16), "spans": torch.zeros(0)}, "kept has shape [0] and spans [0]"),
+    ({"spans": torch.full((5,), torch.nan)}, "spans reach from nan to nan: expected finite numbers above 0"),
+    ({"spans": torch.full((5,), 1e30)}, "spans reach from 1e+30 to 1e+30: expected finite numbers above 0, at most 1e+09"),
+    ({"regions": torch.zeros(1, 1, 4)}, "a spectral set has no regions."),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), SPECTRAL_NONSENSE)
+def test_nonsense_in_a_spectral_set_is_refused_by_field(tmp_path, change, message):
+    path = tmp_path / "set.safetensors"
+    spectral_set().save(path)
+    rewritten(path, **change)
+    assert message in refusal(path)
+
+
+def test_a_file_of_before_without_a_checksum_loads(saved):
+    made = DistilledSet.load(saved)
+    rewrite(saved)
+    with safe_open(saved, framework="pt") as file:
+        assert "checksum" not in json.loads(file.metadata()["distil"])
+    read = DistilledSet.load(saved)
+    assert read.header() == made.header()
+    assert torch.equal(read.canvases, made.canvases)
+
+
+def test_a_flipped_label_is_seen_without_a_checksum_where_the_settings_tell(tmp_path):
+    path = tmp_path / "set.safetensors"
+    make_set(settings={"ipc": 1}).save(path)
+    rewrite(path, labels=torch.tensor([2, 1, 2], dtype=torch.uint8))
+    assert "labels give class 'class 2' 2 canvases, and the settings say 1 for every class" in refusal(path)
+    for settings in ({"ipc": 2}, {}, {"ipc": "1"}):  # of another set, or unknown: nothing can be said
+        rewrite(path, header={"settings": settings})
+        assert DistilledSet.load(path).labels.tolist() == [2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ("a", "a", "b")}, "the class name 'a' is given twice"),
+        ({"classes": 5}, "classes are 5: give a list of names"),
+        ({"mean": None}, r"mean is \(None,\): expected one finite number"),
+        ({"mean": (300.0,)}, "at most 10"),
+        ({"view_size": 8}, "view_size is 8"),
+        ({"view_size": (10_000, 10_000)}, "all 12 views would take 4,800,000,000 bytes, and the canvases have 192"),
+        ({"canvases": np.zeros((3, 1, 8, 8), np.uint8)}, "canvases are 'ndarray': give a torch tensor"),
+        ({"labels": [0, 1, 2]}, "labels are 'list': give a torch tensor"),
+        ({"labels": torch.tensor([0, 1, 2], dtype=torch.complex64)}, "labels are torch.complex64"),
+        ({"settings": {"a": [10**5000]}}, "settings cannot be written as JSON"),
+        ({"seed": 10**5000}, "seed is a number of thousands of digits: give a number of at most 63 bits"),
+    ],
+)
+def test_python_objects_meet_the_same_limits(changes, message):
+    with pytest.raises(DistilError, match=message):
+        replace(make_set(), **changes)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    made = make_set(channels=3, mean=torch.full((3,), 0.5), std=np.full(3, 0.25, "f4"), view_size=[np.int64(8), 8])
+    assert made.mean == (0.5,) * 3
+    assert made.std == (0.25,) * 3
+    assert made.view_size == (8, 8)
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "null", "[" * 100_000])
 def test_a_damaged_header(saved, text):
     save_file({"canvases": torch.zeros(1)}, saved, {"distil": text})
@@ -442,6 +602,55 @@ def spectral_set(**changes):
     cosines = Cosines(kept, torch.tensor([6.0, 4.0, 4.0, 1.0, 0.5]))
     values = {"channels": 3, "regions": torch.empty(1, 0, 4), "cosines": cosines, "view_size": (8, 8)}
     return make_set(**(values | changes))
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "file.md"
+
+
+def code_of_the_page(number):
+    """A block of code of docs/file.md, run."""
+    scope = {}
+    exec(re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[number], scope)
+    return scope
+
+
+def spectral_by_four(**changes):
+    made = spectral_set(**changes)
+    return replace(made, cosines=replace(made.cosines, bits=4))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_set,
+        partial(make_set, dtype=torch.float32, labels="view"),
+        partial(make_set, labels="canvas"),
+        lambda: make_set(classes=300, size=(4, 4)),
+        lambda: spectral_set(per_class=2),
+        spectral_by_four,
+    ],
+)
+def test_the_reader_in_the_docs_gives_what_distil_gives(tmp_path, make):
+    path = tmp_path / "set.safetensors"
+    made = make()
+    made.save(path)
+    views, labels = code_of_the_page(0)["read"](path)
+    expected = made.dataset()
+    assert torch.allclose(views, torch.stack([image for image, _ in expected]), atol=1e-5)
+    assert labels.dtype == (torch.float32 if made.labels.is_floating_point() else torch.int64)
+    assert torch.equal(labels, made.decoded().labels)
+    torch.nn.functional.cross_entropy(torch.zeros(len(views), len(made.classes)), labels)
+
+
+def test_the_docs_tell_how_to_check_the_checksum(tmp_path):
+    path = tmp_path / "set.safetensors"
+    make_set(utilisation=True, classes=2, **{"source": "caf\u00e9"}).save(path)
+    is_whole = code_of_the_page(1)["is_whole"]
+    assert is_whole(path)
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    assert not is_whole(path)
 
 
 def decoded_by_the_rule(path):
