@@ -294,7 +294,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     assert message.startswith(f"{begin}size mismatch for roi_heads.box_predictor.cls_score.weight")
     assert message.endswith(f"(and 3 more problems){end}")
     message = load_changed(lambda x: None, lambda header: header["architecture"].update(depth=3))
-    assert message == "unknown field 'depth' of an architecture: another version of distil wrote it."
+    assert message == f"{path}: unknown field 'depth' of an architecture: another version of distil wrote it."
     message = load_changed(lambda x: None, lambda header: header.update(kind="prototypes"))
     assert message == f"{path} holds no detector but prototypes: give another file."
     message = load_changed(lambda x: None, lambda header: header.update(version=0))

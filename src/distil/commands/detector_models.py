@@ -123,28 +123,26 @@ def export(
     model: Annotated[Positional[str], arg(metavar="MODEL", help="A run folder, or a .safetensors file of distil.")],
     out: Annotated[Path, arg(metavar="FILE", help="File to write (.safetensors).")],
 ) -> None:
-    """Write the weights of MODEL for plain torchvision, and print the lines that load them.
+    """Write the weights of MODEL for plain torchvision, and print the lines that load them without distil.
+
+    The file can also be given as MODEL or TEACHER to the other commands.
 
     Examples:
     distil detector export runs/scenes-gkd-faster-rcnn-seed0 --out student.safetensors
     """
-    from distil.models.detectors import load_detector
+    from distil.models.detectors import load_detector, save_detector
+    from distil.models.plain import plain_lines
 
     if model.startswith("torchvision:"):
         raise DistilError(f"{model} is torchvision's own already: give a run folder or a .safetensors file of distil.")
     if out.suffix != ".safetensors":
         raise DistilError(f"--out {out}: weights are written as safetensors: give a name that ends in .safetensors.")
-    from safetensors.torch import save
-
-    detector, architecture, _ = load_detector(model_file(model, "a run folder or a .safetensors file of distil"))
-    data = save({name: tensor.contiguous() for name, tensor in detector.state_dict().items()})
-    write_atomic(out, lambda temporary: temporary.write_bytes(data))
+    detector, architecture, extra = load_detector(model_file(model, "a run folder or a .safetensors file of distil"))
+    save_detector(detector, architecture, out, extra=extra)
     print(f"Written: {out}")
-    print("Load it, strictly, into a detector of the same architecture:\n")
-    print("    from safetensors.torch import load_file")
-    print("    from distil import Architecture, build_detector")
-    print(f"    detector = build_detector({architecture!r}, seed=0)")
-    print(f"    detector.load_state_dict(load_file({str(out)!r}), strict=True)  # a plain {type(detector).__name__}")
+    print(f"A plain {type(detector).__name__} without distil:\n")
+    for line in plain_lines(detector, architecture, str(out)):
+        print(f"    {line}".rstrip())
 
 
 def _precision_table(rows: dict[str, Any], data: "DetectionSet") -> Any:

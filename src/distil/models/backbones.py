@@ -11,7 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distil.checks import shown
 from distil.errors import DistilError
+from distil.files import UNREADABLE, checked_header, read_safetensors
 
 Norm = Literal["frozen", "batch", "group"]
 ExtraLevels = Literal["pool", "pyramid", "body"]
@@ -22,6 +24,8 @@ PROBE = 128
 CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.")
 """Beginnings of the names of weights that only classify images."""
 COUNTER = ".num_batches_tracked"
+WEIGHTS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Types of numbers that weights may be stored as."""
 
 
 class TimmPyramid(nn.Module):
@@ -99,11 +103,9 @@ def group_norm(channels: int) -> nn.GroupNorm:
 def read_weights(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a .safetensors file that any program wrote.
 
-    Raises: DistilError when it is missing, cut short, or of a kind that can run code when it is opened.
+    Raises: DistilError when it is missing, cut short, or of a kind that can run code when it is opened; and when distil
+    wrote it and it is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
     if path.suffix != ".safetensors":
         raise DistilError(
@@ -114,19 +116,29 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     if not path.is_file():
         raise DistilError(f"no such file: {path}. Check the path.")
     try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors, metadata = read_safetensors(path)
+    except UNREADABLE as error:
         raise DistilError(f"{path} is not a whole safetensors file ({error}). Download or convert it again.") from error
+    if "distil" in metadata:
+        checked_header(tensors, metadata["distil"], path)
+    return tensors
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path | str) -> None:
     """Load weights, every one of them and no other; batch norms' counters of batches may be there or not.
 
     Names of older torchvision versions are understood as torchvision understands them.
-    Raises: DistilError that names the first weight that is missing, left over, of another shape, or not finite.
+    Raises: DistilError that names the first weight that is missing, left over, of another shape or type, or not finite
+    as a 32-bit number.
     """
+    own = network.state_dict()
     problems = [
-        f"{key} is not finite" for key, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()
+        f"{key} is {x.dtype}, expected {own[key].dtype}"
+        for key, x in tensors.items()
+        if key in own and own[key].is_floating_point() and x.dtype not in WEIGHTS
+    ]
+    problems = problems or [
+        f"{key} is not finite" for key, x in tensors.items() if x.dtype in WEIGHTS and not x.float().isfinite().all()
     ]
     if not problems:
         try:
@@ -248,7 +260,7 @@ def _children_maps(body: nn.Module, image: Tensor) -> list[Tensor]:
 
 def _unknown(name: str, known: Sequence[str], wanted: str) -> DistilError:
     near = get_close_matches(name.lower(), known, n=1)
-    return DistilError(f"unknown backbone {name!r}. {f'Did you mean {near[0]}? ' if near else ''}Give {wanted}.")
+    return DistilError(f"unknown backbone {shown(name)}. {f'Did you mean {near[0]}? ' if near else ''}Give {wanted}.")
 
 
 def _mapless(name: str, why: object) -> DistilError:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from distil.checks import check_class_names, check_statistics, is_finite, is_integer, shown, unprintable
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.models.backbones import Norm, build_backbone, group_norm, load_strictly
@@ -35,6 +36,18 @@ BODY_STRIDES = (4, 8, 16, 32)
 FINEST = {"faster-rcnn": 4, "retinanet": 8, "fcos": 8}
 ANCHOR = 32.0
 """Side of torchvision's smallest anchor, in pixels."""
+LIMITS = {
+    "channels": 4096,
+    "min_size": 8192,
+    "max_size": 8192,
+    "head_convs": 32,
+    "representation": 2**16,
+    "proposals": 10**5,
+    "sampled": 10**5,
+}
+"""More than these no machine can serve."""
+MOST_CLASSES = 10**5
+LARGEST_ANCHOR = 8192.0
 POINTS_IN_ANCHOR = 4
 """FCOS has points in place of anchors; torchvision gives those of the first level a size of 8 = 32 / 4 pixels."""
 
@@ -95,7 +108,7 @@ def build_detector(architecture: Architecture, *, seed: int, backbone_weights: P
     Source: Ren et al. 2015, Lin et al. 2017 (FPN, RetinaNet), Tian et al. 2019 (FCOS), in torchvision's modules.
     """
     check_architecture(architecture)
-    make = {"faster-rcnn": _faster_rcnn, "retinanet": _retinanet, "fcos": _fcos}[architecture.detector]
+    make = MAKERS[architecture.detector]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_at(seed, "detector", architecture.detector, architecture.backbone))
         return make(architecture, backbone_weights)
@@ -108,39 +121,60 @@ def check_architecture(architecture: Architecture) -> None:
     """
     a = architecture
     if a.detector not in get_args(Kind):
-        near = get_close_matches(a.detector.lower(), get_args(Kind), n=1)
+        near = get_close_matches(a.detector.lower(), get_args(Kind), n=1) if isinstance(a.detector, str) else []
         hint = f"Did you mean {near[0]}? " if near else ""
-        raise DistilError(f"unknown detector {a.detector!r}. {hint}Choose from {', '.join(get_args(Kind))}.")
+        raise DistilError(f"unknown detector {shown(a.detector)}. {hint}Choose from {', '.join(get_args(Kind))}.")
+    if not isinstance(a.backbone, str) or len(a.backbone) > 200 or unprintable(a.backbone):
+        raise DistilError(f"backbone is {shown(a.backbone)}: give the name of a network, as resnet50.")
     if not a.classes:
         raise DistilError("a detector needs at least one class: `classes` is empty.")
-    if a.version not in (1, 2) or (a.detector == "fcos" and a.version == 2):
+    check_class_names(a.classes, repeatable=("N/A",))  # COCO's numbers without a class
+    if len(a.classes) > MOST_CLASSES:
+        raise DistilError(f"there are {len(a.classes)} classes: at most {MOST_CLASSES} are possible.")
+    if not is_integer(a.version) or a.version not in (1, 2) or (a.detector == "fcos" and a.version == 2):
         raise DistilError(
-            f"{a.detector} has no version {a.version}: torchvision's FCOS has version 1, the others 1 and 2."
+            f"{a.detector} has no version {shown(a.version)}: torchvision's FCOS has version 1, the others 1 and 2."
         )
     if a.norm not in get_args(Norm):
-        raise DistilError(f"unknown norm {a.norm!r}. Choose from {', '.join(get_args(Norm))}.")
-    if a.finest is not None and a.finest not in BODY_STRIDES:
-        raise DistilError(f"the finest stride is {a.finest}: choose from {', '.join(map(str, BODY_STRIDES))}.")
+        raise DistilError(f"unknown norm {shown(a.norm)}. Choose from {', '.join(get_args(Norm))}.")
+    if a.finest is not None and (not is_integer(a.finest) or a.finest not in BODY_STRIDES):
+        raise DistilError(f"the finest stride is {shown(a.finest)}: choose from {', '.join(map(str, BODY_STRIDES))}.")
+    if not isinstance(a.min_size, tuple) and not is_integer(a.min_size):
+        raise DistilError(f"min_size is {shown(a.min_size)}: give a whole number, or several.")
     for what, value in (
         ("channels", a.channels),
-        ("min_size", min(_sizes(a), default=0)),
+        *(("min_size", size) for size in _sizes(a) or (0,)),
         ("max_size", a.max_size),
         ("head_convs", a.head_convs),
         ("representation", a.representation),
         ("proposals", a.proposals),
         ("sampled", a.sampled),
     ):
-        if value is not None and value < 1:
-            raise DistilError(f"{what} is {value}: it must be at least 1.")
+        if value is None and what in ("proposals", "sampled"):
+            continue
+        if not is_integer(value):
+            raise DistilError(f"{what} is {shown(value)}: it must be a whole number.")
+        if value < 1:
+            raise DistilError(f"{what} is {shown(value)}: it must be at least 1.")
+        if value > LIMITS[what]:
+            raise DistilError(f"{what} is {shown(value)}: it must be at most {LIMITS[what]}.")
     grouped = a.detector == "fcos" or (a.detector == "retinanet" and a.version == 2)
     if grouped and (a.channels % 32 or a.channels < 64):  # with one channel in a group a single cell has no norm
         raise DistilError(f"channels is {a.channels}: the head's 32 groups need a multiple of 32, at least 64.")
     if a.detector == "retinanet" and a.head_convs > 4:
         raise DistilError(f"head_convs is {a.head_convs}: torchvision's RetinaNet has at most 4.")
-    if len(a.mean) != 3 or len(a.std) != 3 or min(a.std) <= 0:
-        raise DistilError(f"mean {a.mean} and std {a.std} must have 3 numbers each, those of std above 0.")
-    if not 2 <= _anchor(a) < float("inf"):
-        raise DistilError(f"anchor is {a.anchor}: the smallest anchor must have a side of at least 2 pixels.")
+    numbers = all(isinstance(x, tuple) and len(x) == 3 and all(map(is_finite, x)) for x in (a.mean, a.std))
+    if not numbers or min(a.std) <= 0:
+        raise DistilError(
+            f"mean {shown(a.mean)} and std {shown(a.std)} must have 3 numbers each, those of std above 0."
+        )
+    check_statistics(a.mean, a.std, 3)
+    if not is_finite(_anchor(a)) or _anchor(a) < 2:
+        raise DistilError(f"anchor is {shown(a.anchor)}: the smallest anchor must have a side of at least 2 pixels.")
+    if _anchor(a) > LARGEST_ANCHOR:
+        raise DistilError(
+            f"anchor is {shown(a.anchor)}: the smallest anchor's side must be at most {LARGEST_ANCHOR:g} pixels."
+        )
     if a.detector == "fcos" and 3 * _anchor(a) / POINTS_IN_ANCHOR <= _strides(a)[0]:
         raise DistilError(
             f"anchor is {_anchor(a):g}: with points every {_strides(a)[0]} pixels some objects would have none near "
@@ -163,28 +197,46 @@ def save_detector(
 def load_detector(path: Path | str) -> tuple[Any, Architecture, dict[str, Any]]:
     """What save_detector wrote: the detector on the CPU in eval mode, its architecture, and `extra`.
 
-    Raises: DistilError when the file is missing, cut short or no detector, and when a weight is missing, left over, of
-    another shape or not finite.
+    Raises: DistilError that names the file when it is missing, cut short, damaged or no detector, when its architecture
+    cannot be built, and when a weight is missing, left over, of another shape or not finite.
     """
     tensors, header = load_tensors(path)
     if header.get("kind") != KIND:
-        raise DistilError(f"{path} holds no detector but {header.get('kind') or 'something else'}: give another file.")
+        kind = shown(header["kind"])[1:-1] if isinstance(header.get("kind"), str) else "something else"
+        raise DistilError(f"{path} holds no detector but {kind}: give another file.")
     if header.get("version") != VERSION:
         raise DistilError(f"{path} was made by another version of distil: make it again with this one.")
-    architecture = architecture_from_dict(header["architecture"])
+    extra = header.get("extra", {})
+    if not isinstance(extra, dict):
+        raise DistilError(f"{path}: extra is {shown(extra)}, expected an object. Copy the file again, or make it again.")
+    try:
+        architecture = architecture_from_dict(header.get("architecture"))
+        check_architecture(architecture)
+        outline = _outline(architecture)
+    except DistilError as error:
+        raise DistilError(f"{path}: {error}") from error
+    load_strictly(outline, tensors, path)
     model = build_detector(architecture, seed=0)
     load_strictly(model, tensors, path)
-    return model.eval(), architecture, header["extra"]
+    return model.eval(), architecture, extra
 
 
-def architecture_from_dict(values: Mapping[str, Any]) -> Architecture:
+def _outline(architecture: Architecture) -> nn.Module:
+    """The detector without memory for its weights, so that a file's weights can be compared with it first."""
+    with torch.device("meta"):
+        return MAKERS[architecture.detector](architecture, None)
+
+
+def architecture_from_dict(values: Any) -> Architecture:
     """The architecture that `dataclasses.asdict` and JSON made a dict of.
 
-    Raises: DistilError on a field that this version does not know or that is missing.
+    Raises: DistilError if it is no dict, and on a field that this version does not know or that is missing.
     """
+    if not isinstance(values, Mapping):
+        raise DistilError(f"the architecture is {shown(values)}: expected a value for each of its fields.")
     known = {field.name for field in fields(Architecture)}
-    if unknown := sorted(set(values) - known):
-        raise DistilError(f"unknown field {unknown[0]!r} of an architecture: another version of distil wrote it.")
+    if unknown := sorted(map(str, set(values) - known)):
+        raise DistilError(f"unknown field {shown(unknown[0])} of an architecture: another version of distil wrote it.")
     if missing := [name for name in ("detector", "backbone", "classes") if name not in values]:
         raise DistilError(f"an architecture without {missing[0]!r} cannot be built: give it.")
     restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
@@ -223,8 +275,8 @@ def _faster_rcnn(a: Architecture, weights: Path | str | None) -> nn.Module:
         box_roi_pool=MultiScaleRoIAlign([str(i) for i in range(len(strides))], side, 2),
         box_head=box_head,
         box_predictor=FastRCNNPredictor(a.representation, len(a.classes) + 1),
-        **_proposing(a),
-        **_seeing(a),
+        **proposing(a),
+        **seeing(a),
     )
 
 
@@ -245,7 +297,7 @@ def _retinanet(a: Architecture, weights: Path | str | None) -> nn.Module:
         tower.conv = tower.conv[: a.head_convs]
     if a.version == 2:
         head.regression_head._loss_type = "giou"
-    return RetinaNet(backbone, len(a.classes) + 1, anchor_generator=anchors, head=head, **_seeing(a))
+    return RetinaNet(backbone, len(a.classes) + 1, anchor_generator=anchors, head=head, **seeing(a))
 
 
 def _fcos(a: Architecture, weights: Path | str | None) -> nn.Module:
@@ -258,7 +310,10 @@ def _fcos(a: Architecture, weights: Path | str | None) -> nn.Module:
     sizes = tuple((_anchor(a) / POINTS_IN_ANCHOR * 2**i,) for i in range(len(strides) + 2))
     points = AnchorGenerator(sizes, ((1.0,),) * len(sizes))
     head = FCOSHead(a.channels, 1, len(a.classes) + 1, a.head_convs)
-    return FCOS(backbone, len(a.classes) + 1, anchor_generator=points, head=head, **_seeing(a))
+    return FCOS(backbone, len(a.classes) + 1, anchor_generator=points, head=head, **seeing(a))
+
+
+MAKERS = {"faster-rcnn": _faster_rcnn, "retinanet": _retinanet, "fcos": _fcos}
 
 
 def _strides(a: Architecture) -> tuple[int, ...]:
@@ -275,14 +330,14 @@ def _sizes(a: Architecture) -> tuple[int, ...]:
     return (a.min_size,) if isinstance(a.min_size, int) else tuple(a.min_size)
 
 
-def _proposing(a: Architecture) -> dict[str, int]:
+def proposing(a: Architecture) -> dict[str, int]:
     """Arguments of torchvision's two stages; none where its own are wanted."""
     names = [f"rpn_{when}_nms_top_n_{mode}" for when in ("pre", "post") for mode in ("train", "test")]
     values = dict.fromkeys(names, a.proposals) if a.proposals else {}
     return values | ({"box_batch_size_per_image": a.sampled} if a.sampled else {})
 
 
-def _seeing(a: Architecture) -> dict[str, Any]:
+def seeing(a: Architecture) -> dict[str, Any]:
     """Arguments of torchvision's transform."""
     mean, std = list(a.mean), list(a.std)
     return {"min_size": _sizes(a), "max_size": a.max_size, "image_mean": mean, "image_std": std}

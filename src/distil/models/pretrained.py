@@ -72,10 +72,11 @@ def torchvision_detector(
 
 def _class_count(tensors: dict[str, Tensor], path: Path | str | None) -> int:
     """Classes that a file's weights know, without the background, from the shapes of its last layers."""
-    if (scores := tensors.get("roi_heads.box_predictor.cls_score.weight")) is not None:
+    scores = tensors.get("roi_heads.box_predictor.cls_score.weight")
+    if scores is not None and scores.ndim == 2 and len(scores) > 1:
         return len(scores) - 1
     logits = tensors.get("head.classification_head.cls_logits.weight")
     boxes = tensors.get("head.regression_head.bbox_reg.weight")
-    if logits is None or boxes is None:
+    if logits is None or boxes is None or logits.ndim != 4 or boxes.ndim != 4 or len(boxes) < 4:
         raise DistilError(f"{path} holds no detector with torchvision's names of weights: give another file.")
     return len(logits) // (len(boxes) // 4) - 1
