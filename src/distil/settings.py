@@ -383,8 +383,11 @@ def _restored(kind: type[Kind], values: Any) -> Kind:
             f"unknown setting {shown(unknown[0])} in the saved run: it was made by another version of distil."
         )
     restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
-    settings = kind(**restored)
     try:
+        for field in fields(kind):
+            if field.name in restored:
+                _check_type(field.type, restored[field.name], "--" + field.name.replace("_", "-"))
+        settings = kind(**restored)
         check_settings(settings)
     except DistilError as error:
         raise DistilError(f"the settings in the saved run cannot be used: {error}") from error

@@ -1,4 +1,6 @@
 import json
+import random
+import resource
 from dataclasses import asdict, replace
 from functools import lru_cache
 
@@ -13,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
-from distil.models.backbones import TimmPyramid, build_backbone, replace_norms
+from distil.models.backbones import TimmPyramid, build_backbone, read_weights, replace_norms
 from distil.models.detectors import (
     Architecture,
     architecture_from_dict,
@@ -301,6 +303,137 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     assert message == f"{path} was made by another version of distil: make it again with this one."
     with pytest.raises(DistilError, match=r"^no such file: .*none\.safetensors\. Check the path\.$"):
         load_detector(tmp_path / "none.safetensors")
+
+
+NONSENSE = [
+    ({"detector": 5}, "unknown detector 5. Choose from faster-rcnn, retinanet, fcos."),
+    ({"backbone": None}, "backbone is None: give the name of a network, as resnet50."),
+    ({"backbone": "x" * 10**6}, "backbone is 'xxxxx"),
+    ({"backbone": "timm:hf-hub:somebody/something"}, "unknown backbone 'timm:hf-hub:somebody/something'."),
+    ({"classes": "cat"}, "classes are 'cat': give a list of names."),
+    ({"classes": [1, 2]}, "classes are (1, 2): give at least one name, as text."),
+    ({"classes": ["cat", "cat"]}, "the class name 'cat' is given twice: names must differ."),
+    ({"classes": ["cat", ""]}, "class 1 has the name '': give every class a name."),
+    ({"classes": ["cat", "\x1b[31m"]}, "class 1 has the name '\\x1b[31m': it holds"),
+    ({"classes": ["cat", "\ud800"]}, "class 1 has the name '\\ud800': it holds"),
+    ({"classes": [str(i) for i in range(10**6)]}, "there are 1000000 classes: at most 100000 are possible."),
+    ({"version": 1.0}, "faster-rcnn has no version 1.0"),
+    ({"version": True}, "faster-rcnn has no version True"),
+    ({"channels": 10**9}, "channels is 1000000000: it must be at most 4096."),
+    ({"channels": 64.0}, "channels is 64.0: it must be a whole number."),
+    ({"channels": None}, "channels is None: it must be a whole number."),
+    ({"min_size": 10**9}, "min_size is 1000000000: it must be at most 8192."),
+    ({"min_size": [64, 10**9]}, "min_size is 1000000000: it must be at most 8192."),
+    ({"min_size": "64"}, "min_size is '64': give a whole number, or several."),
+    ({"max_size": 10**300}, "max_size is 1000"),
+    ({"head_convs": 10**9}, "head_convs is 1000000000: it must be at most 32."),
+    ({"representation": 10**9}, "representation is 1000000000: it must be at most 65536."),
+    ({"proposals": 10**9}, "proposals is 1000000000: it must be at most 100000."),
+    ({"sampled": "many"}, "sampled is 'many': it must be a whole number."),
+    ({"norm": ["group"]}, "unknown norm ('group',). Choose from frozen, batch, group."),
+    ({"finest": 4.0}, "the finest stride is 4.0: choose from 4, 8, 16, 32."),
+    ({"anchor": "16"}, "anchor is '16': the smallest anchor must have a side of at least 2 pixels."),
+    ({"anchor": 1e300}, "anchor is 1e+300: the smallest anchor's side must be at most 8192 pixels."),
+    ({"mean": 0.5}, "mean 0.5 and std (0.229, 0.224, 0.225) must have 3 numbers each"),
+    ({"mean": [1e308] * 3}, "mean is (1e+308, 1e+308, 1e+308): expected that of images in [0, 1]"),
+    ({"std": [1e-300] * 3}, "std is (1e-300, 1e-300, 1e-300): every channel's must be above 0"),
+    ({"std": ["a"] * 3}, "mean (0.485, 0.456, 0.406) and std ('a', 'a', 'a') must have 3 numbers each"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), NONSENSE)
+def test_nonsense_in_a_detectors_file_is_refused_by_field(change, message, tmp_path):
+    path = tmp_path / "detector.safetensors"
+    header = {"kind": "detector", "version": 1, "architecture": {**asdict(TINY), **change}, "extra": {}}
+    save_tensors(path, built().state_dict(), header)
+    with pytest.raises(DistilError) as error:
+        load_detector(path)
+    assert str(error.value).startswith(f"{path}: {message}")
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": None}, "the architecture is None: expected a value for each of its fields."),
+        ({"architecture": []}, "the architecture is []"),
+        ({"architecture": {"detector": "fcos"}}, "an architecture without 'backbone' cannot be built: give it."),
+        ({"extra": [1]}, "extra is [1], expected an object. Copy the file again, or make it again."),
+    ],
+)
+def test_a_broken_description_of_a_detector_is_refused(change, message, tmp_path):
+    path = tmp_path / "detector.safetensors"
+    header = {"kind": "detector", "version": 1, "architecture": asdict(TINY), "extra": {}, **change}
+    save_tensors(path, built().state_dict(), header)
+    with pytest.raises(DistilError) as error:
+        load_detector(path)
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    "change", [{"representation": 2**16, "channels": 4096}, {"backbone": "regnet_y_128gf"}, {"backbone": "resnet152"}]
+)
+def test_no_memory_is_taken_for_weights_that_the_file_does_not_have(change, tmp_path):
+    path = tmp_path / "detector.safetensors"
+    header = {"kind": "detector", "version": 1, "architecture": {**asdict(TINY), **change}, "extra": {}}
+    save_tensors(path, {"a": torch.zeros(1)}, header)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DistilError, match=r"cannot be a backbone|do not fit FasterRCNN: .* is missing"):
+        load_detector(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_type_are_refused(dtype, tmp_path):
+    path = tmp_path / "detector.safetensors"
+    name = "roi_heads.box_predictor.cls_score.bias"
+    tensors = {**built().state_dict(), name: torch.zeros(3, dtype=dtype)}
+    save_tensors(path, tensors, {"kind": "detector", "version": 1, "architecture": asdict(TINY), "extra": {}})
+    with pytest.raises(DistilError, match=f"{name} is {dtype}, expected torch.float32"):
+        load_detector(path)
+
+
+def test_flipped_bits_of_a_detectors_file_are_refused(tmp_path):
+    whole, path = tmp_path / "whole", tmp_path / "flipped.safetensors"
+    save_detector(built(), TINY, whole)
+    data = whole.read_bytes()
+    draws = random.Random(0)
+    places = [*range(16), *draws.sample(range(len(data)), 20)]
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1 << draws.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(DistilError, match=r"flipped\.safetensors"):
+            load_detector(path)
+        with pytest.raises(DistilError, match=r"flipped\.safetensors"):
+            read_weights(path)
+
+
+def test_a_detectors_file_of_before_without_a_checksum_loads(tmp_path):
+    header = {"kind": "detector", "version": 1, "architecture": asdict(TINY), "extra": {"ap": 1.0}}
+    path = tmp_path / "old.safetensors"
+    save_file(built().state_dict(), path, {"distil": json.dumps(header)})
+    model, architecture, extra = load_detector(path)
+    assert architecture == TINY
+    assert extra == {"ap": 1.0}
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in built().state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"roi_heads.box_predictor.cls_score.weight": torch.tensor(1.0)},
+        {"roi_heads.box_predictor.cls_score.weight": torch.zeros(0, 4)},
+        {
+            "head.classification_head.cls_logits.weight": torch.zeros(4, 1, 1, 1),
+            "head.regression_head.bbox_reg.weight": torch.zeros(1, 1, 1, 1),
+        },
+    ],
+)
+def test_odd_weights_are_no_detector_of_torchvision(tensors, tmp_path):
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(DistilError, match=r"odd\.safetensors holds no detector with torchvision's names of weights"):
+        torchvision_detector("fasterrcnn_resnet50_fpn", tmp_path / "odd.safetensors")
 
 
 def test_an_architecture_survives_json():

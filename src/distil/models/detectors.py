@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
 import torch
@@ -119,7 +120,11 @@ def check_architecture(architecture: Architecture) -> None:
 
     Raises: DistilError that names the field, its value and what is accepted.
     """
-    a = architecture
+    _check_fields(architecture)
+
+
+def _check_fields(a: Any) -> None:
+    """Refuse what cannot be built, whatever the types of the fields."""
     if a.detector not in get_args(Kind):
         near = get_close_matches(a.detector.lower(), get_args(Kind), n=1) if isinstance(a.detector, str) else []
         hint = f"Did you mean {near[0]}? " if near else ""
@@ -169,7 +174,7 @@ def check_architecture(architecture: Architecture) -> None:
             f"mean {shown(a.mean)} and std {shown(a.std)} must have 3 numbers each, those of std above 0."
         )
     check_statistics(a.mean, a.std, 3)
-    if not is_finite(_anchor(a)) or _anchor(a) < 2:
+    if a.anchor is not None and (not is_finite(a.anchor) or a.anchor < 2):
         raise DistilError(f"anchor is {shown(a.anchor)}: the smallest anchor must have a side of at least 2 pixels.")
     if _anchor(a) > LARGEST_ANCHOR:
         raise DistilError(
@@ -211,7 +216,6 @@ def load_detector(path: Path | str) -> tuple[Any, Architecture, dict[str, Any]]:
         raise DistilError(f"{path}: extra is {shown(extra)}, expected an object. Copy the file again, or make it again.")
     try:
         architecture = architecture_from_dict(header.get("architecture"))
-        check_architecture(architecture)
         outline = _outline(architecture)
     except DistilError as error:
         raise DistilError(f"{path}: {error}") from error
@@ -223,14 +227,18 @@ def load_detector(path: Path | str) -> tuple[Any, Architecture, dict[str, Any]]:
 
 def _outline(architecture: Architecture) -> nn.Module:
     """The detector without memory for its weights, so that a file's weights can be compared with it first."""
-    with torch.device("meta"):
-        return MAKERS[architecture.detector](architecture, None)
+    try:
+        with torch.device("meta"):
+            return MAKERS[architecture.detector](architecture, None)
+    except NotImplementedError as error:  # a network that reads its weights while it is built
+        raise DistilError(f"{architecture.backbone} cannot be a backbone ({error}).") from error
 
 
 def architecture_from_dict(values: Any) -> Architecture:
     """The architecture that `dataclasses.asdict` and JSON made a dict of.
 
-    Raises: DistilError if it is no dict, and on a field that this version does not know or that is missing.
+    Raises: DistilError if it is no dict, a field is missing or unknown to this version, or has a value that cannot be
+    built.
     """
     if not isinstance(values, Mapping):
         raise DistilError(f"the architecture is {shown(values)}: expected a value for each of its fields.")
@@ -240,6 +248,8 @@ def architecture_from_dict(values: Any) -> Architecture:
     if missing := [name for name in ("detector", "backbone", "classes") if name not in values]:
         raise DistilError(f"an architecture without {missing[0]!r} cannot be built: give it.")
     restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
+    defaults = {field.name: field.default for field in fields(Architecture)}
+    _check_fields(SimpleNamespace(**{**defaults, **restored}))
     return Architecture(**restored)
 
 
@@ -316,17 +326,17 @@ def _fcos(a: Architecture, weights: Path | str | None) -> nn.Module:
 MAKERS = {"faster-rcnn": _faster_rcnn, "retinanet": _retinanet, "fcos": _fcos}
 
 
-def _strides(a: Architecture) -> tuple[int, ...]:
+def _strides(a: Any) -> tuple[int, ...]:
     """Strides of the levels that are made of the backbone's own maps."""
     finest = FINEST[a.detector] if a.finest is None else a.finest
     return tuple(stride for stride in BODY_STRIDES if stride >= finest)
 
 
-def _anchor(a: Architecture) -> float:
+def _anchor(a: Any) -> float:
     return ANCHOR if a.anchor is None else a.anchor
 
 
-def _sizes(a: Architecture) -> tuple[int, ...]:
+def _sizes(a: Any) -> tuple[int, ...]:
     return (a.min_size,) if isinstance(a.min_size, int) else tuple(a.min_size)
 
 
