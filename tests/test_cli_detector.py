@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_origin
@@ -28,6 +29,7 @@ from distil.detector_presets import (
     student_preset,
 )
 from distil.errors import DistilError
+from distil.models.detectors import load_detector
 from distil.settings import DetectorSettings, check_settings
 
 STUDENT = "--detector retinanet --backbone timm:test_resnet --norm group --channels 16 --min-size 64 --max-size 64"
@@ -96,9 +98,22 @@ def test_a_student_is_distilled_evaluated_drawn_and_exported(teacher, data, tmp_
     assert main(["detector", "show", str(prototypes), f"coco:{data}"]) == 0
     assert prototypes.with_suffix(".stride8.png").is_file()
 
+    capsys.readouterr()
     weights = tmp_path / "plain.safetensors"
     assert main(["detector", "export", str(out), "--out", str(weights)]) == 0
     assert load_file(weights).keys() == load_file(out / "student.safetensors").keys()
+    printed = capsys.readouterr().out
+    code = textwrap.dedent("\n".join(line for line in printed.splitlines() if line.startswith("    ") or not line))
+    script = f"import sys\nsys.modules['distil'] = None\n{code}\nprint(classes, len(detector.state_dict()))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    student, architecture, _ = load_detector(weights)
+    assert done.stdout == f"['red', 'green'] {len(student.state_dict())}\n"
+    assert architecture.classes == ("red", "green")
+
+    again = tmp_path / "again.json"
+    assert main(["detector", "evaluate", str(weights), f"coco:{data}", "--device", "cpu", "--json", str(again)]) == 0
+    assert json.loads(again.read_text())["ap"] == json.loads(figures.read_text())["ap"]
+    assert distil(weights, data, tmp_path / "taught", "--knowledge", "pkd", "--teacher-floor", "0", "--epochs", "1") == 0
 
 
 def test_the_preflight_stops_a_teacher_that_sees_nothing(teacher, data, tmp_path, capsys):

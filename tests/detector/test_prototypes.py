@@ -1,10 +1,12 @@
 """Prototypes of two tiny detectors on noise images: where each came from, which were chosen, what is kept on disk."""
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -346,6 +348,67 @@ def test_a_set_comes_back_from_disk(tmp_path):
     make_set().save(path)
     assert_same(PrototypeSet.load(path), make_set())
     assert_same(make_set().to("cpu"), make_set())
+
+
+NONSENSE = [
+    ({"classes": ["cat", "cat"]}, "the class name 'cat' is given twice: names must differ."),
+    ({"classes": [1, 2]}, "classes are (1, 2): give at least one name, as text."),
+    ({"classes": "cat"}, "classes are 'cat': give a list of names."),
+    ({"strides": []}, "strides are (): expected rising whole numbers of pixels."),
+    ({"strides": [16, 8]}, "strides are (16, 8)"),
+    ({"strides": [8, 10**300]}, "strides are (8, 1000"),
+    ({"strides": 8}, "strides are 8"),
+    ({"source": None}, "source is None: it must be text."),
+    ({"epoch": "3"}, "epoch is '3': expected a whole number, at least 0."),
+    ({"epoch": -1}, "epoch is -1"),
+    ({"identifiers": ["a"]}, "there are 1 identifiers for 5 prototypes."),
+    ({"identifiers": [1, 2, 3, 4, 5]}, "identifiers are (1, 2, 3, 4, 5): expected a list of text."),
+    ({"notes": {"a": 1}}, "notes are {'a': 1}: expected a list of text."),
+    ({"labels": torch.tensor([1, 1, 2, 1, 3])}, "labels reach from 1 to 3: expected 1 to 2."),
+    ({"labels": torch.tensor([1, 1, 2, 1, 0])}, "labels reach from 0 to 2: expected 1 to 2."),
+    ({"labels": torch.tensor([1.0, 1, 2, 1, 2])}, "labels are torch.float32 of shape [5]: expected one int64 each."),
+    ({"levels": torch.tensor([0, 0, 0, 1, 2])}, "levels reach from 0 to 2: expected 0 to 1."),
+    ({"images": torch.tensor([-1, 2, 2, 7, 4])}, "images reach from -1 to 7"),
+    ({"student": torch.full((5, 2), torch.nan)}, "student holds values that are NaN or infinite."),
+    ({"teacher": torch.zeros(5, 3, dtype=torch.int64)}, "teacher is torch.int64 of shape [5, 3]"),
+    ({"teacher": torch.zeros(5, 3, dtype=torch.complex64)}, "teacher is torch.complex64 of shape [5, 3]"),
+    ({"student": torch.zeros(5)}, "student is torch.float32 of shape [5]"),
+    ({"boxes": torch.zeros(5, 3)}, "boxes have 3 numbers each: expected 4."),
+    ({"spare": torch.zeros(5)}, "it holds a tensor 'spare', which is unknown."),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), NONSENSE)
+def test_nonsense_in_a_file_is_refused_by_field(change, message, tmp_path):
+    path = tmp_path / "prototypes.safetensors"
+    make_set().save(path)
+    tensors, header = load_tensors(path)
+    parts = {name: value for name, value in change.items() if isinstance(value, Tensor)}
+    save_tensors(path, tensors | parts, header | {name: x for name, x in change.items() if name not in parts})
+    with pytest.raises(DistilError) as caught:
+        PrototypeSet.load(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value).endswith("Copy the file again, or generate the prototypes again.")
+
+
+def test_every_flipped_bit_of_a_file_is_refused(tmp_path):
+    path = tmp_path / "prototypes.safetensors"
+    make_set().save(path)
+    data = path.read_bytes()
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(DistilError, match=r"prototypes\.safetensors"):
+            PrototypeSet.load(path)
+
+
+def test_a_file_of_before_without_a_checksum_loads(tmp_path):
+    path = tmp_path / "prototypes.safetensors"
+    make_set().save(path)
+    tensors, header = load_tensors(path)
+    save_file(tensors, path, {"distil": json.dumps(header)})
+    assert_same(PrototypeSet.load(path), make_set())
 
 
 def test_the_prototypes_of_a_level_and_of_a_class():

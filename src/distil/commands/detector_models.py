@@ -91,7 +91,10 @@ def show(
         if prototypes.identifiers and not set(prototypes.identifiers) <= {data.identifier(i) for i in range(len(data))}:
             raise DistilError(f"{path} was made from other images than the {split or 'train'} images of {source}.")
         places = {data.identifier(i): i for i in range(len(data))}
-        named = dict(zip(prototypes.images.tolist(), prototypes.identifiers, strict=True))
+        used = prototypes.images.tolist()
+        if not prototypes.identifiers and max(used, default=0) >= len(data):
+            raise DistilError(f"{path} names image {max(used)}, and {source} has {len(data)} {split or 'train'} images.")
+        named = dict(zip(used, prototypes.identifiers or map(data.identifier, used), strict=True))
         print(prototypes.describe())
         for level, stride in enumerate(prototypes.strides):
             figure = draw_prototypes(prototypes, lambda index: data.image(places[named[index]]), level)

@@ -4,14 +4,17 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from distil.checks import check_class_names, is_integer, shown
 from distil.detector.adapters import DetectorAdapter, common_levels
 from distil.detector.pooling import pool_pair
 from distil.detector.views import device_of, evaluating
@@ -118,28 +121,73 @@ class PrototypeSet:
     def load(cls, path: Path | str) -> "PrototypeSet":
         """Read what `save` wrote, onto the CPU.
 
-        Raises: DistilError that names the file when it is missing, damaged, not of prototypes, or from a newer distil.
+        Raises: DistilError that names the file when it is missing, damaged, not of prototypes, or from a newer distil; and
+            the field, when its contents contradict each other or make no sense.
         """
         tensors, header = load_tensors(path)
         if header.get("kind") != KIND:
-            raise DistilError(
-                f"{path} holds {header.get('kind', 'something else')}, not prototypes. "
-                "Give a file that PrototypeSet.save wrote."
-            )
+            kind = shown(header["kind"])[1:-1] if isinstance(header.get("kind"), str) else "something else"
+            raise DistilError(f"{path} holds {kind}, not prototypes. Give a file that PrototypeSet.save wrote.")
         version = header.get("format_version")
-        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        if not is_integer(version) or not 1 <= version <= FORMAT_VERSION:
             raise DistilError(
-                f"{path}: its format version is {version!r}, and this distil reads 1 to {FORMAT_VERSION}. "
+                f"{path}: its format version is {shown(version)}, and this distil reads 1 to {FORMAT_VERSION}. "
                 "Upgrade with pip install -U distil, or generate the prototypes again."
             )
         missing = [name for name in TENSORS if name not in tensors] + [name for name in FIELDS if name not in header]
         if missing:
             raise DistilError(f"{path}: it lacks {', '.join(missing)}. Generate the prototypes again.")
-        if len({len(tensors[name]) for name in TENSORS}) > 1:
+        if len({tensors[name].shape[:1] for name in TENSORS}) > 1 or tensors["labels"].ndim != 1:
             raise DistilError(f"{path}: its parts differ in length, so it is damaged. Generate the prototypes again.")
         fields = {name: header[name] for name in FIELDS}
-        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-        return cls(**{**fields, **lists}, **{name: tensors[name] for name in TENSORS})
+        fields |= {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        try:
+            _check_fields(fields, len(tensors["labels"]))
+            _check_tensors(tensors, fields)
+        except DistilError as error:
+            raise DistilError(f"{path}: {error} Copy the file again, or generate the prototypes again.") from error
+        return cls(**fields, **{name: tensors[name] for name in TENSORS})
+
+
+def _check_fields(fields: Mapping[str, Any], count: int) -> None:
+    """Refuse values in a file's header that no set of `count` prototypes has."""
+    check_class_names(fields["classes"])
+    if not isinstance(fields["source"], str):
+        raise DistilError(f"source is {shown(fields['source'])}: it must be text.")
+    strides = fields["strides"]
+    rising = isinstance(strides, tuple) and bool(strides) and all(map(is_integer, strides))
+    if not rising or not all(0 < one < other for one, other in pairwise((*strides, 2**16))):
+        raise DistilError(f"strides are {shown(strides)}: expected rising whole numbers of pixels.")
+    if not is_integer(fields["epoch"]) or fields["epoch"] < 0:
+        raise DistilError(f"epoch is {shown(fields['epoch'])}: expected a whole number, at least 0.")
+    for name in ("identifiers", "notes"):
+        if not isinstance(fields[name], tuple) or not all(isinstance(text, str) for text in fields[name]):
+            raise DistilError(f"{name} are {shown(fields[name])}: expected a list of text.")
+    if fields["identifiers"] and len(fields["identifiers"]) != count:
+        raise DistilError(f"there are {len(fields['identifiers'])} identifiers for {count} prototypes.")
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
+    """Refuse tensors of a type, shape or range that no prototypes have."""
+    if unknown := [name for name in tensors if name not in TENSORS]:
+        raise DistilError(f"it holds a tensor {shown(unknown[0])}, which is unknown.")
+    for name in ("student", "teacher", "boxes"):
+        tensor = tensors[name]
+        if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64) or tensor.ndim != 2:
+            raise DistilError(f"{name} is {tensor.dtype} of shape {list(tensor.shape)}: expected rows of numbers.")
+        if not bool(tensor.isfinite().all()):
+            raise DistilError(f"{name} holds values that are NaN or infinite.")
+    if tensors["boxes"].shape[1] != 4:
+        raise DistilError(f"boxes have {tensors['boxes'].shape[1]} numbers each: expected 4.")
+    largest = {"levels": len(fields["strides"]) - 1, "labels": len(fields["classes"]), "images": 2**40}
+    for name, most in largest.items():
+        tensor, least = tensors[name], 1 if name == "labels" else 0
+        if tensor.dtype != torch.int64 or tensor.ndim != 1:
+            raise DistilError(f"{name} are {tensor.dtype} of shape {list(tensor.shape)}: expected one int64 each.")
+        if len(tensor) and (int(tensor.min()) < least or int(tensor.max()) > most):
+            raise DistilError(
+                f"{name} reach from {int(tensor.min())} to {int(tensor.max())}: expected {least} to {most}."
+            )
 
 
 @dataclass(frozen=True)
