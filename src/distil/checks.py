@@ -106,13 +106,13 @@ def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, .
     return found[0], found[1]
 
 
-def check_seed(seed: object) -> int:
-    """The seed. Raises: DistilError if it is no whole number, or one of more than 63 bits."""
+def check_seed(seed: object, what: str = "seed") -> int:
+    """The seed. Raises: DistilError that names `what` if it is no whole number, or one of more than 63 bits."""
     if not is_integer(seed):
-        raise DistilError(f"seed is {shown(seed)}: it must be a whole number.")
+        raise DistilError(f"{what} is {shown(seed)}: it must be a whole number.")
     assert isinstance(seed, Integral)
     if not -SEEDS <= int(seed) < SEEDS:
-        raise DistilError(f"seed is {shown(seed)}: give a number of at most 63 bits.")
+        raise DistilError(f"{what} is {shown(seed)}: give a number of at most 63 bits.")
     return int(seed)
 
 

@@ -305,7 +305,7 @@ def check_settings(settings: Settings | DetectorSettings) -> None:
         flag = "--" + field.name.replace("_", "-")
         _check_type(field.type, value, flag)
         if field.name == "seed":
-            check_seed(value)
+            check_seed(value, flag)
         elif is_finite(value):
             if is_integer(value) and value > (most := LIMITS.get(field.name, LARGEST)):
                 raise DistilError(f"{flag} is {shown(value)}: give at most {most}.")

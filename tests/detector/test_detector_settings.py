@@ -60,3 +60,33 @@ def test_values_that_no_run_can_use_are_refused(changes, message):
 
 def test_no_milestone_is_fine():
     check_settings(DetectorSettings(milestones=()))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1], r"the settings in the saved run are \[1\]: expected a value for each name"),
+        (None, "the settings in the saved run are None"),
+        ({"epochs": "3"}, "cannot be used: --epochs is '3': give a whole number"),
+        ({"epochs": True}, "--epochs is True: give a whole number"),
+        ({"epochs": 10**300}, "--epochs is 1000.*: give at most 1000000"),
+        ({"workers": 10**9}, "--workers is 1000000000: give at most 1024"),
+        ({"seed": 10**300}, "--seed is 1000.*: give a number of at most 63 bits"),
+        ({"seed": None}, "--seed is None: give a whole number"),
+        ({"lr": "0.1"}, "--lr is '0.1': give a finite number"),
+        ({"lr": 10**400}, "--lr is 1000.*: give a finite number"),
+        ({"decay": "no"}, "--decay is 'no': it must be true or false"),
+        ({"decay": 1}, "--decay is 1: it must be true or false"),
+        ({"optimiser": ["sgd"]}, r"--optimiser is \('sgd',\): choose from sgd, adamw"),
+        ({"adapting_kernel": True}, "--adapting-kernel is True: choose from 1, 3"),
+        ({"knowledge": 5}, "--knowledge is 5: it must be text"),
+        ({"knowledge": "gkd\x1b"}, "--knowledge is .*which cannot be printed"),
+        ({"milestones": "0.5"}, "--milestones is '0.5': give finite numbers"),
+        ({"milestones": [0.5, None]}, r"--milestones is \(0.5, None\): give finite numbers"),
+        ({"scale": [1.0]}, r"--scale is \(1.0,\): give 2 finite numbers"),
+        ({"scale": {"a": 1}}, "--scale is .*: give 2 finite numbers"),
+    ],
+)
+def test_saved_settings_of_wrong_types_are_refused_by_field(values, message):
+    with pytest.raises(DistilError, match=message):
+        detector_settings_from_dict(values)

@@ -4,10 +4,12 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
+from distil.checks import check_seed, check_text, is_finite, is_integer, shown
 from distil.errors import DistilError
-from distil.files import write_atomic
+from distil.files import parse_json, write_atomic
 from distil.runs import RESULT, sets_in
 
 FORMAT_VERSION = 1
@@ -38,25 +40,71 @@ def file_hash(path: Path) -> str:
 
 
 def read_scores(path: Path) -> list[Row]:
-    """The rows of a score file. Raises: DistilError if it is missing, is not one, or is from a newer distil."""
+    """The rows of a score file.
+
+    Raises: DistilError that names the file if it is missing, is not one, or is from a newer distil, and the field if a row
+        makes no sense.
+    """
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DistilError(f"{path}: no such file. Check the path.") from error
     except (OSError, ValueError) as error:
         raise DistilError(f"{path}: not a score file ({error}). Give a file that distil evaluate wrote.") from error
     content = content if isinstance(content, dict) else {}
     version = content.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if is_integer(version) and version > FORMAT_VERSION:
         raise DistilError(
-            f"{path}: made by a newer distil (format {version}, this one reads up to {FORMAT_VERSION}): "
+            f"{path}: made by a newer distil (format {shown(version)}, this one reads up to {FORMAT_VERSION}): "
             "upgrade with pip install -U distil"
         )
     rows = content.get("scores")
     rows = rows if isinstance(rows, list) else []
     if not rows or not all(isinstance(row, dict) and row.keys() >= NEEDED for row in rows):
         raise DistilError(f"{path}: not a score file. Give a file that distil evaluate wrote.")
+    for index, row in enumerate(rows):
+        try:
+            _check_row(row)
+        except DistilError as error:
+            raise DistilError(f"{path}: row {index}: {error} Evaluate the set again, into another file.") from error
     return rows
+
+
+def _check_row(row: Row) -> None:
+    """Refuse values that no evaluation gives."""
+    for name in ("name", "method", "protocol", "test", "test_fingerprint"):
+        check_text(row[name], name)
+    if row["file_sha256"] is not None:
+        check_text(row["file_sha256"], "file_sha256")
+    if not isinstance(row.get("path", ""), str | None):
+        raise DistilError(f"path is {shown(row['path'])}: it must be text.")
+    for name in ("bytes", "runs", "test_images"):
+        if not is_integer(row[name]) or row[name] < 0:
+            raise DistilError(f"{name} is {shown(row[name])}: it must be a whole number, at least 0.")
+    for name in ("images_per_class", "width"):
+        if row[name] is not None and (not is_integer(row[name]) or row[name] < 1):
+            raise DistilError(f"{name} is {shown(row[name])}: it must be a whole number, at least 1, or null.")
+    check_seed(row["seed"])
+    if not isinstance(row["protocol_settings"], dict):
+        raise DistilError(f"protocol_settings are {shown(row['protocol_settings'])}: they must be an object.")
+    if not isinstance(row["networks"], dict) or not row["networks"]:
+        raise DistilError(f"networks are {shown(row['networks'])}: they must be an object with a network at least.")
+    for name, values in row["networks"].items():
+        check_text(name, "the name of a network")
+        _check_accuracies(name, values)
+
+
+def _check_accuracies(network: str, values: Any) -> None:
+    """Refuse accuracies that are no percentages, and a mean and deviation that are not theirs."""
+    accuracies = values.get("accuracies") if isinstance(values, dict) else None
+    if not isinstance(accuracies, list) or not accuracies:
+        raise DistilError(f"{network} has no list of accuracies.")
+    if not all(is_finite(x) and 0 <= x <= 100 for x in accuracies):
+        raise DistilError(f"the accuracies of {network} are {shown(accuracies)}: they must be percentages, 0 to 100.")
+    expected = {"mean": fmean(accuracies), "std": stdev(accuracies) if len(accuracies) > 1 else 0.0}
+    for name, value in expected.items():
+        if not is_finite(values.get(name)) or abs(values[name] - value) > 1e-6:
+            raise DistilError(f"{name} of {network} is {shown(values.get(name))}, and its accuracies give {value:.6g}.")
 
 
 def add_scores(path: Path, row: Row) -> None:

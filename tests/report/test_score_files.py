@@ -1,0 +1,84 @@
+"""Score files: what is not one, or makes no sense, is refused with the file's name and the field's."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from distil.errors import DistilError
+from distil.report.scores import read_scores
+
+ROW = {
+    "name": "set",
+    "method": "idc",
+    "images_per_class": 1,
+    "views": 40,
+    "bytes": 2634,
+    "protocol": "quick",
+    "protocol_settings": {"epochs": 3},
+    "width": None,
+    "seed": 0,
+    "test": "digits test",
+    "test_images": 360,
+    "test_fingerprint": "ab",
+    "file_sha256": None,
+    "updates": 3,
+    "runs": 2,
+    "networks": {"convnet3": {"accuracies": [50.0, 60.0], "mean": 55.0, "std": 50**0.5}},
+}
+
+
+def written(file: Path, **change) -> Path:
+    row = {**copy.deepcopy(ROW), **change}
+    file.write_text(json.dumps({"format_version": 1, "scores": [ROW, row]}))
+    return file
+
+
+def test_a_sound_file_is_read(tmp_path):
+    assert read_scores(written(tmp_path / "a.json"))[1] == ROW
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"[" * 100_000, b"\xff\xfe", b"{", b'{"scores": NaN}', b'{"scores": ' + b"9" * 5000 + b"}", b'{"scores": [1]}'],
+)
+def test_what_is_no_score_file(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(DistilError, match=r"a\.json: not a score file.*Give a file that distil evaluate wrote\."):
+        read_scores(tmp_path / "a.json")
+
+
+def networks(**change):
+    return {"networks": {"convnet3": {**ROW["networks"]["convnet3"], **change}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, "name is None: it must be text."),
+        ({"name": "a\x1b[2J"}, "name is 'a\\x1b[2J': it holds '\\x1b', which cannot be printed."),
+        ({"name": "\ud800"}, "name is '\\ud800': it holds"),
+        ({"method": ["idc"]}, "method is ['idc']: it must be text."),
+        ({"bytes": "2634"}, "bytes is '2634': it must be a whole number, at least 0."),
+        ({"runs": True}, "runs is True: it must be a whole number"),
+        ({"test_images": 1.5}, "test_images is 1.5: it must be a whole number"),
+        ({"images_per_class": 0}, "images_per_class is 0: it must be a whole number, at least 1, or null."),
+        ({"width": "128"}, "width is '128'"),
+        ({"seed": 10**300}, "seed is 1000"),
+        ({"protocol_settings": [1]}, "protocol_settings are [1]: they must be an object."),
+        ({"path": 3}, "path is 3: it must be text."),
+        ({"networks": {}}, "networks are {}: they must be an object with a network at least."),
+        ({"networks": {"convnet3": 5}}, "convnet3 has no list of accuracies."),
+        (networks(accuracies=[]), "convnet3 has no list of accuracies."),
+        (networks(accuracies=["50"]), "the accuracies of convnet3 are ['50']: they must be percentages, 0 to 100."),
+        (networks(accuracies=[50.0, 600.0]), "the accuracies of convnet3 are [50.0, 600.0]: they must be percentages"),
+        (networks(mean=95.0), "mean of convnet3 is 95.0, and its accuracies give 55."),
+        (networks(std=None), "std of convnet3 is None, and its accuracies give 7.07107."),
+    ],
+)
+def test_nonsense_in_a_row_is_refused_by_field(tmp_path, change, message):
+    with pytest.raises(DistilError) as caught:
+        read_scores(written(tmp_path / "a.json", **change))
+    assert str(caught.value).startswith(f"{tmp_path / 'a.json'}: row 1: {message}")
+    assert str(caught.value).endswith("Evaluate the set again, into another file.")
