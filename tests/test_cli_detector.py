@@ -113,7 +113,9 @@ def test_a_student_is_distilled_evaluated_drawn_and_exported(teacher, data, tmp_
     again = tmp_path / "again.json"
     assert main(["detector", "evaluate", str(weights), f"coco:{data}", "--device", "cpu", "--json", str(again)]) == 0
     assert json.loads(again.read_text())["ap"] == json.loads(figures.read_text())["ap"]
-    assert distil(weights, data, tmp_path / "taught", "--knowledge", "pkd", "--teacher-floor", "0", "--epochs", "1") == 0
+    assert (
+        distil(weights, data, tmp_path / "taught", "--knowledge", "pkd", "--teacher-floor", "0", "--epochs", "1") == 0
+    )
 
 
 def test_the_preflight_stops_a_teacher_that_sees_nothing(teacher, data, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 import torch
 
 from distil.errors import DistilError
-from distil.files import load_tensors, parse_json, read_json, remove_unfinished, save_tensors, write_atomic
+from distil.files import (
+    load_tensors,
+    parse_json,
+    read_json,
+    remove_unfinished,
+    save_tensors,
+    unfinished_folder,
+    write_atomic,
+)
 
 
 def test_write_atomic_replaces_and_leaves_nothing_beside(tmp_path):
@@ -96,6 +105,32 @@ def test_every_flipped_bit_is_refused(tmp_path):
             accepted.append((header, {name: tensor.tolist() for name, tensor in back.items()}))
     meant = (load_tensors(whole)[1], {name: tensor.tolist() for name, tensor in tensors.items()})
     assert all(other == meant for other in accepted)  # such as \\u00e9 written as \\u00E9
+
+
+@pytest.mark.parametrize("value", [float("nan"), Path("x"), {1: 2, "a": 3}])
+def test_a_header_that_json_cannot_hold(tmp_path, value):
+    with pytest.raises(DistilError, match=r"cannot write .*file: its header is not what JSON can hold"):
+        save_tensors(tmp_path / "file", {"a": torch.ones(2)}, {"x": value})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("side", [2**63, 2**64 - 1])
+def test_a_shape_beyond_all_numbers_is_damage(tmp_path, side):
+    entry = {"dtype": "F32", "shape": [0, side], "data_offsets": [0, 0]}
+    header = json.dumps({"__metadata__": {"distil": "{}"}, "a": entry}).encode()
+    (tmp_path / "file").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(DistilError, match="file is not a whole safetensors file"):
+        load_tensors(tmp_path / "file")
+
+
+def test_an_unfinished_folder_is_removed_unless_it_was_moved(tmp_path):
+    with unfinished_folder(tmp_path / "out") as folder:
+        (folder / "x").write_text("")
+        assert len(folder.name) == len(".out.0123456789abcdef.part")
+    assert os.listdir(tmp_path) == []
+    with unfinished_folder(tmp_path / "out") as folder:
+        folder.rename(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_files_of_before_have_no_checksum_and_load(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from distil.errors import DistilError
 from distil.settings import settings_from_dict
 
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 from distil.errors import DistilError
 
@@ -81,7 +81,7 @@ def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, .
     """Mean and standard deviation of each channel, as floats.
 
     mean, std: a number for each channel, as a list, a tuple, an array or a tensor.
-    Raises: DistilError if there are more or fewer, one is no finite number, or one lies outside LARGEST_MEAN, STD_RANGE.
+    Raises: DistilError if there are more or fewer, one is no finite number, or one lies beyond LARGEST_MEAN, STD_RANGE.
     """
     found = []
     for name, values in (("mean", mean), ("std", std)):
@@ -110,18 +110,17 @@ def check_seed(seed: object, what: str = "seed") -> int:
     """The seed. Raises: DistilError that names `what` if it is no whole number, or one of more than 63 bits."""
     if not is_integer(seed):
         raise DistilError(f"{what} is {shown(seed)}: it must be a whole number.")
-    assert isinstance(seed, Integral)
     if not -SEEDS <= int(seed) < SEEDS:
         raise DistilError(f"{what} is {shown(seed)}: give a number of at most 63 bits.")
     return int(seed)
 
 
-def is_integer(value: object) -> bool:
+def is_integer(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, and neither True nor False."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number that a float can hold, and neither True nor False."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False

@@ -179,12 +179,15 @@ def save_tensors(
     of all tensors (names, types, shapes and values), which load_tensors checks.
 
     tensors: name -> torch tensor, on any device. header: what JSON can hold. previous: see write_atomic.
-    Raises: DistilError as write_atomic does.
+    Raises: DistilError as write_atomic does, and if JSON cannot hold the header.
     """
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = _canonical({**header, "checksum": checksum(plain, header)})
+    try:
+        text = _canonical({**header, "checksum": checksum(plain, header)})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DistilError(f"cannot write {path}: its header is not what JSON can hold ({error}).") from error
     data = save(plain, metadata={"distil": text})  # one entry: the order of several is not fixed
     write_atomic(path, lambda temporary: temporary.write_bytes(data), previous=previous)
 

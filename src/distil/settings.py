@@ -364,8 +364,9 @@ def settings_from_dict(values: Any) -> Settings:
 
     Raises: DistilError that names the field if this version does not know it, or no run can use its value.
     """
-    coreset = isinstance(values, dict) and values.get("method") in CORESETS
-    return _restored(CoresetSettings if coreset else MatchingSettings, values)
+    if isinstance(values, dict) and values.get("method") in CORESETS:
+        return _restored(CoresetSettings, values)
+    return _restored(MatchingSettings, values)
 
 
 Kind = TypeVar("Kind", CoresetSettings, MatchingSettings, DetectorSettings)

@@ -446,15 +446,24 @@ NONSENSE = [
     ({"header": {"classes": ["a", None, "b"]}}, "classes are ('a', None, 'b'): give at least one name, as text."),
     ({"header": {"classes": [["a"], ["b"], ["c"]]}}, "give at least one name, as text."),
     ({"header": {"classes": {"a": 1}}}, "classes is {'a': 1}, expected a list."),
-    ({"header": {"mean": [1e308]}}, "mean is (1e+308,): expected that of images in [0, 1], at least -10 and at most 10."),
+    (
+        {"header": {"mean": [1e308]}},
+        "mean is (1e+308,): expected that of images in [0, 1], at least -10 and at most 10.",
+    ),
     ({"header": {"mean": [-11]}}, "mean is (-11.0,)"),
     ({"header": {"mean": [True]}}, "mean is (True,): expected one finite number for each of 1 channels."),
     ({"header": {"mean": [10**400]}}, "mean is (1000"),
-    ({"header": {"std": [1e-300]}}, "std is (1e-300,): every channel's must be above 0, at least 0.0001 and at most 10"),
+    (
+        {"header": {"std": [1e-300]}},
+        "std is (1e-300,): every channel's must be above 0, at least 0.0001 and at most 10",
+    ),
     ({"header": {"std": [1e308]}}, "std is (1e+308,)"),
     ({"header": {"std": [-0.5]}}, "std is (-0.5,)"),
     ({"header": {"std": [[0.5]]}}, "std is ([0.5],)"),
-    ({"header": {"view_size": [20_000, 8]}}, "view_size is (20000, 8): it must be (height, width), both at least 1 and"),
+    (
+        {"header": {"view_size": [20_000, 8]}},
+        "view_size is (20000, 8): it must be (height, width), both at least 1 and",
+    ),
     ({"header": {"view_size": [2**70, 1]}}, f"view_size is ({2**70}, 1)"),
     ({"header": {"view_size": [5000, 5000]}}, "view_size is (5000, 5000): all 12 views would take 1,200,000,000 bytes"),
     ({"header": {"view_size": [True, 8]}}, "view_size is (True, 8)"),
@@ -479,7 +488,10 @@ NONSENSE = [
     ({"regions": torch.full((1, 1, 4), 1e30)}, "region 0 of canvas 0"),
     ({"drop": ("regions",), "region": torch.zeros(1, 4, 4)}, "it lacks regions."),
     ({"spare": torch.zeros(1)}, "it holds a tensor 'spare', which is unknown."),
-    ({"kept": torch.zeros(1, dtype=torch.int16)}, "a tensor 'kept', which sets of pixels (format version 1) do not have"),
+    (
+        {"kept": torch.zeros(1, dtype=torch.int16)},
+        "a tensor 'kept', which sets of pixels (format version 1) do not have",
+    ),
 ]
 
 
@@ -505,7 +517,10 @@ SPECTRAL_NONSENSE = [
     ({"kept": torch.tensor([0, 1, 8, 70, 30000], dtype=torch.int16)}, "kept reaches from 0 to 30000"),
     ({"kept": torch.zeros(0, dtype=torch.int16), "spans": torch.zeros(0)}, "kept has shape [0] and spans [0]"),
     ({"spans": torch.full((5,), torch.nan)}, "spans reach from nan to nan: expected finite numbers above 0"),
-    ({"spans": torch.full((5,), 1e30)}, "spans reach from 1e+30 to 1e+30: expected finite numbers above 0, at most 1e+09"),
+    (
+        {"spans": torch.full((5,), 1e30)},
+        "spans reach from 1e+30 to 1e+30: expected finite numbers above 0, at most 1e+09",
+    ),
     ({"regions": torch.zeros(1, 1, 4)}, "a spectral set has no regions."),
 ]
 
@@ -533,8 +548,8 @@ def test_a_flipped_label_is_seen_without_a_checksum_where_the_settings_tell(tmp_
     make_set(settings={"ipc": 1}).save(path)
     rewrite(path, labels=torch.tensor([2, 1, 2], dtype=torch.uint8))
     assert "labels give class 'class 2' 2 canvases, and the settings say 1 for every class" in refusal(path)
-    for settings in ({"ipc": 2}, {}, {"ipc": "1"}):  # of another set, or unknown: nothing can be said
-        rewrite(path, header={"settings": settings})
+    for told in ({"ipc": 2}, {}, {"ipc": "1"}):  # of another set, or unknown: nothing can be said
+        rewrite(path, header={"settings": told})
         assert DistilledSet.load(path).labels.tolist() == [2, 1, 2]
 
 

@@ -298,7 +298,9 @@ def test_what_a_user_added_or_changed_is_never_deleted(tmp_path, change):
     export(make_set(), "folder", out)
     path = change(out)
     before = sorted(out.rglob("*"))
-    with pytest.raises(DistilError, match=f"holds what no export wrote, or .*'{path.relative_to(out)}'. Move that away"):
+    with pytest.raises(
+        DistilError, match=f"holds what no export wrote, or .*'{path.relative_to(out)}'. Move that away"
+    ):
         export(make_set(), "folder", out, overwrite=True)
     assert sorted(out.rglob("*")) == before
     assert os.listdir(tmp_path) == ["out"]

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from .test_detectors import TINY
 from torch import nn
 
 from distil.models.detectors import Architecture, build_detector
 from distil.models.plain import plain_lines
+
+from .test_detectors import TINY
 
 WITHOUT_DISTIL = """
 import sys
@@ -41,7 +42,9 @@ MADE = {
     ),
     "retinanet 2, torchvision, group": replace(TINY, detector="retinanet", version=2, backbone="resnet18"),
     "fcos, densenet": replace(TINY, detector="fcos", backbone="densenet121", finest=16, anchor=32.0),
-    "fcos, features": replace(TINY, detector="fcos", backbone="mobilenet_v3_small", norm="frozen", mean=(0.1, 0.2, 0.3)),
+    "fcos, features": replace(
+        TINY, detector="fcos", backbone="mobilenet_v3_small", norm="frozen", mean=(0.1, 0.2, 0.3)
+    ),
 }
 
 

@@ -210,7 +210,10 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
     if device == "cpu" and isinstance(settings, MatchingSettings) and settings.outer * settings.inner >= LONG:
         quicker = "; --recipe fast takes minutes" if settings.network_data == "real" else ""
         print(f"{settings.outer * settings.inner:,} matching steps: hours to days on a CPU{quicker}.")
-    start_run(folder, manifest)
+    try:
+        start_run(folder, manifest)
+    except DistilError as error:
+        raise DistilError(str(error).replace("another place", "another place with --out")) from error
     try:
         _distil(folder, source, settings, device, run.checkpoint_seconds, manifest, resume=False)
     except BaseException as error:

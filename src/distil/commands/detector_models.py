@@ -93,7 +93,9 @@ def show(
         places = {data.identifier(i): i for i in range(len(data))}
         used = prototypes.images.tolist()
         if not prototypes.identifiers and max(used, default=0) >= len(data):
-            raise DistilError(f"{path} names image {max(used)}, and {source} has {len(data)} {split or 'train'} images.")
+            raise DistilError(
+                f"{path} names image {max(used)}, and {source} has {len(data)} {split or 'train'} images."
+            )
         named = dict(zip(used, prototypes.identifiers or map(data.identifier, used), strict=True))
         print(prototypes.describe())
         for level, stride in enumerate(prototypes.strides):

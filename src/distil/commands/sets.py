@@ -94,7 +94,7 @@ def evaluate(
         try:
             add_scores(out, row)
         except DistilError as error:
-            raise DistilError(str(error).replace("--out", "--json")) from error
+            raise DistilError(str(error).replace("another place", "another place with --json")) from error
         print(f"Scores: {out}")
 
 

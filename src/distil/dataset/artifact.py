@@ -434,13 +434,15 @@ class DistilledSet:
             if version > 1:
                 cosines = Cosines(tensors["kept"], tensors["spans"], header.get("coefficient_bits", 8))
             labels = tensors["labels"]
+            described: dict[str, Any] = {name: header[name] for name in DESCRIBED}
+            described |= {name: tuple(header[name]) for name in LISTS}
             made = cls(
                 canvases=tensors["canvases"],
                 labels=labels if labels.is_floating_point() else labels.long(),
                 regions=tensors["regions"],
                 utilisation=tensors.get("utilisation"),
                 cosines=cosines,
-                **{name: tuple(header[name]) if name in LISTS else header[name] for name in DESCRIBED},
+                **described,
             )
             if not checked:
                 _check_counts(made)

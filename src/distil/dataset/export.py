@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from distil.dataset.artifact import DistilledSet
 from distil.checks import shown
+from distil.dataset.artifact import DistilledSet
 from distil.errors import DistilError
 from distil.files import read_json, sync_folder, unfinished_folder, write_atomic
 from distil.types import Batch
@@ -85,15 +85,16 @@ def _refuse_existing(out: Path, to: Layout, overwrite: bool) -> None:
 def _written(out: Path) -> tuple[dict[str, str], list[str]]:
     """What the manifest of an earlier export lists: the SHA-256 of each file by its name, and the folders."""
     manifest = read_json(out / MANIFEST)
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    folders = manifest.get("folders") if isinstance(manifest, dict) else None
-    listed = isinstance(files, dict) and isinstance(folders, dict)
-    if not listed or not all(_inside(name) for name in (*files, *(f"train/{name}/x" for name in folders))):
-        raise DistilError(
-            f"{out / MANIFEST} does not list the files of an export, so nothing is replaced: give another folder, or "
-            "remove this one yourself."
-        )
-    return files, ["train", *(f"train/{name}" for name in folders)]
+    manifest = manifest if isinstance(manifest, dict) else {}
+    files, folders = manifest.get("files"), manifest.get("folders")
+    if isinstance(files, dict) and isinstance(folders, dict):
+        names = [f"train/{name}" for name in folders]
+        if all(_inside(name) for name in (*files, *(f"{name}/x" for name in names))):
+            return files, ["train", *names]
+    raise DistilError(
+        f"{out / MANIFEST} does not list the files of an export, so nothing is replaced: give another folder, or "
+        "remove this one yourself."
+    )
 
 
 def _inside(name: str) -> bool:
@@ -107,13 +108,15 @@ def _refuse_added(out: Path, written: tuple[dict[str, str], list[str]]) -> None:
     files, folders = written
     added = []
     for parent, inside, names in os.walk(out):
-        place = Path(parent)
-        for name in [*inside, *names]:
-            path, known = place / name, (place / name).relative_to(out).as_posix()
-            if path.is_symlink() or (path.is_dir() and known not in folders):
-                added.append(known)
-            elif path.is_file() and known != MANIFEST and files.get(known) != _hash(path.read_bytes()):
-                added.append(known)
+        for path in (Path(parent, name) for name in (*inside, *names)):
+            name = path.relative_to(out).as_posix()
+            if path.is_dir() and not path.is_symlink():
+                known = name in folders
+            else:
+                plain = path.is_file() and not path.is_symlink()
+                known = plain and (name == MANIFEST or files.get(name) == _hash(path.read_bytes()))
+            if not known:
+                added.append(name)
     if added:
         more = f" and {len(added) - 3} more" if len(added) > 3 else ""
         raise DistilError(

@@ -121,8 +121,8 @@ class PrototypeSet:
     def load(cls, path: Path | str) -> "PrototypeSet":
         """Read what `save` wrote, onto the CPU.
 
-        Raises: DistilError that names the file when it is missing, damaged, not of prototypes, or from a newer distil; and
-            the field, when its contents contradict each other or make no sense.
+        Raises: DistilError that names the file when it is missing, damaged, not of prototypes, or from a newer distil,
+            and the field when its contents contradict each other or make no sense.
         """
         tensors, header = load_tensors(path)
         if header.get("kind") != KIND:

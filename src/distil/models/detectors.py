@@ -213,7 +213,9 @@ def load_detector(path: Path | str) -> tuple[Any, Architecture, dict[str, Any]]:
         raise DistilError(f"{path} was made by another version of distil: make it again with this one.")
     extra = header.get("extra", {})
     if not isinstance(extra, dict):
-        raise DistilError(f"{path}: extra is {shown(extra)}, expected an object. Copy the file again, or make it again.")
+        raise DistilError(
+            f"{path}: extra is {shown(extra)}, expected an object. Copy the file again, or make it again."
+        )
     try:
         architecture = architecture_from_dict(header.get("architecture"))
         outline = _outline(architecture)

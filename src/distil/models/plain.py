@@ -48,7 +48,9 @@ def plain_lines(detector: Any, architecture: Architecture, weights: str) -> list
     used = set(re.findall(r"\w+", " ".join(lines)))
     names = {module: [name for name in names if name in used] for module, names in IMPORTS.items()}
     imports = [
-        f"from {module} import {', '.join(some)}" if module else f"import {some[0]}" for module, some in names.items() if some
+        f"from {module} import {', '.join(some)}" if module else f"import {some[0]}"
+        for module, some in names.items()
+        if some
     ]
     return [*imports, "", *lines, f"classes = {list(architecture.classes)!r}  # of the labels 1, 2, ..."]
 

@@ -42,8 +42,8 @@ def file_hash(path: Path) -> str:
 def read_scores(path: Path) -> list[Row]:
     """The rows of a score file.
 
-    Raises: DistilError that names the file if it is missing, is not one, or is from a newer distil, and the field if a row
-        makes no sense.
+    Raises: DistilError that names the file if it is missing, is not one, or is from a newer distil, and the field if a
+        row makes no sense.
     """
     try:
         content = parse_json(path.read_bytes())
