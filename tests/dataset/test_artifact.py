@@ -487,6 +487,10 @@ NONSENSE = [
     ({"regions": torch.zeros(0, 4, 4)}, "regions have shape [0, 4, 4]"),
     ({"regions": torch.full((1, 1, 4), 1e30)}, "region 0 of canvas 0"),
     ({"drop": ("regions",), "region": torch.zeros(1, 4, 4)}, "it lacks regions."),
+    ({"header": {"bytes": {"total": 1}}}, "bytes is {'total': 1}, and the file's tensors give {'images': 192,"),
+    ({"header": {"stored_dtype": None}}, "stored_dtype is None, and the file's tensors give {'canvases': 'uint8',"),
+    ({"header": {"value_range": [0, 255]}}, "value_range is [0, 255], and the file's tensors give [0, 1]."),
+    ({"header": {"label_kind": "x"}}, "label_kind is 'x', and the file's tensors give 'class index of each canvas'."),
     ({"spare": torch.zeros(1)}, "it holds a tensor 'spare', which is unknown."),
     (
         {"kept": torch.zeros(1, dtype=torch.int16)},

@@ -444,6 +444,7 @@ class DistilledSet:
                 cosines=cosines,
                 **described,
             )
+            _check_derived(made, header)
             if not checked:
                 _check_counts(made)
         except DistilError as error:
@@ -483,6 +484,14 @@ def _check_parts(tensors: dict[str, Tensor], header: dict[str, Any], version: in
     for name in LISTS:
         if not isinstance(header[name], list):
             raise DistilError(f"{name} is {shown(header[name])}, expected a list.")
+
+
+def _check_derived(made: DistilledSet, header: dict[str, Any]) -> None:
+    """Refuse a header that describes other tensors than the file has."""
+    expected = made.header()
+    for name in ("bytes", "stored_dtype", "label_kind", "value_range"):
+        if name in header and header[name] != expected[name]:
+            raise DistilError(f"{name} is {shown(header[name])}, and the file's tensors give {shown(expected[name])}.")
 
 
 def _check_counts(made: DistilledSet) -> None:
