@@ -231,7 +231,7 @@ def _outline(architecture: Architecture) -> nn.Module:
     """The detector without memory for its weights, so that a file's weights can be compared with it first."""
     try:
         with torch.device("meta"):
-            return MAKERS[architecture.detector](architecture, None)
+            return build_detector(architecture, seed=0)
     except NotImplementedError as error:  # a network that reads its weights while it is built
         raise DistilError(f"{architecture.backbone} cannot be a backbone ({error}).") from error
 
