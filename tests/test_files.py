@@ -204,7 +204,7 @@ def test_unfinished_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp
 
 
 def test_json_is_read_strictly(tmp_path):
-    for text in ("{", "[" * 100_000, "[NaN]", "[Infinity]"):
+    for text in ("{", "[" * 100_000, "[" * 500 + "]" * 500, "[NaN]", "[Infinity]", "[1e309]", '{"a": -1e400}'):
         with pytest.raises(ValueError, match=r"."):
             parse_json(text)
     (tmp_path / "bad.json").write_bytes(b'{"a": "\xff"}')

@@ -4,11 +4,12 @@ import contextlib
 import glob
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+DEEPEST = 64
+"""Levels of a JSON text, one object or list within another; what distil writes has fewer than ten."""
 PART = ".part"
 """How the names of unfinished files end."""
 CHECKSUM = "sha256:"
@@ -267,15 +270,32 @@ def _header_of(text: str, path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds. Raises: ValueError with a short reason, also for NaN, infinities and endless nesting."""
+    """What a JSON text holds. Raises: ValueError with a short reason, also for NaN, infinities and deep nesting."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not a JSON number")
 
+    def finite(number: str) -> float:
+        if not math.isfinite(value := float(number)):
+            raise ValueError(f"{number[:20]} is too large for a number")
+        return value
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse, parse_float=finite)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    layer = [value]
+    for _ in range(DEEPEST):
+        layer = [part for some in layer for part in _parts(some)]
+        if not layer:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def read_json(path: Path) -> Any:
