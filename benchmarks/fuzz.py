@@ -242,7 +242,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class peak_memory:  # noqa: N801, used like a function
+class peak_memory:
     """Called later: the bytes by which the process's resident memory has been larger since than it is now."""
 
     def __init__(self) -> None:

@@ -103,6 +103,98 @@ RAW = (
 )
 MARK = "@@raw%d@@"
 
+_FLAGS = ('"0"', '"1"', '"false"', '"no"', '"Yes"', "true", "false", "null", '""', "2", "0.0", "[]", "[0]")
+_IDS = ("true", "false", '"1"', "1.0", "null", '"x"', "-1", "1e308", "9" * 400, "1.5", "[1]", "{}")
+_SIDES = ("0", "-1", "24.5", '"24"', "1e308", "true", "100000000", "20", "24.0", "null", "NaN")
+_COUNTS = ("0", "-8", "true", "8.0", "1000000", "1000000000", "1e300", '"8"', "null", "[8]", "2.5")
+HINTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("iscrowd", "ignore", "fix_boxes"), _FLAGS),
+    **dict.fromkeys(("id", "image_id", "category_id"), _IDS),
+    **dict.fromkeys(("width", "height"), _SIDES),
+    **dict.fromkeys(("channels", "head_convs", "representation", "proposals", "sampled", "finest", "ipc"), _COUNTS),
+    **dict.fromkeys(("min_size", "max_size", "size"), (*_COUNTS, "[]", "[32, 64]", '[32, "a"]', "[0]", "[1e9]")),
+    **dict.fromkeys(("version", "format_version"), ("0", "1", "2", "3", "true", "1.0", '"1"', "1e9", "null", "-1")),
+    **dict.fromkeys(("step", "epoch", "seconds"), ("-1", "0", "1", "3", "1e9", "2.0", '"2"', "true", "null", "1e30")),
+    "bbox": (
+        *("[true, false, 5, 5]", "[0, 0, 1e308, 1e308]", "[1, 1, NaN, 2]", '["1", "2", "3", "4"]', "[0, 0, 0, 0]"),
+        *("[-5, -5, 10, 10]", "[0, 0, 24, 20, 1]", "[1, 2, 3]", f"[0, 0, {'9' * 400}, 1]", "[23.5, 0, 1.5, 5]", "null"),
+        *("[0, 0, 24, 20]", "[0, 0, 25.04, 21.04]", "[0, 0, -4, 5]", "[0, 0, 1e-300, 1]", "[1e308, 1e308, 1e308, 1]"),
+    ),
+    "area": ("NaN", "-1", "0", '"40"', "1e308", "true", "9" * 400, "null", "[]", "Infinity"),
+    "file_name": (
+        *('"/etc/hostname"', '"../images/train0.png"', '"../../x.png"', '"train1.png"', '"TRAIN0.PNG"', '""', "null"),
+        *(
+            "5",
+            '"train0"',
+            '"."',
+            '"~/x.png"',
+            r'"train0.png\u0000"',
+            '"./train0.png"',
+            r'"a\\train0.png"',
+            '"' + "x" * 5000 + '"',
+        ),
+    ),
+    "name": ('"red"', '""', '" "', "null", "5", r'"\ud800"', '"green "', '"a,b"', r'"a\nb"', "[]", "true"),
+    "view_size": (
+        "[20000, 20000]",
+        "[8, 8000000]",
+        "[1e30, 1]",
+        "[8.0, 8.0]",
+        "[true, 8]",
+        "[1, 1]",
+        "[8]",
+        "[100000, 1]",
+    ),
+    "mean": ("[1e308]", "[-1e30]", "[NaN]", "[0.5, 0.5]", '["0.5"]', "[true]", "1e30", "[1e308, 0, 0]", "[200, 1, 1]"),
+    "std": ("[1e-300]", "[0]", "[-1]", "[1e308]", "[Infinity]", "1e-300", "[1e-300, 1, 1]", "[0, 1, 1]", "-1", "NaN"),
+    "classes": (
+        *('["cat", "cat", "bird"]', '["", "a", "b"]', '["red", "red"]', '["red", ""]', '[null, "a", "b"]', '"abc"'),
+        *(
+            '[["a"], "b", "c"]',
+            '["cat", " cat", "bird"]',
+            r'["\ud800", "a", "b"]',
+            "[]",
+            '{"a": 1, "b": 2}',
+            "[1, 2, 3]",
+        ),
+    ),
+    "coefficient_bits": ("40", "0", "4.0", "true", "8", "1e9", "-4", "null", '"4"', "1"),
+    "settings": ("[]", "{}", "null", '"x"', "5", '{"method": []}', '{"method": "random"}', "[1, 2]"),
+    "source": ('"digits"', '"/"', '"."', '""', "5", "null", '"numbers.npz/x"', '"coco:"', '"voc:squares"'),
+    "root": ('"/"', "5", '"x"', "[]", "true"),
+    "device": ('"cuda"', '"mps"', '"tpu"', "5", '"cpu:x"', '""'),
+    "anchor": ("1e300", "NaN", "2", "-8", '"8"', "1e-9", "true", "4000"),
+    "backbone": (
+        *('"timm:hf-hub:no/such"', '"timm:hf_hub:no/such"', '"timm:local-dir:/tmp"', '"timm:../x"', '"resnet152"', "5"),
+        *(
+            '"timm:vit_giant_patch14_dinov2"',
+            '"timm:"',
+            '""',
+            '"no_such"',
+            '"timm:test_vit"',
+            '"timm:test_resnet"',
+            "null",
+        ),
+    ),
+    "detector": ('"retinanet"', '"fcos"', '"x"', "5", "[]", '""'),
+    "norm": ('"batch"', '"frozen"', '"x"', "5", "null", "[]"),
+    "strides": ("[0, 16]", "[-8, 16]", "[8, 8]", '["8", 16]', "[1e9, 1]", "[8]", "[true, 16]", "8"),
+    "identifiers": ("[]", '["0.png"]', "[0, 1, 2, 3]", '"abcd"', "null", '["", "", "", ""]'),
+    "networks": (
+        "{}",
+        '{"a": {"mean": 1e30, "std": 0}}',
+        '{"a": {}}',
+        '{"a": {"mean": NaN, "std": NaN}}',
+        "[]",
+        '{"": 5}',
+    ),
+    **dict.fromkeys(
+        ("images", "annotations", "categories", "scores"), ("[]", "{}", "null", "[[]]", "[null]", "5", "[5]")
+    ),
+    **dict.fromkeys(("bytes", "runs", "test_images"), ("-1", "1e300", "NaN", "true", '"5"', "null", "[]", "2.5")),
+}
+"""JSON texts that readers of a key may take for good."""
+
 
 def json_text(content: Any, draw: random.Random) -> tuple[str, str]:
     """(a JSON value as text, damaged in one place or a few; what was done). The value itself is left alone."""
@@ -119,6 +211,14 @@ def _json_change(tree: Any, raws: list[str], draw: random.Random) -> str:
     places = list(_json_places(tree))
     if not places:
         return "nothing to change"
+    hinted = [(holder, key) for holder, key in places if key in HINTS]
+    if hinted and draw.random() < 0.4:
+        wanted = draw.choice(sorted({key for _, key in hinted}))
+        holder, key = draw.choice([place for place in hinted if place[1] == wanted])
+        text = draw.choice(HINTS[key])
+        raws.append(text)
+        holder[key] = MARK % (len(raws) - 1)
+        return f"{key!r} = {text[:40]}"
     holder, key = draw.choice(places)
     value = holder[key]
     change = draw.choice(("raw", "raw", "raw", "raw", "drop", "rename", "twice", "other", "number", "list", "text"))
@@ -254,14 +354,53 @@ def text(content: bytes, draw: random.Random) -> Mutation:
 LAUGHS = b'<!DOCTYPE a [<!ENTITY a "ha">' + b"".join(
     b'<!ENTITY %c "%s">' % (98 + i, (b"&%c;" % (97 + i)) * 10) for i in range(12)
 )
+_CORNERS = (
+    b"nan",
+    b"1e308",
+    b"-5",
+    b"2.5",
+    b"",
+    b"0",
+    b"25",
+    b"24",
+    b"inf",
+    b"1",
+    b" 8 ",
+    b"8,0",
+    b"<b>1</b>",
+    b"9" * 400,
+)
+TEXTS: dict[bytes, tuple[bytes, ...]] = {
+    b"difficult": (
+        b"no",
+        b"False",
+        b"Unspecified",
+        b"yes",
+        b"true",
+        b"1.0",
+        b" 1 ",
+        b"",
+        b"<![CDATA[1]]>",
+        b"-3",
+        b"0",
+        b"1",
+    ),
+    **dict.fromkeys((b"xmin", b"ymin", b"xmax", b"ymax"), _CORNERS),
+    **dict.fromkeys((b"width", b"height"), (b"0", b"nan", b"inf", b"24.5", b"1e308", b"-24", b"20", b"", b"100000000")),
+    b"name": (b"", b"red ", b"blue", b"<b>x</b>", b"\n red\n", b"r&amp;d", b"&#x7f;", b"green"),
+    b"filename": (b"two.png", b"/etc/hostname", b"../JPEGImages/one.png", b"", b"one"),
+}
+"""Texts that readers of a tag may take for good."""
 LEAF = re.compile(rb"<(\w+)>([^<]*)</\1>")
 
 
 def xml(content: bytes, draw: random.Random) -> Mutation:
     """An XML file with other tags, texts or entities."""
-    change = draw.choice(("leaf", "leaf", "leaf", "leaf", "drop", "twice", "rename", "root", "entity", "deep", "coded"))
+    change = draw.choice((*["leaf"] * 8, "drop", "twice", "rename", "root", "entity", "deep", "coded"))
     leaves = list(LEAF.finditer(content))
-    leaf = draw.choice(leaves)
+    tags = sorted({leaf.group(1) for leaf in leaves})
+    tag = draw.choice((*tags, *(tag for tag in tags if tag in TEXTS)))
+    leaf = draw.choice([leaf for leaf in leaves if leaf.group(1) == tag])
     if change == "root":
         root = draw.choice((b"html", b"Annotation", b"annotations", b"x"))
         return Mutation(content.replace(b"annotation>", root + b">"), f"the root is <{root.decode()}>")
@@ -275,7 +414,7 @@ def xml(content: bytes, draw: random.Random) -> Mutation:
     if change == "coded":
         head = draw.choice((b"utf-16", b"latin-1", b"no-such-code", b"utf-7", b"idna"))
         return Mutation(b'<?xml version="1.0" encoding="%s"?>' % head + content, f"encoding {head.decode()}")
-    whole, tag = leaf.group(0), leaf.group(1)
+    whole = leaf.group(0)
     if change == "drop":
         new = b""
     elif change == "twice":
@@ -283,8 +422,8 @@ def xml(content: bytes, draw: random.Random) -> Mutation:
     elif change == "rename":
         new = b"<%s>%s</%s>" % (tag.upper(), leaf.group(2), tag.upper())
     else:
-        flags = (b"no", b"False", b"Unspecified", b"yes", b"true", b"1.0", b" 1 ", b"<b>1</b>", b"<![CDATA[1]]>", b"-3")
-        new = b"<%s>%s</%s>" % (tag, draw.choice((*WORDS, *flags, *flags)), tag)
+        words = draw.choice((TEXTS.get(tag, WORDS), TEXTS.get(tag, WORDS), WORDS))
+        new = b"<%s>%s</%s>" % (tag, draw.choice(words), tag)
     return Mutation(content[: leaf.start()] + new + content[leaf.end() :], f"{change} <{tag.decode()}>: {new[:60]!r}")
 
 

@@ -9,11 +9,10 @@ import hashlib
 import io
 import json
 import math
-import os
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +199,7 @@ def _settings(method: str) -> MatchingSettings:
 
 
 def _stopped(method: str) -> Callable[[], Files]:
-    """The folder of a run after two of its three steps: a checkpoint, the one before it, and the proxy if it has one."""
+    """A run after two of its three steps: a checkpoint, the one before it, and the proxy if it has one."""
 
     def write(folder: Path) -> None:
         kept: Files = {}
@@ -285,7 +284,7 @@ def _log(folder: Path) -> None:
 
 
 def _read_log(folder: Path, name: str) -> list[dict[str, Any]]:
-    lines = read_log(folder / LOG)
+    lines = read_log(folder / LOG) if (folder / LOG).is_file() else []
     EventLog(folder / LOG, resume_at=3)("step", step=3, loss=0.5)
     read_log(folder / LOG)
     return lines
@@ -565,9 +564,9 @@ def _npz_differs(found: Source, case: Case) -> str:
     if len(arrays) < 4 or any(x.dtype.kind not in "iu" for x in arrays.values()):
         return ""
     images, labels = arrays["x_train"], arrays["y_train"].reshape(-1)
-    if images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3:
-        if not np.array_equal(found.train.images.numpy(), images.transpose(0, 3, 1, 2)):
-            return "pixels differ from those of the array"
+    plain = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+    if plain and not np.array_equal(found.train.images.numpy(), images.transpose(0, 3, 1, 2)):
+        return "pixels differ from those of the array"
     if labels.shape == (len(images),) and not np.array_equal(
         found.train.labels.numpy(), np.unique(labels, return_inverse=True)[1]
     ):
@@ -788,11 +787,11 @@ def _yolo_differs(found: DetectionSource, case: Case) -> str:
     if data is None:
         return ""
     lines = [line.split() for line in case.content.decode("utf-8-sig").splitlines() if line.strip()]
-    different = {tuple(map(float, words)) for words in lines}
+    fewest, most = len({tuple(map(float, words)) for words in lines}), len({tuple(words) for words in lines})
     at = next((i for i in range(len(data)) if Path(data.identifier(i)).stem == stem), None)
     have = 0 if at is None else len(data.annotations(at))
-    if not len(different) <= have <= len(lines):
-        return f"{have} objects were read, and the file has {len(different)} different lines of {len(lines)}"
+    if not fewest <= have <= most:
+        return f"{have} objects were read, and the file has {fewest} different lines of {len(lines)}"
     return ""
 
 
