@@ -178,7 +178,8 @@ def run_case(name: str, seed: int, number: int, *, raising: bool = False) -> Out
             with time_limit(SECONDS):
                 found = target.read(folder, file)
                 same = target.same(found) == content[file]
-                reason = "" if same else target.nonsense(found, Case(folder, file, mutation.content))
+                judged = not same or target.reads_file
+                reason = target.nonsense(found, Case(folder, file, mutation.content)) if judged else ""
         except DistilError as error:
             kind, detail = _refused(target, file, mutation, str(error))
             ended = outcome(kind, detail)
@@ -191,7 +192,7 @@ def run_case(name: str, seed: int, number: int, *, raising: bool = False) -> Out
             ended = outcome(kind, f"{type(error).__name__}: {error} in {_place(error.__traceback__)}")
         else:
             if same:
-                ended = outcome("equal")
+                ended = outcome("nonsense", reason) if reason else outcome("equal")
             elif mutation.sealed:
                 ended = outcome("nonsense", "the file is damaged, but was accepted with other content")
             elif file.endswith(target.falls_back) and "previous" in file:

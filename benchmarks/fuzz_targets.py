@@ -60,7 +60,8 @@ class Target:
     call gives; raises DistilError to refuse. same: what two readings of the same content share. nonsense: why a result
     should not have been accepted, or "".
     falls_back: files, by the ends of their paths, whose damage must not be refused and must not change the result: a
-    good copy lies beside them, or they can be made again. share: of the cases, beside a target with 1.
+    good copy lies beside them, or they can be made again. reads_file: the oracle reads the damaged file by itself, so
+    that it also judges results that are equal to the seed's. share: of the cases, beside a target with 1.
     """
 
     make: Callable[[], Files]
@@ -69,6 +70,7 @@ class Target:
     same: Callable[[Any], Any]
     nonsense: Callable[[Any, Case], str]
     falls_back: tuple[str, ...] = ()
+    reads_file: bool = False
     share: float = 1.0
 
 
@@ -745,7 +747,7 @@ def _voc_differs(found: DetectionSource, case: Case) -> str:
     if not case.name.endswith(".xml") or not case.content:
         return ""
     tree = ElementTree.fromstring(case.content)
-    if tree.tag != "annotation":
+    if tree.tag.lower() != "annotation":
         return f"the root is <{tree.tag}>"
     data = next(
         (data for data in _splits(found) for i in range(len(data)) if Path(data.identifier(i)).stem in case.name), None
@@ -881,14 +883,24 @@ TARGETS: dict[str, Target] = {
     "image folder": Target(
         lambda: files_of(_pictures), (".png", ".jpg", ".tif", ".gif"), _read_folder, _source_content, _folder_nonsense
     ),
-    "COCO": Target(lambda: files_of(_coco), (".json",), _opener("coco"), _boxes_content, _coco_nonsense, share=1.5),
+    "COCO": Target(
+        lambda: files_of(_coco), (".json",), _opener("coco"), _boxes_content, _coco_nonsense, reads_file=True, share=1.5
+    ),
     "COCO pictures": Target(
         lambda: files_of(_coco), (".png",), _opener("coco"), _boxes_content, _boxes_nonsense, share=0.7
     ),
-    "VOC": Target(lambda: files_of(_voc), (".xml",), _opener("voc"), _boxes_content, _voc_nonsense, share=1.5),
+    "VOC": Target(
+        lambda: files_of(_voc), (".xml",), _opener("voc"), _boxes_content, _voc_nonsense, reads_file=True, share=1.5
+    ),
     "VOC lists": Target(lambda: files_of(_voc), (".txt",), _opener("voc"), _boxes_content, _boxes_nonsense),
     "YOLO": Target(
-        lambda: files_of(_yolo), ("0.txt", "1.txt"), _opener("yolo"), _boxes_content, _yolo_nonsense, share=1.5
+        lambda: files_of(_yolo),
+        ("0.txt", "1.txt"),
+        _opener("yolo"),
+        _boxes_content,
+        _yolo_nonsense,
+        reads_file=True,
+        share=1.5,
     ),
     "data.yaml": Target(lambda: files_of(_yolo), (".yaml",), _opener("yolo"), _boxes_content, _splits_there),
 }
