@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -416,7 +416,7 @@ def _look_at_results(command: Command, folder: Path, reference: Reference, trial
 
 def table(result: dict[str, Any]) -> str:
     """A result as Markdown."""
-    head = "| command | trials | kills | stopped, status 130 | ended by the signal | went on to the end | equal bytes | faults |"
+    head = "| command | trials | kills | stopped (130) | ended by the signal | went on | equal bytes | faults |"
     lines = [head, "|---|" + "---:|" * 7]
     trials = result["trials"]
     names = dict.fromkeys(trial["command"] for trial in trials)
