@@ -186,14 +186,18 @@ def _slowly(move: Callable[..., None]) -> Callable[..., None]:
     return moved
 
 
+def line_of(words: str) -> list[str]:
+    """What is run for `distil WORDS`."""
+    return [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--child", *shlex.split(words)]
+
+
 def start(words: str, folder: Path) -> tuple[subprocess.Popen, float]:
     """A command in a process, and the time at which it had loaded its libraries."""
     ready, said = os.pipe()
-    line = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--child", *shlex.split(words)]
     environment = {**os.environ, READY: str(said), "OMP_NUM_THREADS": "1", "COLUMNS": "500"}
     with open(folder / "out.txt", "wb") as out, open(folder / "err.txt", "wb") as err:
         process = subprocess.Popen(
-            line,
+            line_of(words),
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
