@@ -169,7 +169,8 @@ def run_case(name: str, seed: int, number: int, *, raising: bool = False) -> Out
     files, file, mutation = damaged_folder(name, seed, number)
 
     def outcome(kind: str, detail: str = "") -> Outcome:
-        return Outcome(name, number, kind, file, mutation.what[:300], detail[:600], time.monotonic() - began, peak())
+        told = " ".join(detail.split())[:600]
+        return Outcome(name, number, kind, file, mutation.what[:300], told, time.monotonic() - began, peak())
 
     with written(files) as folder:
         peak = peak_memory()
@@ -387,7 +388,8 @@ def _died(
         raise RuntimeError(f"a process ended outside of any case of {name}, with status {worker.process.exitcode}")
     detail = "no answer, and deaf to its alarm" if kind == "hang" else f"the process died, {worker.process.exitcode}"
     seconds = time.monotonic() - worker.since
-    yield Outcome(name, worker.number, kind, *_described(name, seed, worker.number), detail, seconds)
+    file, what = _described(name, seed, worker.number)
+    yield Outcome(name, worker.number, kind, file, what, detail, seconds)
     rest = numbers[numbers.index(worker.number) + 1 :]
     if rest:
         blocks.append((name, rest))
