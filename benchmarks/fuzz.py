@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fuzz_targets import Files, Target
+    from fuzz_targets import Case, Files, Target
 
 RESULT = Path(__file__).parent / "results" / "fuzz.json"
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
@@ -180,7 +180,7 @@ def run_case(name: str, seed: int, number: int, *, raising: bool = False) -> Out
                 found = target.read(folder, file)
                 same = target.same(found) == content[file]
                 judged = not same or target.reads_file
-                reason = target.nonsense(found, Case(folder, file, mutation.content)) if judged else ""
+                reason = _nonsense(target, found, Case(folder, file, mutation.content)) if judged else ""
         except DistilError as error:
             kind, detail = _refused(target, file, mutation, str(error))
             ended = outcome(kind, detail)
@@ -203,6 +203,15 @@ def run_case(name: str, seed: int, number: int, *, raising: bool = False) -> Out
     if ended.kind in GOOD and ended.peak > PEAK:
         ended = outcome("memory", f"{ended.peak / 2**30:.1f} GB, {ended.kind}")
     return ended
+
+
+def _nonsense(target: "Target", found: Any, case: "Case") -> str:
+    try:
+        return target.nonsense(found, case)
+    except (MemoryError, RuntimeError):
+        raise
+    except Exception as error:
+        return f"the oracle cannot make use of it: {type(error).__name__}: {error} in {_place(error.__traceback__)}"
 
 
 def _refused(target: "Target", file: str, mutation: Any, message: str) -> tuple[str, str]:
