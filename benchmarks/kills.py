@@ -287,7 +287,7 @@ def _steps(log: bytes) -> bytes:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(x) for key, x in value.items() if key not in ("time", "seconds")}
+        return {key: _timeless(x) for key, x in value.items() if key not in ("time", "seconds", "preflight")}
     return [_timeless(x) for x in value] if isinstance(value, list) else value
 
 
