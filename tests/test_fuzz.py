@@ -18,9 +18,11 @@ from distil.errors import DistilError
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import fuzz
-import fuzz_mutations
-import fuzz_targets
 import kills
+from fuzzing import case, pool
+from fuzzing.boxes import meant
+from fuzzing.targets import TARGETS
+from fuzzing.tensor_damage import sealed_text, tensor_file, tensors_of, unsealed
 
 CASES = 30
 """Of every target."""
@@ -31,22 +33,22 @@ def plant(monkeypatch):
     """Replace parts of a target, as a fault in the library would."""
 
     def planted(name, **changes):
-        fuzz.seed_of(name)  # made by the sound target
-        target, files, content = fuzz.seed_of(name)
+        case.seed_of(name)  # made by the sound target
+        target, files, content = case.seed_of(name)
         broken = replace(target, **changes)
-        monkeypatch.setattr(fuzz, "seed_of", lambda wanted: (broken, files, content))
+        monkeypatch.setattr(case, "seed_of", lambda wanted: (broken, files, content))
 
     return planted
 
 
 def kinds(name, count=20):
-    return Counter(fuzz.run_case(name, 0, number).kind for number in range(count))
+    return Counter(case.run_case(name, 0, number).kind for number in range(count))
 
 
 @pytest.mark.slow
 def test_no_mutation_brings_a_fault_to_light():
-    counts = dict.fromkeys(fuzz_targets.TARGETS, CASES)
-    failures = [one for one in fuzz.run(counts, seed=0, jobs=1) if one.kind not in fuzz.GOOD]
+    counts = dict.fromkeys(TARGETS, CASES)
+    failures = [one for one in pool.run(counts, seed=0, jobs=1) if one.kind not in case.GOOD]
     assert not failures, "\n".join(
         f"{one.kind}: python benchmarks/fuzz.py --replay {one.target!r} {one.number}: {one.mutation}: {one.detail}"
         for one in failures[:20]
@@ -58,7 +60,7 @@ def test_a_reader_that_raises_something_else_is_reported(plant):
         return {}["missing"]
 
     plant("log", read=read)
-    found = fuzz.run_case("log", 0, 1)
+    found = case.run_case("log", 0, 1)
     assert (found.kind, found.file) == ("exception", "log.jsonl")
     assert found.detail.startswith("KeyError: 'missing' in test_fuzz.py:")
 
@@ -69,7 +71,7 @@ def test_nonsense_that_is_accepted_is_reported(plant):
         return replace(found, student=found.student * float("nan"))
 
     plant("prototypes", read=read)
-    found = [fuzz.run_case("prototypes", 0, number) for number in range(20)]
+    found = [case.run_case("prototypes", 0, number) for number in range(20)]
     assert {one.detail for one in found if one.kind == "nonsense"} >= {"student is not finite"}
 
 
@@ -78,15 +80,15 @@ def test_a_reader_that_overlooks_its_checksum_is_reported(monkeypatch):
         def __ne__(self, other):
             return False
 
-    fuzz.seed_of("prototypes")
+    case.seed_of("prototypes")
     monkeypatch.setattr(distil.files, "checksum", lambda tensors, header: Equal())
     whole = "the file is damaged, but was accepted with other content"
-    found = [fuzz.run_case("prototypes", 0, number) for number in range(300)]
+    found = [case.run_case("prototypes", 0, number) for number in range(300)]
     assert whole in {one.detail for one in found if one.kind == "nonsense"}
 
 
 def test_a_reader_that_hangs_is_reported(plant, monkeypatch):
-    monkeypatch.setattr(fuzz, "SECONDS", 0.1)
+    monkeypatch.setattr(case, "SECONDS", 0.1)
 
     def read(folder, name):
         try:
@@ -95,21 +97,21 @@ def test_a_reader_that_hangs_is_reported(plant, monkeypatch):
             return None
 
     plant("log", read=read)
-    found = fuzz.run_case("log", 0, 1)
+    found = case.run_case("log", 0, 1)
     assert found.kind == "hang"
     assert 0.1 <= found.seconds < 5
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured on Linux")
 def test_a_reader_that_takes_too_much_memory_is_reported(plant, monkeypatch):
-    monkeypatch.setattr(fuzz, "PEAK", 50 << 20)
+    monkeypatch.setattr(case, "PEAK", 50 << 20)
 
     def read(folder, name):
         torch.ones(25 << 20)
         raise DistilError("too late")
 
     plant("log", read=read)
-    found = fuzz.run_case("log", 0, 1)
+    found = case.run_case("log", 0, 1)
     assert found.kind == "memory"
     assert found.peak > 90 << 20
 
@@ -120,7 +122,7 @@ def test_a_refusal_that_nobody_reads_is_reported(plant, message):
         raise DistilError(message)
 
     plant("log", read=read)
-    assert fuzz.run_case("log", 0, 1).kind == "message"
+    assert case.run_case("log", 0, 1).kind == "message"
 
 
 def test_a_refusal_where_a_good_copy_lies_beside_is_reported(plant):
@@ -133,26 +135,26 @@ def test_a_refusal_where_a_good_copy_lies_beside_is_reported(plant):
 
 def test_a_seed_that_is_refused_is_reported():
     with pytest.MonkeyPatch.context() as patch:
-        broken = replace(fuzz_targets.TARGETS["log"], nonsense=lambda found, case: "as planted")
-        patch.setitem(fuzz_targets.TARGETS, "planted", broken)
+        broken = replace(TARGETS["log"], nonsense=lambda found, case: "as planted")
+        patch.setitem(TARGETS, "planted", broken)
         with pytest.raises(ValueError, match="the seed is nonsense: as planted"):
-            fuzz.seed_of("planted")
+            case.seed_of("planted")
 
 
 def dying(connection, seed):
-    """In place of `fuzz.work`: the second case ends the process."""
+    """In place of `fuzzing.pool.work`: the second case ends the process."""
     while (block := connection.recv()) is not None:
         for number in block[1]:
             connection.send(("began", number))
             if number == 1:
                 os._exit(7)
-            connection.send(("done", fuzz.Outcome(block[0], number, "refused")))
+            connection.send(("done", case.Outcome(block[0], number, "refused")))
         connection.send(("free", None))
 
 
 def test_a_case_that_ends_its_process_is_reported_and_the_others_go_on(monkeypatch):
-    monkeypatch.setattr(fuzz, "work", dying)
-    found = list(fuzz.run({"log": 4}, seed=0, jobs=1))
+    monkeypatch.setattr(pool, "work", dying)
+    found = list(pool.run({"log": 4}, seed=0, jobs=1))
     assert [(one.number, one.kind) for one in found] == [
         (0, "refused"),
         (1, "exception"),
@@ -164,18 +166,18 @@ def test_a_case_that_ends_its_process_is_reported_and_the_others_go_on(monkeypat
 
 
 def test_an_address_names_one_mutation():
-    one, other = (fuzz.damaged_folder("COCO", 3, 17) for _ in range(2))
+    one, other = (case.damaged_folder("COCO", 3, 17) for _ in range(2))
     assert one == other
-    assert len({str(fuzz.damaged_folder("COCO", 3, number)[2]) for number in range(20)}) > 15
+    assert len({str(case.damaged_folder("COCO", 3, number)[2]) for number in range(20)}) > 15
 
 
 def test_a_sealed_tensor_file_passes_the_check_behind_which_the_others_stand(tmp_path):
     path = tmp_path / "file.safetensors"
     tensors = {"a": torch.full((2,), float("nan"))}
-    path.write_bytes(fuzz_mutations.tensor_file(tensors, fuzz_mutations.sealed_text(tensors, '{"kind": "x"}')))
+    path.write_bytes(tensor_file(tensors, sealed_text(tensors, '{"kind": "x"}')))
     assert distil.files.load_tensors(path)[1] == {"kind": "x"}
-    path.write_bytes(fuzz_mutations.unsealed(path.read_bytes()))
-    assert "checksum" not in fuzz_mutations.tensors_of(path.read_bytes())[1]
+    path.write_bytes(unsealed(path.read_bytes()))
+    assert "checksum" not in tensors_of(path.read_bytes())[1]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_a_sealed_tensor_file_passes_the_check_behind_which_the_others_stand(tmp
     [("no", False), ("False", False), ("Unspecified", False), ("0", False), (None, False), (1, True), ("true", True)],
 )
 def test_what_flags_mean(flag, set_):
-    assert fuzz_targets.meant(flag) is set_
+    assert meant(flag) is set_
 
 
 def test_the_table_is_put_into_its_page(tmp_path):
