@@ -191,6 +191,13 @@ def line_of(words: str) -> list[str]:
     return [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--child", *shlex.split(words)]
 
 
+def _heed_signals() -> None:
+    """Started by nohup, this program ignores SIGHUP, and so would its children."""
+    for name in SIGNALS[1:]:
+        number = getattr(signal, name)
+        signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+
+
 def start(words: str, folder: Path) -> tuple[subprocess.Popen, float]:
     """A command in a process, and the time at which it had loaded its libraries."""
     ready, said = os.pipe()
@@ -205,6 +212,7 @@ def start(words: str, folder: Path) -> tuple[subprocess.Popen, float]:
             stderr=err,
             pass_fds=(said,),
             start_new_session=True,
+            preexec_fn=_heed_signals,
         )
     os.close(said)
     os.read(ready, 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 
 from distil.sources.detection import DetectionSet, DetectionSource, open_detection
@@ -203,10 +204,26 @@ def _yolo_differs(found: DetectionSource, case: Case) -> str:
     return ""
 
 
-def _splits_there(found: DetectionSource, case: Case) -> str:
-    if found.val is not None and set(found.train.pictures.paths) & set(found.val.pictures.paths):  # pyright: ignore[reportAttributeAccessIssue]
-        return ""  # a data.yaml may name one folder for both
-    return _boxes_nonsense(found, case)
+def _yaml_nonsense(found: DetectionSource, case: Case) -> str:
+    return _boxes_nonsense(found, case) or _yaml_differs(found, case)
+
+
+def _yaml_differs(found: DetectionSource, case: Case) -> str:
+    """Classes have the names that the file gives, and a validation folder that it names is used."""
+    try:
+        told = yaml.safe_load(case.content or b"")
+    except yaml.YAMLError:
+        return "it is no YAML"
+    names = told.get("names") if isinstance(told, dict) else None
+    names = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        expected = [name.strip() for name in names]
+        if list(found.train.classes) != expected:
+            return f"the classes are {str(found.train.classes)[:60]}, and the file names {str(expected)[:60]}"
+    val = told.get("val") if isinstance(told, dict) else None
+    if isinstance(val, str) and val and (case.folder / val).is_dir() and found.val is None:
+        return f"the validation images in {val[:60]} are not used"
+    return ""
 
 
 BOXES: dict[str, Target] = {
@@ -235,5 +252,7 @@ BOXES: dict[str, Target] = {
         reads_file=True,
         share=1.5,
     ),
-    "data.yaml": Target(lambda: files_of(_yolo), (".yaml",), _opener("yolo"), _boxes_content, _splits_there),
+    "data.yaml": Target(
+        lambda: files_of(_yolo), (".yaml",), _opener("yolo"), _boxes_content, _yaml_nonsense, reads_file=True
+    ),
 }
