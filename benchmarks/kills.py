@@ -1,15 +1,16 @@
 """Stop every command that writes, at random moments and by every signal, go on, and compare the bytes.
 
     python benchmarks/kills.py --kills 60                          all commands, one after another
-    python benchmarks/kills.py --kills 12 --commands dataset-udd   some of them
+    python benchmarks/kills.py --kills 12 --commands "dataset udd"  some of them
     python benchmarks/kills.py --replay 17                         the kills of one trial again, with what was printed
     python benchmarks/kills.py --table                             the table of docs/reliability.md from the last result
 
-A trial starts a command on a few small images, sends it SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU at a
-moment that (seed, trial) decides, a third of the trials twice, and then goes on as a user would: with the command that
-the message names, else with --resume where there is a run folder, else with the same command again. It fails unless the
-results have the bytes of a run that nobody stopped, no .part, .lock or .old file is left, no traceback was printed, and
-every exit status is 0, 130 or that of the signal. The first run of a command gives its bytes and its duration.
+A trial starts a command on a few small images and sends it SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU at a
+moment that (seed, trial) decides, after its libraries are loaded; a third of the trials are stopped twice. Then it goes
+on as a user would: with the command that the message names, else with --resume where there is a run folder, else with
+the same command again. It fails unless the results have the bytes of a run that nobody stopped, no .part, .lock or .old
+file is left, no traceback was printed, every exit status is 0, 130 or that of the signal, and a run that said at which
+step it stopped went on from there. The first run of a command gives its bytes and its duration.
 """
 
 import argparse
@@ -194,8 +195,7 @@ def line_of(words: str) -> list[str]:
 def _heed_signals() -> None:
     """Started by nohup, this program ignores SIGHUP, and so would its children."""
     for name in SIGNALS[1:]:
-        number = getattr(signal, name)
-        signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def start(words: str, folder: Path) -> tuple[subprocess.Popen, float]:

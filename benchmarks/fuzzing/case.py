@@ -48,7 +48,6 @@ class Outcome:
 
 
 GOOD = ("refused", "equal", "valid")
-FAILURES = ("exception", "nonsense", "message", "lost", "hang", "memory", "seed")
 
 
 class Hang(BaseException):
@@ -76,6 +75,7 @@ def seed_of(name: str) -> tuple[Target, Files, dict[str, Any]]:
 
 
 def damageable(target: Target, files: Files) -> list[str]:
+    """The files of a folder that are damaged."""
     return sorted(name for name in files if name.endswith(target.damaged))
 
 

@@ -101,7 +101,7 @@ def command(*words: str) -> str:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(words)
     if status:
-        raise DistilError(err.getvalue().strip().removeprefix("distil: "))
+        raise DistilError(f"\n{err.getvalue()}".rpartition("\ndistil: ")[2].strip())
     return out.getvalue()
 
 
