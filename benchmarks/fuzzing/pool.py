@@ -44,7 +44,11 @@ def work(connection: Connection, seed: int) -> None:
             continue
         for number in numbers:
             connection.send(("began", number))
-            connection.send(("done", run_case(name, seed, number)))
+            outcome = run_case(name, seed, number)
+            if outcome.kind == "hang":  # or the machine was busy
+                connection.send(("began", number))
+                outcome = run_case(name, seed, number)
+            connection.send(("done", outcome))
         _trim()
         connection.send(("free", None))
 
