@@ -41,7 +41,10 @@ def mutate(name: str, content: bytes, draw: random.Random) -> Mutation:
             bare = unsealed(content)
             return replace(damaged(bare, draw), sealed=False)
         return replace(damaged(content, draw), sealed=suffix == ".safetensors" and CHECKSUM.encode() in content)
-    found = structured(content, draw)
+    try:
+        found = structured(content, draw)
+    except Exception:  # changes that exclude one another, such as text as numbers
+        return damaged(content, draw)
     if found.content is not None and draw.random() < 0.1:
         more = damaged(found.content, draw)
         return Mutation(more.content, f"{found.what}; {more.what}", found.sealed)
