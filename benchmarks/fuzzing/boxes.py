@@ -188,7 +188,7 @@ def _yolo_nonsense(found: DetectionSource, case: Case) -> str:
 
 
 def _yolo_differs(found: DetectionSource, case: Case) -> str:
-    """As many objects as there are lines, or different lines."""
+    """As many objects as there are different lines, or different boxes."""
     if not case.name.endswith(".txt") or case.content is None:
         return ""
     split, stem = Path(case.name).parent.name, Path(case.name).stem
@@ -196,12 +196,22 @@ def _yolo_differs(found: DetectionSource, case: Case) -> str:
     if data is None:
         return ""
     lines = [line.split() for line in case.content.decode("utf-8-sig").splitlines() if line.strip()]
-    fewest, most = len({tuple(map(float, words)) for words in lines}), len({tuple(words) for words in lines})
+    fewest, most = len({_box_of_line(words) for words in lines}), len({tuple(words) for words in lines})
     at = next((i for i in range(len(data)) if Path(data.identifier(i)).stem == stem), None)
     have = 0 if at is None else len(data.annotations(at))
     if not fewest <= have <= most:
-        return f"{have} objects were read, and the file has {fewest} different lines of {len(lines)}"
+        return f"{have} objects were read, and the file has {fewest} different boxes in {len(lines)} lines"
     return ""
+
+
+def _box_of_line(words: list[str]) -> tuple[float, ...]:
+    """Class, corners, rounded."""
+    label, *values = map(float, words)
+    if len(values) == 4:
+        x, y, width, height = values
+        values = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    corners = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    return label, *(round(value, 9) for value in corners)
 
 
 def _yaml_nonsense(found: DetectionSource, case: Case) -> str:
