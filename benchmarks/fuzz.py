@@ -37,7 +37,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
 
 @dataclass
 class Row:
-    """A target's results. failures: by kind. seconds, peak: of its slowest and of its largest case."""
+    """A target's results. failures: by kind. seconds, peak: of its slowest and of its largest case, whose
+    numbers are slowest and largest."""
 
     cases: int = 0
     refused: int = 0
@@ -46,6 +47,8 @@ class Row:
     failures: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     peak: int = 0
+    slowest: int = -1
+    largest: int = -1
 
     def add(self, outcome: Outcome) -> None:
         self.cases += 1
@@ -53,8 +56,10 @@ class Row:
             setattr(self, outcome.kind, getattr(self, outcome.kind) + 1)
         else:
             self.failures[outcome.kind] = self.failures.get(outcome.kind, 0) + 1
-        self.seconds = max(self.seconds, outcome.seconds)
-        self.peak = max(self.peak, outcome.peak)
+        if outcome.seconds > self.seconds:
+            self.seconds, self.slowest = outcome.seconds, outcome.number
+        if outcome.peak > self.peak:
+            self.peak, self.largest = outcome.peak, outcome.number
 
 
 def table(result: dict[str, Any]) -> str:

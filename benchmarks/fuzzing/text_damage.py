@@ -62,7 +62,7 @@ def text(content: bytes, draw: random.Random) -> Mutation:
         elif change == "indent":
             lines[at] = draw.choice((b"  ", b"\t", b"- ")) + lines[at]
         elif change == "bomb":
-            lines = draw.choice(((BOMB + content).split(b"\n"), lines * 200))
+            lines = draw.choice(((BOMB + content).split(b"\n"), lines * 200 if len(lines) < 1000 else lines))
         told.append(f"{change} line {at + 1}")
     return Mutation(b"\n".join(lines), ", ".join(told))
 
