@@ -221,11 +221,12 @@ def _yaml_nonsense(found: DetectionSource, case: Case) -> str:
 def _yaml_differs(found: DetectionSource, case: Case) -> str:
     """Classes have the names that the file gives, and a validation folder that it names is used."""
     try:
-        told = yaml.safe_load(case.content or b"")
+        told = yaml.load(case.content or b"", Loader=yaml.BaseLoader)  # names are text, as they are written
     except yaml.YAMLError:
         return "it is no YAML"
     names = told.get("names") if isinstance(told, dict) else None
-    names = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+    if isinstance(names, dict):
+        names = [name for _, name in sorted(names.items(), key=lambda pair: (len(pair[0]), pair[0]))]
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         expected = [name.strip() for name in names]
         if list(found.train.classes) != expected:
