@@ -9,7 +9,7 @@ A trial starts a command on a few small images and sends it SIGKILL, SIGTERM, SI
 moment that (seed, trial) decides, after its libraries are loaded; a third of the trials are stopped twice. Then it goes
 on as a user would: with the command that the message names, else with --resume where there is a run folder, else with
 the same command again. It fails unless the results have the bytes of a run that nobody stopped, no .part, .lock or .old
-file is left, no traceback was printed, every exit status is 0, 130 or that of the signal, and a run that said at which
+file is left, no traceback was printed, every exit status is 0 or that of the signal (130 for Ctrl-C), and a run that said at which
 step it stopped went on from there. The first run of a command gives its bytes and its duration.
 """
 
@@ -21,6 +21,7 @@ import os
 import platform
 import random
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -45,7 +46,7 @@ LEFT = (".part", ".lock", ".old")
 SLOW_DISK = 0.05
 """Seconds by which moving a finished file into place is drawn out, so that some kills come between the two."""
 READY = "DISTIL_KILLS_READY"
-"""Names the descriptor on which a child says that the command begins."""
+"""Names the descriptor on which a child says that the command begins, and that it is done."""
 
 DISTIL = "dataset {method} numbers.npz --out run --device cpu --width 8 --batch-real 8 --network-samples 16"
 DISTIL += " --validations 2 --checkpoint-seconds 0.2"
@@ -174,9 +175,17 @@ def child(words: list[str]) -> int:
         distil.demo_detector.run_detector_demo = lambda out, **more: tour(out, **more, scenes=16, epochs=(1, 2))
     except KeyboardInterrupt:
         return 130
-    if READY in os.environ:
+    say_ready()
+    try:
+        return cli.main(words)
+    finally:
+        say_ready()
+
+
+def say_ready() -> None:
+    """Tell the parent that the command begins, and again that it is done: what is left is Python's own end."""
+    with contextlib.suppress(OSError, KeyError):
         os.write(int(os.environ[READY]), b"!")
-    return cli.main(words)
 
 
 def _slowly(move: Callable[..., None]) -> Callable[..., None]:
@@ -198,8 +207,32 @@ def _heed_signals() -> None:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
-def start(words: str, folder: Path) -> tuple[subprocess.Popen, float]:
-    """A command in a process, and the time at which it had loaded its libraries."""
+@dataclass
+class Running:
+    """A command as a process. ready: where it says that it is done. began: when it had loaded its libraries."""
+
+    process: subprocess.Popen
+    ready: int
+    began: float
+
+    def done_within(self, seconds: float) -> bool:
+        """Wait until the command is done, at most so long after it began."""
+        left = max(0.0, self.began + seconds - time.monotonic())
+        return bool(select.select([self.ready], [], [], left)[0])
+
+    def status(self) -> int:
+        """Wait until the process has ended. 999: it hangs."""
+        os.close(self.ready)
+        try:
+            return self.process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return 999
+
+
+def start(words: str, folder: Path) -> Running:
+    """Start a command and wait until it has loaded its libraries."""
     ready, said = os.pipe()
     environment = {**os.environ, READY: str(said), "OMP_NUM_THREADS": "1", "COLUMNS": "500"}
     with open(folder / "out.txt", "wb") as out, open(folder / "err.txt", "wb") as err:
@@ -216,24 +249,15 @@ def start(words: str, folder: Path) -> tuple[subprocess.Popen, float]:
         )
     os.close(said)
     os.read(ready, 1)
-    os.close(ready)
-    return process, time.monotonic()
+    return Running(process, ready, time.monotonic())
 
 
 def finish(words: str, folder: Path) -> tuple[int, str, float]:
     """(status, what was printed, seconds) of a command that is left alone."""
-    process, began = start(words, folder)
-    status = _waited(process, LONGEST)
-    return status, printed(folder), time.monotonic() - began
-
-
-def _waited(process: subprocess.Popen, seconds: float) -> int:
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return 999
+    running = start(words, folder)
+    running.done_within(LONGEST)
+    seconds = time.monotonic() - running.began
+    return running.status(), printed(folder), seconds
 
 
 def printed(folder: Path) -> str:
@@ -367,17 +391,15 @@ def run_trial(name: str, number: int, seed: int, reference: Reference, *, keep: 
 
 def _stopped(words: str, folder: Path, moment: float, name: str, trial: Trial) -> bool:
     """Start, wait, send the signal; whether that stopped the command before its end."""
-    process, began = start(words, folder)
+    running = start(words, folder)
     trial.words.append(words)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(max(0.0, moment - (time.monotonic() - began)))
-    alive = process.poll() is None
+    alive = not running.done_within(moment)
     if alive:
         trial.signals.append(name)
         trial.moments.append(round(moment, 3))
-        process.send_signal(getattr(signal, name))
+        running.process.send_signal(getattr(signal, name))
     trial.missed += not alive
-    status = _waited(process, LONGEST)
+    status = running.status()
     told = printed(folder)
     trial.statuses.append(status)
     trial.output += told
@@ -428,7 +450,7 @@ def _look_at_results(command: Command, folder: Path, reference: Reference, trial
 
 def table(result: dict[str, Any]) -> str:
     """A result as Markdown."""
-    head = "| command | trials | kills | stopped (130) | ended by the signal | went on | equal bytes | faults |"
+    head = "| command | trials | kills | stopped | ended at once | went on | equal bytes | faults |"
     lines = [head, "|---|" + "---:|" * 7]
     trials = result["trials"]
     names = dict.fromkeys(trial["command"] for trial in trials)
@@ -441,10 +463,10 @@ def table(result: dict[str, Any]) -> str:
 def _line(name: str, trials: Sequence[dict[str, Any]]) -> str:
     kills = sum(len(trial["signals"]) for trial in trials)
     ends = [status for trial in trials for status in trial["statuses"][: len(trial["signals"])]]
-    saved, died = ends.count(130), sum(status not in (0, 130) for status in ends)
+    stopped, ended = sum(status >= 128 for status in ends), sum(status < 0 for status in ends)
     equal = sum(not any("bytes" in x or "missing" in x or "not in" in x for x in one["faults"]) for one in trials)
     faults = sum(bool(trial["faults"]) for trial in trials)
-    return f"| {name} | {len(trials)} | {kills} | {saved} | {died} | {ends.count(0)} | {equal} | {faults} |"
+    return f"| {name} | {len(trials)} | {kills} | {stopped} | {ended} | {ends.count(0)} | {equal} | {faults} |"
 
 
 def as_json(trials: list[Trial], references: dict[str, Reference], args: argparse.Namespace) -> dict[str, Any]:
