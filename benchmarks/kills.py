@@ -9,8 +9,8 @@ A trial starts a command on a few small images and sends it SIGKILL, SIGTERM, SI
 moment that (seed, trial) decides, after its libraries are loaded; a third of the trials are stopped twice. Then it goes
 on as a user would: with the command that the message names, else with --resume where there is a run folder, else with
 the same command again. It fails unless the results have the bytes of a run that nobody stopped, no .part, .lock or .old
-file is left, no traceback was printed, every exit status is 0 or that of the signal (130 for Ctrl-C), and a run that said at which
-step it stopped went on from there. The first run of a command gives its bytes and its duration.
+file is left, no traceback was printed, every exit status is 0 or that of the signal (130 for Ctrl-C), and a run that
+said at which step it stopped went on from there. The first run of a command gives its bytes and its duration.
 """
 
 import argparse
