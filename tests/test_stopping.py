@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from distil.stopping import STOPPING, stop_requests
+from distil.stopping import STOPPING, number_of, signals_interrupt, stop_requests
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -37,3 +37,30 @@ def test_a_hang_up_that_is_ignored_stays_ignored():
             assert not asked()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_the_first_signal_is_told():
+    with stop_requests() as asked:
+        assert asked.number is None
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        assert asked.number == signal.SIGTERM
+
+
+OTHERS = [number for number in STOPPING if number != signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", OTHERS)
+def test_a_signal_interrupts_once_and_repeats_do_not_disturb_the_cleaning_up(number):
+    before = signal.getsignal(number)
+    cleaned = False
+    with signals_interrupt():
+        with pytest.raises(KeyboardInterrupt) as stop:
+            os.kill(os.getpid(), number)
+        for again in OTHERS:
+            os.kill(os.getpid(), again)
+        cleaned = True
+    assert cleaned
+    assert number_of(stop.value) == number
+    assert number_of(KeyboardInterrupt()) == signal.SIGINT
+    assert signal.getsignal(number) is before

@@ -1,10 +1,11 @@
-"""One writer a folder: a lock that dies with its process."""
+"""One writer a folder, and one at a time a file: locks that die with their process."""
 
 import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from distil.errors import DistilError
@@ -15,6 +16,8 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = ".lock"
+WAITED = 60.0
+"""Seconds after which a file that others keep writing is given up."""
 
 _held: dict[tuple[str, int], int] = {}
 """How often this process's threads hold each folder; a lock of one thread may be taken again by it."""
@@ -34,16 +37,43 @@ def only_writer(folder: Path | str) -> Iterator[None]:
         with _counted(key):
             yield
         return
-    path = Path(folder) / LOCK
-    descriptor = _locked(path)
-    try:
-        with _counted(key):
-            yield
-    finally:
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(descriptor)
+    folder = Path(folder)
+
+    def refuse(holder: str) -> None:
+        raise DistilError(
+            f"another run is writing to {folder}{f' ({holder})' if holder else ''}: wait until it ends, stop it, or "
+            "choose another folder."
+        )
+
+    with _counted(key), _locked(folder / LOCK, f"cannot write {folder}", refuse):
+        yield
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path | str, *, seconds: float = WAITED) -> Iterator[None]:
+    """Within the block no other process or thread can enter it for the same file: to read, change and write it.
+
+    Waits its turn. The lock is the system's (flock) on .NAME.lock beside the file, which is removed afterwards. On a
+    system or file system without locks this does nothing.
+
+    Raises: DistilError that names the file, after `seconds`; or if its folder cannot be written.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = Path(path)
+    until = time.monotonic() + seconds
+
+    def wait(holder: str) -> None:
+        if time.monotonic() > until:
+            raise DistilError(
+                f"cannot write {path}: another process{f' ({holder})' if holder else ''} has been writing it for "
+                f"{seconds:.0f} seconds. Stop it, or choose another place with --out."
+            )
+        time.sleep(0.05)
+
+    with _locked(path.with_name(f".{path.name}{LOCK}"), f"cannot write {path}", wait):
+        yield
 
 
 @contextlib.contextmanager
@@ -57,7 +87,25 @@ def _counted(key: tuple[str, int]) -> Iterator[None]:
             del _held[key]
 
 
-def _locked(path: Path) -> int | None:
+@contextlib.contextmanager
+def _locked(path: Path, cannot: str, taken: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a lock file, which is made and in the end removed.
+
+    cannot: how the error begins if it cannot be made. taken: called with what is known of the holder as often as
+    another holds the lock; returns to try again.
+    """
+    path = path.parent.resolve() / path.name  # so that it is found again from another working folder
+    descriptor = _acquired(path, cannot, taken)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
+
+
+def _acquired(path: Path, cannot: str, taken: Callable[[str], None]) -> int | None:
     """The descriptor of the locked file; None where there are no locks."""
     assert fcntl is not None
     while True:
@@ -66,19 +114,19 @@ def _locked(path: Path) -> int | None:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise DistilError(
-                f"cannot write {path.parent}: {error.strerror or error}. Choose another folder with --out."
+                f"{cannot}: {error.strerror or error}. Free space there, or choose another place with --out."
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace").strip()
             os.close(descriptor)
-            raise DistilError(
-                f"another run is writing to {path.parent}{f' ({holder})' if holder else ''}: wait until it ends, stop "
-                "it, or choose another folder."
-            ) from error
+            taken(holder)
+            continue
         except OSError:
             os.close(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return None
         if os.fstat(descriptor).st_nlink:  # 0: the holder of before has just removed it
             os.ftruncate(descriptor, 0)
