@@ -9,12 +9,17 @@ from distil.errors import DistilError
 from distil.files import load_tensors
 from distil.runs import (
     CHECKPOINT,
+    LOG,
     PREVIOUS,
+    PROXY,
+    RESULT,
     EventLog,
     has_checkpoint,
+    is_abandoned,
     load_checkpoint,
     read_log,
     read_manifest,
+    remove_abandoned,
     remove_checkpoints,
     save_checkpoint,
     start_run,
@@ -121,3 +126,55 @@ def test_a_log_with_a_bad_byte_or_nonsense_loses_only_those_lines(tmp_path):
     assert [line["event"] for line in read_log(path)] == ["a", "b"]
     EventLog(path, resume_at=1)
     assert [line["event"] for line in read_log(path)] == ["b"]
+
+
+def test_a_resumed_log_forgets_from_the_step_that_start_tells(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = EventLog(path)
+    log("start", step=0, steps=4)
+    log("preparing", what="opening", done=0)
+    for step in (1, 2, 3):
+        log("step", step=step)
+        log("checkpoint", step=step)
+        log("validation", step=step)
+    before = path.read_text()
+    log = EventLog(path, resumed=True)
+    assert path.read_text() == before
+    log("start", step=2, steps=4)
+    told = [(line["event"], line["step"]) for line in read_log(path)]
+    assert told == [
+        ("start", 0),
+        ("step", 1),
+        ("checkpoint", 1),
+        ("validation", 1),
+        ("step", 2),
+        ("checkpoint", 2),
+        ("start", 2),
+    ]
+    EventLog(path, resumed=True)("start", step=0, steps=4)
+    assert [(line["event"], line["step"]) for line in read_log(path)] == [("start", 0)]
+
+
+def test_only_a_run_without_checkpoint_and_result_is_abandoned(tmp_path):
+    folder = tmp_path / "run"
+    assert not is_abandoned(folder, "dataset")
+    start_run(folder, {"command": "dataset"})
+    for name in (LOG, PROXY, ".lock", ".run.json.0123.part"):
+        (folder / name).write_text("")
+    assert is_abandoned(folder, "dataset")
+    assert not is_abandoned(folder, "detector train")
+    for name in (CHECKPOINT, PREVIOUS, RESULT, "notes.txt"):
+        (folder / name).write_text("")
+        assert not is_abandoned(folder, "dataset")
+        (folder / name).unlink()
+    remove_abandoned(folder)
+    assert not is_abandoned(folder, "dataset")
+    start_run(folder, {"command": "dataset"})
+
+
+def test_a_missing_checkpoint_does_not_hide_that_the_one_before_is_damaged(tmp_path):
+    two_checkpoints(tmp_path)
+    (tmp_path / CHECKPOINT).unlink()
+    flip_last_bit(tmp_path / PREVIOUS)
+    with pytest.raises(DistilError, match=rf"{PREVIOUS} is damaged"):
+        load_checkpoint(tmp_path)

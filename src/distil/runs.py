@@ -2,13 +2,15 @@
 
 import contextlib
 import json
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distil.errors import DistilError
-from distil.files import load_tensors, parse_json, read_json, save_tensors, write_atomic
+from distil.files import PART, load_tensors, parse_json, read_json, save_tensors, write_atomic
+from distil.locks import LOCK
 
 MANIFEST = "run.json"
 LOG = "log.jsonl"
@@ -25,7 +27,11 @@ Events = Callable[..., None]
 
 
 class Interrupted(DistilError):
-    """A run that was stopped from outside, after it saved what it had."""
+    """A run that was stopped from outside, after it saved what it had. number: of the signal that stopped it."""
+
+    def __init__(self, message: str, number: int | None = None):
+        super().__init__(message)
+        self.number: int = number or signal.SIGINT
 
 
 def silent(name: str, **fields: Any) -> None:
@@ -58,23 +64,29 @@ def load_checkpoint(folder: Path, sound: Sound | None = None) -> tuple[dict[str,
     last, before = folder / CHECKPOINT, folder / PREVIOUS
     if not last.is_file() and not before.is_file():
         return None
-    try:
-        tensors, header = load_tensors(last)
-        if sound is not None:
-            sound(tensors, header)
-        return tensors, header, ""
-    except DistilError as damage:
-        if not before.is_file():
-            raise
+    reason = f"{last} is missing."
+    if last.is_file():
         try:
-            tensors, header = load_tensors(before)
-            if sound is not None:
-                sound(tensors, header)
-        except DistilError:
-            raise damage from None
-        reason = str(damage) if last.is_file() else f"{last} is missing"
-        last.unlink(missing_ok=True)
-        return tensors, header, f"{reason} The run goes on from {before}, step {header.get('step')}."
+            return *_sound_tensors(last, sound), ""
+        except DistilError as damage:
+            if not before.is_file():
+                raise
+            try:
+                tensors, header = _sound_tensors(before, sound)
+            except DistilError:
+                raise damage from None
+            reason = str(damage)
+            last.unlink()
+    else:
+        tensors, header = _sound_tensors(before, sound)
+    return tensors, header, f"{reason} The run goes on from {before}, step {header.get('step')}."
+
+
+def _sound_tensors(path: Path, sound: Sound | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    tensors, header = load_tensors(path)
+    if sound is not None:
+        sound(tensors, header)
+    return tensors, header
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -103,6 +115,23 @@ def start_run(folder: Path | str, manifest: Mapping[str, Any]) -> Path:
     return folder
 
 
+def is_abandoned(folder: Path, command: str) -> bool:
+    """Whether a folder holds a run of `command` that ended before its first checkpoint, and nothing else: a new run may
+    take its place."""
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(PART)} if folder.is_dir() else set()
+    if MANIFEST not in names or not names <= {MANIFEST, LOG, PROXY, LOCK}:
+        return False
+    with contextlib.suppress(DistilError):
+        return read_manifest(folder).get("command") == command
+    return False
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what a run that ended before its first checkpoint left behind, but not its folder."""
+    for name in (MANIFEST, LOG, PROXY):
+        (folder / name).unlink(missing_ok=True)
+
+
 def read_manifest(folder: Path | str) -> dict[str, Any]:
     """The manifest of a run folder. Raises: DistilError if there is none or it cannot be read."""
     path = Path(folder) / MANIFEST
@@ -116,20 +145,38 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     return manifest
 
 
+NOT_LOGGED = ("preparing",)
+"""Events that only show that something is going on."""
+MADE_AGAIN = ("validation", "done")
+"""Events at the step of a checkpoint that come after it."""
+
+
 class EventLog:
     """Events appended to a JSON Lines file, one object a line: {"event": name, "time": seconds, ...}.
 
-    A resumed run forgets the lines that it will write again: those whose "step" is at or after `resume_at`.
+    A resumed run forgets the lines that it will write again: with `resume_at`, those whose "step" is at or after it;
+    with `resumed`, as soon as the event "start" tells the step that it goes on from, those of later steps, of
+    validations at that step, and at step 0 all.
     """
 
-    def __init__(self, path: Path | str, resume_at: int | None = None):
-        self.path = Path(path)
-        if resume_at is not None and self.path.is_file():
-            kept = [line for line in read_log(self.path) if _step(line) < resume_at]
-            text = "".join(json.dumps(line) + "\n" for line in kept)
-            write_atomic(self.path, lambda temporary: temporary.write_text(text))
+    def __init__(self, path: Path | str, resume_at: int | None = None, *, resumed: bool = False):
+        self.path = Path(path).absolute()
+        self.resumed = resumed
+        if resume_at is not None:
+            self._keep(lambda line: _step(line) < resume_at)
+
+    def _keep(self, kept: Callable[[Mapping[str, Any]], bool]) -> None:
+        if not self.path.is_file():
+            return
+        text = "".join(json.dumps(line) + "\n" for line in read_log(self.path) if kept(line))
+        write_atomic(self.path, lambda temporary: temporary.write_text(text))
 
     def __call__(self, name: str, **fields: Any) -> None:
+        if name in NOT_LOGGED:
+            return
+        if name == "start" and self.resumed:
+            self.resumed = False
+            self._keep(lambda line: _stays(line, fields.get("step", 0)))
         line = json.dumps({"event": name, "time": round(time.time(), 3), **fields})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +186,12 @@ class EventLog:
             raise DistilError(
                 f"cannot write {self.path}: {error.strerror or error}. Free space there; the last checkpoint is kept."
             ) from error
+
+
+def _stays(line: Mapping[str, Any], begun: int) -> bool:
+    """Whether a run that goes on from step `begun` will not tell this again."""
+    step = _step(line)
+    return begun > 0 and (step < begun or (step == begun and line.get("event") not in MADE_AGAIN))
 
 
 def _step(line: Mapping[str, Any]) -> int:

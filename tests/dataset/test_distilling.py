@@ -1,24 +1,32 @@
 """distil_dataset: every objective runs, stops, resumes to the same bytes, and refuses what it cannot do."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from distil.dataset import distilling
 from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
 from distil.dataset.matching import advance, initial_state, restored_state
+from distil.dataset.restoring import check_state
 from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
+from distil.locks import only_writer
 from distil.presets import METHODS, preset
-from distil.runs import CHECKPOINT, RESULT, Interrupted
+from distil.runs import CHECKPOINT, PREVIOUS, PROXY, RESULT, EventLog, Interrupted, read_log
 from distil.settings import MatchingSettings
+from distil.stopping import STOPPING
 
 from .conftest import make_images
 
@@ -353,8 +361,10 @@ def test_the_contrastive_loss_joins_every_objective(real, method):
 
 def test_a_new_run_leaves_no_older_checkpoint(real, tmp_path):
     distil_dataset(real, tiny("idc"), folder=tmp_path, checkpoint_seconds=0.0)
+    assert (tmp_path / PREVIOUS).exists()
     distil_dataset(real, tiny("idc", seed=1), folder=tmp_path)
-    assert not (tmp_path / CHECKPOINT).exists()
+    assert load_tensors(tmp_path / CHECKPOINT)[1]["settings"]["seed"] == 1
+    assert not (tmp_path / PREVIOUS).exists()
 
 
 @pytest.mark.parametrize(
@@ -429,3 +439,247 @@ def test_the_saved_set_says_how_it_was_made(real, tmp_path):
     assert loaded.settings["policy"] == "response"
     assert loaded.source_fingerprint == real.fingerprint()
     assert loaded.classes == real.classes
+
+
+# ------------------------------------------------------------------------------------- damaged, locked and killed runs
+
+
+def finished(real, settings, folder):
+    """The bytes and the log of a run that nothing disturbed, which left two checkpoints and no result."""
+    log = EventLog(folder / "log.jsonl")
+    distil_dataset(real, settings, folder=folder, events=log, validate=lambda *_: 50.0, checkpoint_seconds=0.0)
+    result = folder / RESULT
+    whole = result.read_bytes()
+    result.unlink()
+    return whole, told(folder)
+
+
+def told(folder):
+    """The lines of a log but those that tell of a run's starts and checkpoints, without their times."""
+    lines = [line for line in read_log(folder / "log.jsonl") if line["event"] not in ("start", "checkpoint", "damaged")]
+    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
+
+
+def resumed(real, settings, folder):
+    log, recorder = EventLog(folder / "log.jsonl", resumed=True), Recorder()
+
+    def events(name, **fields):
+        log(name, **fields)
+        recorder(name, **fields)
+
+    distil_dataset(real, settings, folder=folder, resume=True, events=events, validate=lambda *_: 50.0)
+    return (folder / RESULT).read_bytes(), told(folder), recorder
+
+
+def flip(path, place=-1, bit=1):
+    data = bytearray(path.read_bytes())
+    data[place] ^= bit
+    path.write_bytes(bytes(data))
+
+
+HELD_OUT = {"validations": 2, "validation": 0.25}
+
+
+@pytest.mark.parametrize("method", ["idc", "udd", "udd-windows"])
+def test_one_flipped_bit_gives_way_to_the_checkpoint_before_and_the_same_result(real, tmp_path, method):
+    settings = tiny(method, **HELD_OUT)
+    whole, lines = finished(real, settings, tmp_path)
+    flip(tmp_path / CHECKPOINT)
+    again, lines_again, log = resumed(real, settings, tmp_path)
+    assert again == whole
+    assert lines_again == lines
+    assert log.of("start")[0]["step"] == 5
+    message = log.of("damaged")[0]["message"]
+    assert f"{tmp_path / CHECKPOINT} is damaged" in message
+    assert message.endswith(f"The run goes on from {tmp_path / PREVIOUS}, step 5.")
+
+
+def test_a_checkpoint_of_the_last_step_makes_the_last_validation_and_the_result(real, tmp_path):
+    settings = tiny("idc", **HELD_OUT)
+    whole, lines = finished(real, settings, tmp_path)
+    kept = [line for line in lines if (line["event"], line["step"]) not in (("validation", 6), ("done", 6))]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    again, lines_again, log = resumed(real, settings, tmp_path)
+    assert (again, lines_again) == (whole, lines)
+    assert [fields["step"] for fields in log.of("validation")] == [6]
+
+
+@pytest.mark.parametrize("of_before", [False, True], ids=["with checksum", "of before"])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            lambda t, h: t["canvases"].fill_(float("nan")),
+            r"its canvases hold nan, which is not between -10000 and 10000",
+        ),
+        (lambda t, h: t["canvases"].view(-1)[3:4].fill_(1e30), r"its canvases hold 1e\+30"),
+        (lambda t, h: t["momentum"].view(-1)[0:1].fill_(1e38), r"its momentum hold 1e\+38"),
+        (lambda t, h: t["weight.0"].view(-1)[0:1].fill_(float("inf")), r"its weight.0 hold inf"),
+        (lambda t, h: t["weight_momentum.1"].view(-1)[0:1].fill_(-1e9), r"its weight_momentum.1 hold -1e\+09"),
+        (lambda t, h: t["utilisation"].view(-1)[0:1].fill_(2), r"its utilisation hold 2, which is not between 0 and 1"),
+        (lambda t, h: t["windows"][0, 0].copy_(torch.tensor([5, 0, 3, 8.0])), r"its windows are not inside"),
+        (lambda t, h: t.pop("weight.3"), r"it lacks tensor 'weight.3'"),
+        (lambda t, h: t.pop("windows"), r"it lacks tensor 'windows'"),
+        (lambda t, h: t.update(extra=torch.zeros(1)), r"it holds an unknown tensor 'extra'"),
+        (lambda t, h: t.update(canvases=t["canvases"][:, :, :4]), r"its canvases are torch.float32 of shape"),
+        (lambda t, h: t.update(canvases=t["canvases"].double()), r"its canvases are torch.float64 of shape"),
+        (lambda t, h: h.update(step=7), r"its step is 7, and the run has steps 0 to 6"),
+        (lambda t, h: h.update(step="5"), r"its step is '5'"),
+        (lambda t, h: h.update(step=True), r"its step is True"),
+        (lambda t, h: h.pop("step"), r"its step is None"),
+        (lambda t, h: h.update(settings=[]), r"its header names no settings"),
+    ],
+)
+def test_nonsense_in_a_resumed_state_is_refused_and_the_checkpoint_before_is_used(
+    real, tmp_path, change, named, of_before
+):
+    settings = tiny("udd-windows")
+    whole, _ = finished(real, settings, tmp_path)
+    tensors, header = load_tensors(tmp_path / CHECKPOINT)
+    change(tensors, header)
+    write_checkpoint(tmp_path / CHECKPOINT, tensors, header, of_before)
+    again, _, log = resumed(real, settings, tmp_path)
+    assert again == whole
+    assert re.search(named, log.of("damaged")[0]["message"])
+
+    (tmp_path / RESULT).unlink()
+    write_checkpoint(tmp_path / CHECKPOINT, tensors, header, of_before)
+    (tmp_path / PREVIOUS).unlink(missing_ok=True)
+    with pytest.raises(DistilError, match=rf"{CHECKPOINT} is damaged: {named}"):
+        distil_dataset(real, settings, folder=tmp_path, resume=True)
+    assert (tmp_path / CHECKPOINT).exists()
+
+
+def write_checkpoint(path, tensors, header, of_before):
+    if of_before:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, path, {"distil": json.dumps(header)})
+    else:
+        save_tensors(path, tensors, header)
+
+
+@pytest.mark.parametrize("kept", [[3, 1], [0, 0], [0, 999]])
+def test_cosines_that_no_view_has_are_refused(real, tmp_path, kept):
+    settings = tiny("udd")
+    distil_dataset(real, settings, folder=tmp_path)
+    tensors, header = load_tensors(tmp_path / CHECKPOINT)
+    tensors["cosines"][:2] = torch.tensor(kept)
+    save_tensors(tmp_path / CHECKPOINT, tensors, header)
+    with pytest.raises(DistilError, match=r"checkpoint.safetensors is damaged: its cosines"):
+        distil_dataset(real, settings, folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [*((method, {}) for method in MATCHING), ("idc", FAST), ("udd-windows", FAST), ("udd", MINED)],
+)
+def test_every_state_that_a_run_has_is_sound(real, method, changes):
+    settings = tiny(method, **changes)
+    proxy = _proxy(real) if method.startswith("udd") else None
+    for state in advance(initial_state(real, settings, proxy), real, settings, proxy):
+        check_state(state.step, state.tensors(), real, settings)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "nan", "huge", "another network", "no safetensors"])
+def test_a_damaged_proxy_is_trained_again_to_the_same_bytes(real, tmp_path, damage):
+    settings = tiny("udd-windows")
+    whole, _ = finished(real, settings, tmp_path)
+    path = tmp_path / PROXY
+    sound = path.read_bytes()
+    tensors, header = load_tensors(path)
+    if damage == "flipped":
+        flip(path)
+    elif damage == "no safetensors":
+        path.write_text("nothing")
+    else:
+        last = sorted(tensors)[-1]
+        if damage == "another network":
+            tensors[last] = torch.zeros(1)
+        else:
+            tensors[last].fill_(float("nan") if damage == "nan" else 1e9)
+        write_checkpoint(path, tensors, header, of_before=True)
+    again, _, log = resumed(real, settings, tmp_path)
+    assert again == whole
+    assert path.read_bytes() == sound
+    message = log.of("damaged")[0]["message"]
+    assert str(path) in message
+    assert message.endswith("The proxy network is trained again.")
+
+
+def test_a_folder_has_one_writer(real, tmp_path):
+    refused = []
+
+    def second():
+        try:
+            distil_dataset(real, tiny("idc"), folder=tmp_path, resume=True)
+        except DistilError as error:
+            refused.append(str(error))
+
+    with only_writer(tmp_path):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert re.match(rf"another run is writing to {tmp_path} \(process {os.getpid()} on", refused[0])
+
+
+def test_unfinished_files_of_dead_processes_are_removed_at_the_start(real, tmp_path):
+    (tmp_path / f".{CHECKPOINT}.0123456789abcdef.part").write_text("half")
+    distil_dataset(real, tiny("idc"), folder=tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [CHECKPOINT, RESULT]
+
+
+@pytest.mark.parametrize("number", [n for n in STOPPING if n != signal.SIGINT])
+def test_every_signal_that_asks_a_run_to_stop_saves(real, tmp_path, number):
+    def ask(name, **fields):
+        if name == "step" and fields["step"] == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match="stopped after step 3") as stop:
+        distil_dataset(real, tiny("idc"), folder=tmp_path, events=ask)
+    assert stop.value.number == number
+    assert load_tensors(tmp_path / CHECKPOINT)[1]["step"] == 3
+
+
+@pytest.mark.parametrize("stop_at", [0, 12])
+def test_a_stop_while_networks_are_prepared_does_not_wait_for_them(real, tmp_path, stop_at):
+    settings = tiny("udd", **FAST, spectral_refresh=1)
+    whole = distil_dataset(real, settings)
+    prepared = []
+
+    def ask(name, **fields):
+        if name == "preparing" and fields["unit"] == "network":
+            prepared.append(fields["done"])
+            if len(prepared) == (1 if stop_at == 0 else 4):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    if stop_at == 0:
+        with pytest.raises(Interrupted, match="stopped before the first step: nothing was saved"):
+            distil_dataset(real, settings, folder=tmp_path, events=ask)
+    else:
+        settings_outer = settings.inner * settings.target_updates
+        with pytest.raises(Interrupted, match=f"stopped after step {settings_outer} of"):
+            distil_dataset(real, settings, folder=tmp_path, events=ask)
+    assert prepared[-1] == 1
+    assert (tmp_path / CHECKPOINT).exists() == (stop_at > 0)
+    again = distil_dataset(real, settings, folder=tmp_path, resume=True)
+    assert torch.equal(again.canvases, whole.canvases)
+
+
+def test_the_time_before_the_first_step_is_told(real):
+    log = Recorder()
+    distil_dataset(real, tiny("udd", **FAST), events=log)
+    told = {fields["what"]: fields for fields in log.of("preparing")}
+    assert told["training the proxy network"]["done"] == told["training the proxy network"]["of"] == 2
+    assert told["preparing networks"] == {
+        "what": "preparing networks",
+        "unit": "network",
+        "done": 3,
+        "of": 3,
+        "every": 6,
+    }
+    log = Recorder()
+    distil_dataset(real, replace(preset("herding", "custom", 1), network="convnet2", width=4), events=log)
+    assert [fields["what"] for fields in log.of("preparing") if fields["done"] == fields["of"]] == [
+        "training the network that embeds images",
+        "embedding the images",
+        "choosing images",
+    ]

@@ -1,5 +1,6 @@
 """distil_dataset: real images in, a distilled set out."""
 
+import contextlib
 import json
 import math
 import time
@@ -15,24 +16,35 @@ from distil.checks import check_class_names, check_statistics, check_text
 from distil.dataset.artifact import Cosines, DistilledSet, packed
 from distil.dataset.coresets import choose, random_choice
 from distil.dataset.formation import Spectrum, cosines_of_a_view
-from distil.dataset.matching import State, advance, all_regions, initial_state, restored_state, total_steps
-from distil.dataset.networks import embed_all, trained_proxy
+from distil.dataset.matching import LARGEST, State, advance, all_regions, initial_state, restored_state, total_steps
+from distil.dataset.networks import Progress, embed_all, trained_proxy
 from distil.dataset.policies import response_utilisation, seam_windows
+from distil.dataset.proxies import preparing, proxy_of
+from distil.dataset.restoring import check_state, check_step
 from distil.errors import DistilError
-from distil.files import load_tensors, save_tensors
+from distil.files import remove_unfinished
 from distil.functional.augment import operations_of
 from distil.functional.regions import whole_region
 from distil.functional.spectrum import shared_among_views
 from distil.functional.utilisation import utilisation_entropy
+from distil.locks import only_writer
 from distil.memory import freed_memory_kept
 from distil.models import check_network
-from distil.runs import CHECKPOINT, PROXY, RESULT, Events, Interrupted, silent
+from distil.runs import (
+    CHECKPOINT,
+    PREVIOUS,
+    RESULT,
+    Events,
+    Interrupted,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+    silent,
+)
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
 from distil.sources.images import ImageSet
-from distil.stopping import stop_requests
+from distil.stopping import StopRequest, stop_requests
 
-LARGEST = 1e4
-"""A canvas's number beyond this, thousands of times what an image can hold, has run away."""
 LOG_LINES = 500
 """About so many "step" events in a run."""
 
@@ -55,15 +67,16 @@ def distil_dataset(
     real: training images. A share `settings.validation` of them is held out before anything else.
     settings: CoresetSettings or MatchingSettings, from `preset` or written by hand.
     folder: run folder for checkpoints and the result; without one nothing is written.
-    resume: go on from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU. Without
-    it a checkpoint that lies there is removed.
+    resume: go on from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU. If it is
+    damaged, the one before it is taken, and an event "damaged" says so. Without `resume` both are removed.
     events: called as events("step", step=..., steps=..., loss=...) and so on; see docs/runs.md.
     validate: (distilled set, held-out images) -> accuracy, called `settings.validations` times; it selects nothing.
-    checkpoint_seconds: time between checkpoints. Ctrl-C (in the main thread) also writes one.
+    checkpoint_seconds: time between checkpoints. A stop by Ctrl-C or another signal of `stopping.STOPPING` (in the main
+    thread) also writes one, and so does the end, before the last validation.
 
     Raises: DistilError when settings and images do not fit, when a loss is not finite or a canvas runs away (naming the
-    step; the last checkpoint, which was sound, is kept), when the folder cannot be written, when a checkpoint is of
-    other settings or images; Interrupted after Ctrl-C.
+    step; the last checkpoint, which was sound, is kept), when the folder cannot be written or another run is writing to
+    it, when no checkpoint is sound or it is of other settings or images; Interrupted after a stop.
     """
     events = events or silent
     check_settings(settings)
@@ -75,16 +88,20 @@ def distil_dataset(
     else:
         kept, held_out = real, None
     kept = kept.to(device)
-    folder = None if folder is None else Path(folder)
-    if isinstance(settings, CoresetSettings):
-        result = _coreset(kept, real, settings, device, events)
-    else:
-        follow = None if validate is None or held_out is None else (validate, held_out)
-        with freed_memory_kept():
-            result = _match(kept, real, settings, device, folder, resume, events, follow, checkpoint_seconds)
-    if folder is not None:
-        result.save(folder / RESULT)
-    events("done", step=total_steps(settings) if isinstance(settings, MatchingSettings) else 0)
+    follow = None if validate is None or held_out is None else (validate, held_out)
+    folder = None if folder is None else Path(folder).absolute()
+    with contextlib.nullcontext() if folder is None else only_writer(folder):
+        if folder is not None:
+            remove_unfinished(folder)
+        if isinstance(settings, CoresetSettings):
+            result = _coreset(kept, real, settings, device, events)
+        else:
+            with freed_memory_kept():
+                matching = _Matching(kept, real, settings, device, folder, events, follow, checkpoint_seconds)
+                result = matching.run(resume)
+        if folder is not None:
+            result.save(folder / RESULT)
+        events("done", step=total_steps(settings) if isinstance(settings, MatchingSettings) else 0)
     return result
 
 
@@ -185,95 +202,181 @@ def _coreset(
     picks, embeddings = [], None
     if settings.method != "random":
         steps = -(-settings.network_epochs * len(kept.labels) // 64)
-        net = trained_proxy(settings.network, settings.width, kept, steps, device=device, seed=settings.seed)
-        embeddings = embed_all(net, kept)
+        training = preparing(events, "training the network that embeds images", "update")
+        net = trained_proxy(
+            settings.network, settings.width, kept, steps, device=device, seed=settings.seed, progress=training
+        )
+        embeddings = embed_all(net, kept, progress=preparing(events, "embedding the images", "image"))
+    choosing = preparing(events, "choosing images", "class")
     for label, name in enumerate(kept.classes):
         members = kept.by_class[label].cpu()
         if embeddings is None:
             chosen = random_choice(len(members), settings.ipc, settings.seed, name)
         else:
             chosen = choose(settings.method, embeddings[members], settings.ipc, settings.seed, name)
+            choosing(label + 1, len(kept.classes))
         picks.append(members[chosen])
     images = kept.images.cpu()[torch.cat(picks)]
     regions = whole_region(real.size)[None]
     return _finished(images, regions, None, real, settings)
 
 
-def _match(
-    kept: ImageSet,
-    real: ImageSet,
-    settings: MatchingSettings,
-    device: torch.device | str,
-    folder: Path | None,
-    resume: bool,
-    events: Events,
-    follow: tuple[Validate, ImageSet] | None,
-    checkpoint_seconds: float,
-) -> DistilledSet:
-    steps = total_steps(settings)
-    checkpoint = None if folder is None else folder / CHECKPOINT
-    saved = None
-    head: dict[str, Any] = {"settings": asdict(settings), "source_fingerprint": real.fingerprint()}
-    if checkpoint is not None and checkpoint.is_file() and not resume:
-        checkpoint.unlink()
-    if checkpoint is not None and checkpoint.is_file():
-        saved = load_tensors(checkpoint)
-        _refuse_other_run(saved[1], head, checkpoint)
-    events("start", step=0 if saved is None else int(saved[1]["step"]), steps=steps)
-    proxy = _proxy(kept, settings, device, folder, resume)
-    if saved is None:
-        state = initial_state(kept, settings, proxy)
-        if state.spectrum is not None:
-            events("cosines", step=0, kept=state.spectrum.kept.tolist())
-    else:
-        state = restored_state(int(saved[1]["step"]), saved[0], kept, settings, device)
+class _StopNow(Exception):
+    """A stop was asked for while networks are prepared, which the state does not depend on."""
 
-    log_every = max(1, steps // LOG_LINES)
-    validate_at = set()
-    if follow is not None and settings.validations:
-        validate_at = {round(steps * i / settings.validations) for i in range(1, settings.validations + 1)}
-    bad_step = torch.tensor(steps + 1, device=device)
-    saved_at = time.monotonic()
 
-    def save() -> None:
-        if checkpoint is not None:
-            save_tensors(checkpoint, state.tensors(), {"step": state.step, **head})
-            events("checkpoint", step=state.step)
+class _Matching:
+    """A matching run: what it goes on from, what it tells, and when it saves."""
 
-    windows_seen, spectrum_seen = state.mined, state.spectrum
-    with stop_requests() as stop_asked:
-        for _ in advance(state, kept, settings, proxy):
-            finite = torch.stack(list(state.losses.values())).isfinite().all()
-            sound = finite & (state.canvases.abs().max() < LARGEST)
-            bad_step = torch.where(sound, bad_step, bad_step.clamp_max(state.step))
-            due = time.monotonic() - saved_at > checkpoint_seconds
-            if state.step % log_every == 0 or state.step in validate_at or due or stop_asked():
-                _refuse_not_finite(int(bad_step), steps, checkpoint)
-            if state.step % log_every == 0 or state.step == steps:
-                events("step", step=state.step, steps=steps, **{name: float(x) for name, x in state.losses.items()})
-            if state.mined is not None and state.mined is not windows_seen:
-                windows_seen = state.mined
-                used = float(utilisation_entropy(state.mined.utilisation))
-                events("windows", step=state.step, windows=state.mined.windows.int().tolist(), mue=used)
-            if state.spectrum is not None and state.spectrum is not spectrum_seen:
-                spectrum_seen = state.spectrum
-                events("cosines", step=state.step, kept=state.spectrum.kept.tolist())
-            if follow is not None and state.step in validate_at:
-                accuracy = follow[0](_result(state, kept, real, settings, proxy), follow[1])
-                events("validation", step=state.step, accuracy=accuracy)
-            if due:
-                save()
-                saved_at = time.monotonic()
-            if stop_asked() and state.step < steps:
-                save()
-                kept_where = f"its checkpoint is in {folder}" if folder else "nothing was saved"
-                raise Interrupted(f"stopped after step {state.step} of {steps}: {kept_where}")
-    _refuse_not_finite(int(bad_step), steps, checkpoint)
-    return _result(state, kept, real, settings, proxy)
+    def __init__(
+        self,
+        kept: ImageSet,
+        real: ImageSet,
+        settings: MatchingSettings,
+        device: torch.device | str,
+        folder: Path | None,
+        events: Events,
+        follow: tuple[Validate, ImageSet] | None,
+        checkpoint_seconds: float,
+    ):
+        self.kept, self.real, self.settings, self.device = kept, real, settings, device
+        self.folder, self.events, self.follow = folder, events, follow
+        self.head: dict[str, Any] = {"settings": asdict(settings), "source_fingerprint": real.fingerprint()}
+        self.steps = total_steps(settings)
+        self.log_every = max(1, self.steps // LOG_LINES)
+        self.validate_at = set[int]()
+        if follow is not None and settings.validations:
+            shares = (i / settings.validations for i in range(1, settings.validations + 1))
+            self.validate_at = {round(self.steps * share) for share in shares}
+        self.bad_step = torch.tensor(self.steps + 1, device=device)
+        self.checkpoint_seconds, self.saved_at = checkpoint_seconds, time.monotonic()
+
+    def run(self, resume: bool) -> DistilledSet:
+        """All the steps that are left, and the set that they make."""
+        self.begin(resume)
+        if self.begun:
+            self.validate()  # a checkpoint is written before the validation of its step
+        with stop_requests() as stop_asked:
+            prepared = self.prepared(stop_asked)
+            try:
+                for _ in advance(self.state, self.kept, self.settings, self.proxy, preparing=prepared):
+                    self.after_step()
+                    if stop_asked() and self.state.step < self.steps:
+                        raise _StopNow
+                    if self.state.step == self.steps or time.monotonic() - self.saved_at > self.checkpoint_seconds:
+                        self.save()
+                    self.validate()
+            except _StopNow:
+                raise self.stopped(stop_asked.number) from None
+        return _result(self.state, self.kept, self.real, self.settings, self.proxy)
+
+    def begin(self, resume: bool) -> None:
+        """The state before the first step of this run: a checkpoint's, if it goes on from one."""
+        saved = None
+        if self.folder is not None and resume:
+            saved = load_checkpoint(self.folder, self.check_sound)
+        elif self.folder is not None:
+            remove_checkpoints(self.folder)
+        self.begun: int = 0 if saved is None else saved[1]["step"]
+        self.events("start", step=self.begun, steps=self.steps)
+        if saved is not None and saved[2]:
+            self.events("damaged", step=self.begun, message=saved[2])
+        self.proxy = proxy_of(self.kept, self.settings, self.device, self.folder, resume=resume, events=self.events)
+        if saved is None:
+            self.state = initial_state(self.kept, self.settings, self.proxy)
+            if self.state.spectrum is not None:
+                self.events("cosines", step=0, kept=self.state.spectrum.kept.tolist())
+        else:
+            self.state = restored_state(self.begun, saved[0], self.kept, self.settings, self.device)
+        self.mined, self.spectrum = self.state.mined, self.state.spectrum
+
+    def check_sound(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Nothing, if this run can go on from a checkpoint. Raises: DistilError that names its file."""
+        assert self.folder is not None
+        path = next(path for path in (self.folder / CHECKPOINT, self.folder / PREVIOUS) if path.is_file())
+        _refuse_other_run(header, self.head, path)
+        try:
+            check_state(check_step(header.get("step"), self.settings), tensors, self.kept, self.settings)
+        except DistilError as error:
+            raise DistilError(
+                f"{path} is damaged: {error}. Put a sound copy there, or remove it to begin again from the first step."
+            ) from error
+
+    def prepared(self, stop_asked: StopRequest) -> Progress:
+        """Progress of the networks of one outer iteration, at which a run may stop: its state is a whole step's."""
+        every = self.settings.inner * self.settings.target_updates
+        tell = preparing(self.events, "preparing networks", "network", every=every)
+
+        def prepared(done: int, of: int) -> None:
+            tell(done, of)
+            if stop_asked():
+                raise _StopNow
+
+        return prepared
+
+    def after_step(self) -> None:
+        """Tell what a step has changed; look at the numbers before anything is told or saved of them."""
+        state = self.state
+        finite = torch.stack(list(state.losses.values())).isfinite().all()
+        sound = finite & (state.canvases.abs().max() < LARGEST)
+        self.bad_step = torch.where(sound, self.bad_step, self.bad_step.clamp_max(state.step))
+        if state.step % self.log_every == 0 or state.step == self.steps:
+            self.refuse_not_finite()
+            losses = {name: float(loss) for name, loss in state.losses.items()}
+            self.events("step", step=state.step, steps=self.steps, **losses)
+        if state.mined is not None and state.mined is not self.mined:
+            self.mined = state.mined
+            used = float(utilisation_entropy(state.mined.utilisation))
+            self.events("windows", step=state.step, windows=state.mined.windows.int().tolist(), mue=used)
+        if state.spectrum is not None and state.spectrum is not self.spectrum:
+            self.spectrum = state.spectrum
+            self.events("cosines", step=state.step, kept=state.spectrum.kept.tolist())
+
+    def save(self) -> None:
+        """Write a checkpoint, if the numbers are sound and there is a folder."""
+        self.refuse_not_finite()
+        if self.folder is not None:
+            save_checkpoint(self.folder, self.state.tensors(), {"step": self.state.step, **self.head})
+            self.events("checkpoint", step=self.state.step)
+        self.saved_at = time.monotonic()
+
+    def validate(self) -> None:
+        """The accuracy on the held-out images, at the steps where it is measured."""
+        if self.follow is not None and self.state.step in self.validate_at:
+            self.refuse_not_finite()
+            validate, held_out = self.follow
+            accuracy = validate(_result(self.state, self.kept, self.real, self.settings, self.proxy), held_out)
+            self.events("validation", step=self.state.step, accuracy=accuracy)
+
+    def stopped(self, number: int | None) -> Interrupted:
+        """Save, and tell where the run stands."""
+        step = self.state.step
+        if step == 0:
+            return Interrupted("stopped before the first step: nothing was saved", number)
+        if step > self.begun:
+            self.save()
+        kept_where = f"its checkpoint is in {self.folder}" if self.folder else "nothing was saved"
+        return Interrupted(f"stopped after step {step} of {self.steps}: {kept_where}", number)
+
+    def refuse_not_finite(self) -> None:
+        """Refuse losses that were not finite, and canvases that ran away, at any step so far."""
+        bad_step = int(self.bad_step)
+        if bad_step > self.steps:
+            return
+        kept = ""
+        if self.folder is not None and (self.folder / CHECKPOINT).is_file():
+            kept = f" The last checkpoint, {self.folder / CHECKPOINT}, is from before and is kept."
+        raise DistilError(
+            f"the loss stopped being a finite number at step {bad_step} of {self.steps}, or the images left all "
+            "bounds: lower --lr-image, or --network-lr where it was raised (or check the images for a class of "
+            f"identical ones).{kept}"
+        )
 
 
 def _refuse_other_run(saved: dict[str, Any], head: dict[str, Any], checkpoint: Path) -> None:
     """Nothing, if a checkpoint's header is of these settings and images; settings it does not name have defaults."""
+    if not isinstance(saved.get("settings"), dict):
+        raise DistilError(f"{checkpoint} is damaged: its header names no settings. Start the run again.")
     wanted = json.loads(json.dumps(head["settings"]))
     made = json.loads(json.dumps(asdict(settings_from_dict(saved["settings"]))))
     for name in wanted:
@@ -287,40 +390,6 @@ def _refuse_other_run(saved: dict[str, Any], head: dict[str, Any], checkpoint: P
             f"{checkpoint} was made from other training images (their hash differs): put the old images back, or start "
             "in another folder."
         )
-
-
-def _refuse_not_finite(bad_step: int, steps: int, checkpoint: Path | None) -> None:
-    if bad_step > steps:
-        return
-    kept = ""
-    if checkpoint is not None and checkpoint.is_file():
-        kept = f" The last checkpoint, {checkpoint}, is from before and is kept."
-    raise DistilError(
-        f"the loss stopped being a finite number at step {bad_step} of {steps}, or the images left all bounds: lower "
-        f"--lr-image, or --network-lr where it was raised (or check the images for a class of identical ones).{kept}"
-    )
-
-
-def _proxy(
-    kept: ImageSet, settings: MatchingSettings, device: torch.device | str, folder: Path | None, resume: bool
-) -> nn.Module | None:
-    """The proxy network of a policy that needs one: read from the folder when a run is resumed, else trained."""
-    if settings.policy not in ("response", "jitter"):
-        return None
-    path = None if folder is None else folder / PROXY
-    made_by = {name: getattr(settings, name) for name in ("network", "width", "proxy_steps", "seed")}
-    made_by["images"] = kept.fingerprint()
-    if resume and path is not None and path.is_file():
-        tensors, header = load_tensors(path)
-        if header == made_by:
-            net = trained_proxy(settings.network, settings.width, kept, 0, device=device, seed=settings.seed)
-            net.load_state_dict(tensors)
-            return net
-    steps = settings.proxy_steps
-    net = trained_proxy(settings.network, settings.width, kept, steps, device=device, seed=settings.seed)
-    if path is not None:
-        save_tensors(path, net.state_dict(), made_by)
-    return net
 
 
 def _result(

@@ -16,6 +16,7 @@ from distil.dataset.formation import Spectrum, spectral_canvases, views_of
 from distil.dataset.initial import initial_canvases, paste_real
 from distil.dataset.networks import (
     Learner,
+    Progress,
     fresh_learner,
     train_by_gradient,
     train_on_real,
@@ -29,6 +30,9 @@ from distil.rng import stream
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
 from distil.types import Batch, Regions
+
+LARGEST = 1e4
+"""A canvas's number beyond this, thousands of times what an image can hold, has run away."""
 
 
 @dataclass
@@ -73,7 +77,7 @@ def initial_state(real: ImageSet, settings: MatchingSettings, proxy: nn.Module |
 def restored_state(
     step: int, tensors: dict[str, Tensor], real: ImageSet, settings: MatchingSettings, device: torch.device | str
 ) -> State:
-    """The state that `tensors` of a checkpoint describe."""
+    """The state that `tensors` of a checkpoint describe; `restoring.check_state` tells whether they are sound."""
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     state = State(step, tensors["canvases"], tensors["momentum"])
     if "cosines" in tensors:
@@ -101,12 +105,14 @@ def advance(
     settings: MatchingSettings,
     proxy: nn.Module | None,
     ages: Callable[[int], list[Age]] | None = None,
+    preparing: Progress | None = None,
 ) -> Iterator[State]:
     """Run the loop from `state` to the end, changing it in place and yielding it after every matching step.
 
     real: training images, on the device that everything runs on. proxy: network trained on real images, for the
     policies that need one. ages: with target_updates above 1, gives the networks and targets of an outer iteration,
-    which several runs with the same data, seed and network settings can share; None computes them (`all_ages`).
+    which several runs with the same data, seed and network settings can share; None computes them (`all_ages`) and
+    calls `preparing` after each, at moments when the state is that after a whole step.
 
     Each of `outer` fresh networks serves `inner` matching steps. In a step every class's real batch and synthetic
     views, augmented alike, are matched and all canvases move once; then the network is trained. The canvases are
@@ -126,6 +132,8 @@ def advance(
     held: list[Age] = []
     while state.step < total_steps(settings):
         outer, within = divmod(state.step, settings.inner * settings.target_updates)
+        if settings.target_updates > 1 and (within == 0 or not held):
+            held = ages(outer) if ages else all_ages(real, settings, outer, preparing)
         if within == 0:
             _clamp(state)
             if _cosines_due(settings, outer):
@@ -142,8 +150,6 @@ def advance(
                 raise ValueError("a state in the middle of an outer iteration has no network")
             age = Age(state.learner, real_targets(state.learner, real, settings, outer, within), outer, within)
         else:
-            if within == 0 or not held:
-                held = ages(outer) if ages else all_ages(real, settings, outer)
             visit, turn = divmod(within, settings.inner)
             age = held[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
         gradient, state.losses = matching_gradient(state.canvases, state.mined, age, real, settings, state.spectrum)
@@ -159,13 +165,15 @@ def advance(
         yield state
 
 
-def all_ages(real: ImageSet, settings: MatchingSettings, outer: int) -> list[Age]:
+def all_ages(real: ImageSet, settings: MatchingSettings, outer: int, preparing: Progress | None = None) -> list[Age]:
     """A fresh network at every age that the matching steps of an outer iteration see, and its real targets there."""
     learner = _fresh(real, settings, outer, real.images.device)
     ages = []
     for inner in range(settings.inner):
         age = Age(learner, real_targets(learner, real, settings, outer, inner), outer, inner)
         ages.append(replace(age, learner=learner.frozen()))
+        if preparing:
+            preparing(inner + 1, settings.inner)
         if inner < settings.inner - 1:
             _train(age, None, real, settings)
     return ages
@@ -226,6 +234,12 @@ def _windows_due(settings: MatchingSettings, outer: int, none_yet: bool) -> bool
         return False
     frozen = outer >= (1 - settings.windows_freeze) * settings.outer
     return none_yet or (outer % settings.refresh == 0 and not frozen and settings.policy != "fixed")
+
+
+def mines_by(step: int, settings: MatchingSettings) -> bool:
+    """Whether windows have been chosen when `step` steps are done."""
+    last_outer = (step - 1) // (settings.inner * settings.target_updates)
+    return step > 0 and _windows_due(settings, last_outer, none_yet=True)
 
 
 def _cosines_due(settings: MatchingSettings, outer: int) -> bool:

@@ -1,7 +1,7 @@
 """The networks in which real and synthetic images are matched: fresh, then trained a little."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,9 @@ from distil.rng import seed_at, stream
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
 from distil.types import Batch
+
+Progress = Callable[[int, int], object]
+"""Called with how much of something is done, and of how much."""
 
 
 @dataclass
@@ -143,12 +146,19 @@ def train_on_views(
 
 
 def trained_proxy(
-    network: str, width: int, real: ImageSet, steps: int, *, device: torch.device | str, seed: int
+    network: str,
+    width: int,
+    real: ImageSet,
+    steps: int,
+    *,
+    device: torch.device | str,
+    seed: int,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """A network trained on the real images, which then judges regions and embeds images.
 
     steps: updates of 64 images, SGD with momentum .9 and weight decay 5e-4, learning rate .01 falling to a tenth for
-    the last quarter; augmented by colour and crop.
+    the last quarter; augmented by colour and crop. progress: called after each.
     """
     learner = fresh_learner(network, width, real, device=device, seed=seed, address=("proxy",))
     for step in range(steps):
@@ -156,14 +166,20 @@ def trained_proxy(
         training = Training(64, lr, 0.9, 5e-4, "color_crop", False, 0.0)
         generator = stream(seed, "proxy", step)
         train_batch(learner, real.sample(64, generator), training, real, generator)
+        if progress:
+            progress(step + 1, steps)
     return learner.net.requires_grad_(False)
 
 
 @torch.no_grad()
-def embed_all(net: nn.Module, real: ImageSet, *, batch: int = 512) -> Float[Tensor, "n d"]:
-    """The network's embedding of every real image, on the CPU."""
+def embed_all(
+    net: nn.Module, real: ImageSet, *, batch: int = 512, progress: Progress | None = None
+) -> Float[Tensor, "n d"]:
+    """The network's embedding of every real image, on the CPU. progress: called with how many images are done."""
     parts = []
     for rows in torch.arange(len(real.labels)).split(batch):
         images = normalise(real.batch(rows.to(real.labels.device)).images, real.mean, real.std)
         parts.append(net.embed(images).flatten(1).cpu())  # pyright: ignore[reportCallIssue]
+        if progress:
+            progress(int(rows[-1]) + 1, len(real.labels))
     return torch.cat(parts)
