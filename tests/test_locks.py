@@ -62,8 +62,12 @@ def test_the_holder_may_enter_again_and_another_thread_may_not(tmp_path):
 
 
 def test_a_folder_is_made_and_one_that_cannot_be_is_named(tmp_path):
+    with only_writer(tmp_path / "very" / "new"):
+        assert (tmp_path / "very" / "new" / LOCK).exists()
+    assert not list(tmp_path.iterdir())
     with only_writer(tmp_path / "new"):
-        assert (tmp_path / "new" / LOCK).exists()
+        (tmp_path / "new" / "file").write_text("")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(DistilError, match=r"cannot write .*file/x: .*choose another place"),

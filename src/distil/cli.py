@@ -1,18 +1,22 @@
 """The command line. Nothing heavy is imported before a command needs it, so that every help text comes at once."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import distil
 from distil.commands.dataset import dataset, dataset_command
 from distil.commands.demo import demo
 from distil.commands.methods import methods
 from distil.commands.sets import compare, evaluate, export, show
+from distil.commands.streams import lasting_streams, open_standard_streams, to_nowhere
 from distil.errors import DistilError
 from distil.flags import nearest, parse
 from distil.presets import METHODS
 from distil.runs import Interrupted
+from distil.stopping import number_of, signals_interrupt
 
 HELP = """\
 usage: distil COMMAND ...
@@ -41,28 +45,56 @@ Start here:
 """
 
 
+RUNS = ("dataset", "evaluate", "demo", "detector")
+"""Commands whose work does not stop when nobody reads what they print."""
+
+NO_SPACE = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO")}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run one command and return its exit status: 0; 2 for what the user can mend; 128 and the number of the signal
+    that stopped it, so 130 for Ctrl-C; 141 if nobody reads what a command only prints."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    open_standard_streams()
+    with signals_interrupt(), lasting_streams() if words[:1] and words[0] in RUNS else nullcontext():
+        return _status(words)
+
+
+def _status(words: list[str]) -> int:
     try:
-        return _run(words)
+        status = _run(words)
+        sys.stdout.flush()
+        return status
     except Interrupted as stop:
-        return _fail(stop, 130)
+        return _fail(stop, 128 + stop.number)
     except DistilError as error:
         return _fail(error, 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as stop:
+        return _fail("interrupted", 128 + number_of(stop))
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone: nothing is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout)
         return 141
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
         return _fail("out of memory: lower --width, --size, --ipc or the batch, or take a device with more.", 2)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror}. Check the path and its permissions.", 2)
+        if _working_folder_is_gone():
+            return _fail("the working folder was deleted: change to another one and give the command again.", 2)
+        if error.errno not in NO_SPACE:
             raise
-        return _fail(f"{error.filename}: {error.strerror}. Check the path and its permissions.", 2)
+        to_nowhere(sys.stdout)
+        return _fail(f"the output cannot be written: {error.strerror}. Free space there, or print elsewhere.", 2)
+
+
+def _working_folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -97,7 +129,10 @@ def _run(words: list[str]) -> int:
 
 
 def _fail(message: object, status: int) -> int:
-    print(f"distil: {message}", file=sys.stderr)
+    try:
+        print(f"distil: {message}", file=sys.stderr, flush=True)
+    except OSError:
+        to_nowhere(sys.stderr)
     return status
 
 

@@ -18,6 +18,8 @@ except ImportError:  # Windows
 LOCK = ".lock"
 WAITED = 60.0
 """Seconds after which a file that others keep writing is given up."""
+TRIES = 20
+"""Times that a folder is made which others keep removing."""
 
 _held: dict[tuple[str, int], int] = {}
 """How often this process's threads hold each folder; a lock of one thread may be taken again by it."""
@@ -89,12 +91,13 @@ def _counted(key: tuple[str, int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path, cannot: str, taken: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a lock file, which is made and in the end removed.
+    """Hold the lock of a lock file, which is made and in the end removed; so are folders made for it that stay empty.
 
     cannot: how the error begins if it cannot be made. taken: called with what is known of the holder as often as
     another holds the lock; returns to try again.
     """
     path = path.parent.resolve() / path.name  # so that it is found again from another working folder
+    made = [folder for folder in path.parents if not folder.exists()]
     descriptor = _acquired(path, cannot, taken)
     try:
         yield
@@ -103,16 +106,23 @@ def _locked(path: Path, cannot: str, taken: Callable[[str], None]) -> Iterator[N
             with contextlib.suppress(OSError):
                 path.unlink()
             os.close(descriptor)
+        with contextlib.suppress(OSError):  # those that are not empty stay
+            for folder in made:
+                folder.rmdir()
 
 
 def _acquired(path: Path, cannot: str, taken: Callable[[str], None]) -> int | None:
     """The descriptor of the locked file; None where there are no locks."""
     assert fcntl is not None
+    tries = 0
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
+            tries += 1
+            if isinstance(error, FileNotFoundError) and tries < TRIES:
+                continue  # another process has just removed the folder that it had made
             raise DistilError(
                 f"{cannot}: {error.strerror or error}. Free space there, or choose another place with --out."
             ) from error

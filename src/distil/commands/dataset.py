@@ -1,5 +1,7 @@
 """`distil dataset`: start a run, go on with it, finish it."""
 
+import contextlib
+import json
 import os
 import platform
 import shlex
@@ -11,23 +13,30 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from distil.commands.set_words import Download, Root, Size, SourceWord, in_bytes, open_images, short_name
+from distil.commands.set_words import Download, Root, Size, SourceWord, in_bytes, opened, short_name
 from distil.errors import DistilError
+from distil.files import remove_unfinished
 from distil.flags import Device, device_named, option, parse, scan, versions
+from distil.locks import only_writer
 from distil.presets import DATASETS, METHODS, preset, source_key
 from distil.runs import (
     CHECKPOINT,
     LOG,
     MANIFEST,
-    PROXY,
+    PREVIOUS,
     RESULT,
     EventLog,
+    Events,
     Interrupted,
+    has_checkpoint,
+    is_abandoned,
     read_log,
     read_manifest,
+    remove_abandoned,
     start_run,
 )
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
+from distil.stopping import number_of
 
 if TYPE_CHECKING:
     from distil.dataset.artifact import DistilledSet
@@ -177,6 +186,82 @@ def _plain(flags: Settings) -> Settings:
 def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> None:
     check_settings(settings)
     folder = run.out or Path("runs") / f"{short_name(word)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+    _refuse_inside(folder, word)
+    place = folder.absolute()  # that is found again if the working folder is deleted
+    with only_writer(folder):
+        _refuse_taken(folder)
+        made = _start(method, word, settings, run, folder, place)
+    _tell_result(folder, *made)
+
+
+def _start(
+    method: str, word: str, settings: Settings, run: RunFlags, folder: Path, place: Path
+) -> "tuple[DistilledSet, Source, dict[str, Any], str]":
+    """What a new run made, and what its next commands have to know; its folder is locked."""
+    from distil.report.progress import show_progress
+
+    device = device_named(run.device)
+    if isinstance(settings, MatchingSettings) and settings.bfloat16 != "none" and not _computes_bfloat16(device):
+        print("This processor has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
+    with show_progress(f"{method} on {short_name(word)}") as shown:
+        source = opened(word, run.root, run.size, run.download, shown)
+        if (key := source_key(word)) != source.key:
+            raise DistilError(
+                f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number "
+                "of classes differs): give it another name."
+            )
+        manifest = {
+            "format_version": RUN_FORMAT,
+            "command": "dataset",
+            "source": _lasting(word),
+            "root": None if run.root is None else str(run.root.absolute()),
+            "size": run.size,
+            "device": run.device,
+            "settings": asdict(settings),
+            "source_fingerprint": source.train.fingerprint(),
+            "read": None if source.inventory is None else source.inventory.to_dict(),
+            "versions": versions(),
+        }
+        if device == "cpu" and isinstance(settings, MatchingSettings) and settings.outer * settings.inner >= LONG:
+            quicker = "; --recipe fast takes minutes" if settings.network_data == "real" else ""
+            print(f"{settings.outer * settings.inner:,} matching steps: hours to days on a CPU{quicker}.")
+        start_run(place, manifest)
+        try:
+            made = _distil(
+                folder, place, source, settings, device, run.checkpoint_seconds, manifest, shown, resume=False
+            )
+        except BaseException as error:
+            if _forgotten_if_nothing_happened(place) and isinstance(error, Interrupted):
+                raise Interrupted("interrupted before the first step: nothing was kept", error.number) from error
+            raise
+    return made, source, manifest, device
+
+
+def _refuse_inside(folder: Path, word: str) -> None:
+    """Refuse a run folder inside the folder that the images are read from, where it would become a class."""
+    source = Path(word)
+    with contextlib.suppress(RuntimeError):  # no such home
+        source = source.expanduser()
+    if word in DATASETS or not source.is_dir():
+        return
+    root, inside = source.resolve(), folder.resolve()
+    if inside != root and root not in inside.parents:
+        return
+    if any(part.startswith(".") for part in inside.relative_to(root).parts):
+        return  # readers pass over names that begin with a dot
+    outside = _shortest(str(root.parent / "runs" / folder.name))
+    raise DistilError(
+        f"the run folder {folder} would lie inside {word}, whose folders are read as classes: choose another one, such "
+        f"as --out {shlex.quote(outside)}"
+    )
+
+
+def _refuse_taken(folder: Path) -> None:
+    """Refuse a folder with a run that can go on or is finished; take over one of a run that never got that far."""
+    if is_abandoned(folder, "dataset"):
+        print(f"Note: the run in {folder} ended before its first checkpoint: it is begun again.")
+        remove_abandoned(folder)
+        return
     if (folder / MANIFEST).exists():
         if (folder / RESULT).is_file():
             raise DistilError(f"{folder} already holds a finished run: choose another folder with --out.")
@@ -184,42 +269,8 @@ def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> Non
             f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another folder with "
             "--out."
         )
-    if left := [name for name in (CHECKPOINT, RESULT) if (folder / name).exists()]:
+    if left := [name for name in (RESULT, CHECKPOINT, PREVIOUS) if (folder / name).exists()]:
         raise DistilError(f"{folder} holds {left[0]} of another run, without its {MANIFEST}: choose another folder.")
-    device = device_named(run.device)
-    if isinstance(settings, MatchingSettings) and settings.bfloat16 != "none" and not _computes_bfloat16(device):
-        print("This processor has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
-    source = open_images(word, run.root, run.size, run.download)
-    if (key := source_key(word)) != source.key:
-        raise DistilError(
-            f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number of "
-            "classes differs): give it another name."
-        )
-    manifest = {
-        "format_version": RUN_FORMAT,
-        "command": "dataset",
-        "source": _lasting(word),
-        "root": None if run.root is None else str(run.root.absolute()),
-        "size": run.size,
-        "device": run.device,
-        "settings": asdict(settings),
-        "source_fingerprint": source.train.fingerprint(),
-        "versions": versions(),
-    }
-
-    if device == "cpu" and isinstance(settings, MatchingSettings) and settings.outer * settings.inner >= LONG:
-        quicker = "; --recipe fast takes minutes" if settings.network_data == "real" else ""
-        print(f"{settings.outer * settings.inner:,} matching steps: hours to days on a CPU{quicker}.")
-    try:
-        start_run(folder, manifest)
-    except DistilError as error:
-        raise DistilError(str(error).replace("another place", "another place with --out")) from error
-    try:
-        _distil(folder, source, settings, device, run.checkpoint_seconds, manifest, resume=False)
-    except BaseException as error:
-        if _forgotten_if_nothing_happened(folder) and isinstance(error, Interrupted):
-            raise Interrupted("interrupted before the first step: nothing was kept") from error
-        raise
 
 
 def _computes_bfloat16(device: str) -> bool:
@@ -233,48 +284,103 @@ def _computes_bfloat16(device: str) -> bool:
 
 
 def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
-    folder = resume.resume
-    manifest = read_manifest(folder)
-    needed = ("format_version", "command", "source", "root", "size", "device", "settings", "source_fingerprint")
-    if not isinstance(manifest, dict) or any(name not in manifest for name in needed):
-        raise DistilError(f"{folder / MANIFEST} does not describe a run. Start the run again in another folder.")
+    from distil.report.progress import show_progress
 
-    if manifest["format_version"] != RUN_FORMAT:
-        raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
-
+    folder, place = resume.resume, resume.resume.absolute()
+    manifest = _checked_manifest(folder)
+    settings = _checked_settings(folder, manifest)
     if (folder / RESULT).is_file():
+        with contextlib.suppress(DistilError), only_writer(folder):
+            remove_unfinished(folder)
         print(f"This run is finished: {folder / RESULT}")
         return
-    settings = settings_from_dict(manifest["settings"])
     device = device_named(manifest["device"] if resume.device == "auto" else resume.device)
     root = resume.root or (Path(manifest["root"]) if manifest["root"] else None)
-    source = open_images(manifest["source"], root, manifest["size"], download=False)
-    if source.train.fingerprint() != manifest["source_fingerprint"]:
-        raise DistilError(
-            f"the training images of {_shortest(manifest['source'])} are not those that the run in {folder} began with "
-            "(their hash differs): put the old images back, or start a new run."
-        )
+    word = manifest["source"]
+    with only_writer(folder), show_progress(f"{settings.method} on {short_name(word)}") as shown:
+        source = opened(word, root, manifest["size"], False, shown)
+        if source.train.fingerprint() != manifest["source_fingerprint"]:
+            raise DistilError(
+                f"the training images of {_shortest(word)} are not those that the run in {folder} began with "
+                "(their hash differs): put the old images back, or start a new run."
+            )
+        seconds = resume.checkpoint_seconds
+        made = _distil(folder, place, source, settings, device, seconds, manifest, shown, resume=True)
+    _tell_result(folder, made, source, manifest, device)
 
-    _distil(folder, source, settings, device, resume.checkpoint_seconds, manifest, resume=True)
+
+FIELDS = {
+    "format_version": (int,),
+    "command": (str,),
+    "source": (str,),
+    "root": (str, type(None)),
+    "size": (int, type(None)),
+    "device": (str,),
+    "settings": (dict,),
+    "source_fingerprint": (str,),
+}
+"""What run.json has to hold, and of which type."""
+KINDS = {int: "a whole number", str: "text", dict: "an object", type(None): "null"}
+
+
+def _checked_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run of this command. Raises: DistilError that names the file, the field and what it holds."""
+    manifest, path = read_manifest(folder), folder / MANIFEST
+    if missing := [name for name in FIELDS if name not in manifest]:
+        raise DistilError(
+            f"{path} does not describe a run: {missing[0]} is missing. Start the run again in another folder."
+        )
+    for name, kinds in FIELDS.items():
+        value = manifest[name]
+        if type(value) not in kinds:
+            wanted = " or ".join(KINDS[kind] for kind in kinds)
+            raise DistilError(
+                f"{path} does not describe a run: {name} is {_short(value)} and should be {wanted}. Put a sound copy "
+                "there, or start the run again in another folder."
+            )
+    if manifest["command"] != "dataset":
+        raise DistilError(
+            f"{folder} holds a run of distil {manifest['command']}, not of distil dataset: give the folder of one."
+        )
+    if manifest["format_version"] > RUN_FORMAT:
+        raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
+    if manifest["format_version"] < 1:
+        raise DistilError(f"{path} does not describe a run: format_version is {_short(manifest['format_version'])}.")
+    return manifest
+
+
+def _checked_settings(folder: Path, manifest: dict[str, Any]) -> Settings:
+    """The settings that a manifest holds. Raises: DistilError that names the file and the setting."""
+    try:
+        settings = settings_from_dict(manifest["settings"])
+        check_settings(settings)
+    except DistilError as error:
+        raise DistilError(f"{folder / MANIFEST}: {error}") from error
+    return settings
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _distil(
     folder: Path,
+    place: Path,
     source: "Source",
     settings: Settings,
     device: str,
     checkpoint_seconds: float,
     manifest: dict[str, Any],
+    shown: Events,
     *,
     resume: bool,
-) -> None:
+) -> "DistilledSet":
     from distil.dataset.distilling import distil_dataset
     from distil.evaluate.judge import evaluate_distilled
     from distil.evaluate.protocols import protocol_for
-    from distil.files import load_tensors
-    from distil.report.progress import both, show_progress
+    from distil.report.progress import both
 
-    word = manifest["source"]
     protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)
 
     def validate(distilled: "DistilledSet", held_out: "ImageSet") -> float:
@@ -283,27 +389,35 @@ def _distil(
         )
         return scores.mean[settings.network]
 
-    resume_at = 0 if resume else None
-    if resume and (folder / CHECKPOINT).is_file():
-        resume_at = int(load_tensors(folder / CHECKPOINT)[1]["step"]) + 1
-    log = EventLog(folder / LOG, resume_at)
+    def watch(name: str, **fields: Any) -> None:
+        if name == "damaged":
+            print(f"Note: {fields['message']}")
+        if name in ("checkpoint", "done") and not (place / MANIFEST).is_file():
+            print(f"Note: {folder} was deleted while the run went on; it is made anew, without the earlier log.")
+            start_run(place, manifest)
 
     try:
-        with show_progress(f"{settings.method} on {short_name(word)}") as shown:
-            distilled = distil_dataset(
-                source.train,
-                settings,
-                device=device,
-                folder=folder,
-                resume=resume,
-                events=both(log, shown),
-                validate=validate,
-                checkpoint_seconds=checkpoint_seconds,
-            )
+        return distil_dataset(
+            source.train,
+            settings,
+            device=device,
+            folder=place,
+            resume=resume,
+            events=both(EventLog(place / LOG, resumed=resume), shown, watch),
+            validate=validate,
+            checkpoint_seconds=checkpoint_seconds,
+        )
     except Interrupted as stop:
-        raise Interrupted(f"{str(stop).partition(':')[0]}: go on with {_resume_command(folder)}") from stop
+        where = f"{str(stop).partition(':')[0]}: go on with {_resume_command(folder)}"
+        raise Interrupted(where, stop.number) from stop
     except KeyboardInterrupt as stop:
-        raise Interrupted(f"interrupted: go on with {_resume_command(folder)}") from stop
+        raise Interrupted(f"interrupted: go on with {_resume_command(folder)}", number_of(stop)) from stop
+
+
+def _tell_result(
+    folder: Path, distilled: "DistilledSet", source: "Source", manifest: dict[str, Any], device: str
+) -> None:
+    """What was made, and the commands that use it."""
     file, count = shlex.quote(str(folder / RESULT)), len(distilled.canvases)
     where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
     where += "" if manifest["size"] is None else f" --size {manifest['size']}"
@@ -312,22 +426,18 @@ def _distil(
     print(f"{folder / RESULT}")
     print(f"{count} images, {distilled.images_per_class} per class, {in_bytes(distilled.bytes['total'])}")
     quick = " --protocol quick" if device == "cpu" else ""
-    print(f"Next:\n  distil evaluate {file} {shlex.quote(_shortest(word))}{where}{quick}\n  distil show {file}")
+    word = shlex.quote(_shortest(manifest["source"]))
+    print(f"Next:\n  distil evaluate {file} {word}{where}{quick}\n  distil show {file}")
 
 
 def _forgotten_if_nothing_happened(folder: Path) -> bool:
-    """Take back the folder of a run that failed before its first step, so that the mended command can use it."""
+    """Take back what a run wrote that failed before its first step, so that the mended command can use the folder."""
     log = folder / LOG
-    if (folder / CHECKPOINT).exists() or (folder / RESULT).exists():
+    if has_checkpoint(folder) or (folder / RESULT).exists():
         return False
     if log.is_file() and any(line.get("event") == "step" for line in read_log(log)):
         return False
-
-    for name in (MANIFEST, LOG, PROXY):
-        (folder / name).unlink(missing_ok=True)
-
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    remove_abandoned(folder)
     return True
 
 
@@ -337,11 +447,16 @@ def _resume_command(folder: Path) -> str:
 
 def _lasting(word: str) -> str:
     """A SOURCE word that means the same from any working folder."""
+    if word in DATASETS:
+        return word
     path = Path(word).expanduser()
-    return str(path.absolute()) if word not in DATASETS and path.exists() else word
+    return str(path.absolute()) if path.exists() else word
 
 
 def _shortest(path: str) -> str:
     """An absolute path as seen from the working folder, if that is shorter; other words as they are."""
-    relative = os.path.relpath(path) if os.path.isabs(path) else path
+    try:
+        relative = os.path.relpath(path) if os.path.isabs(path) else path
+    except OSError:  # the working folder was deleted
+        return path
     return relative if len(relative) < len(path) else path

@@ -1,5 +1,6 @@
 """What words of the commands on distilled sets mean: images, files, names."""
 
+import contextlib
 import sys
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.flags import option, switch
-from distil.presets import source_key
+from distil.presets import DATASETS, source_key
+from distil.runs import Events
 
 if TYPE_CHECKING:
     from distil.sources import Source
@@ -29,9 +31,12 @@ Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch a named data set th
 
 
 def short_name(word: str) -> str:
-    """A source's name as part of a folder's name: "cifar10", "photos" of data/photos/, "NAME" of hf:USER/NAME."""
+    """A source's name as part of a folder's name: "cifar10", "photos" of data/photos/, or of . when that is photos/,
+    "NAME" of hf:USER/NAME."""
     key = source_key(word)
     name = key if key != "custom" else PurePath(word.removeprefix("hf:")).stem
+    if name in ("", "..") and Path(word).is_dir():
+        name = Path(word).resolve().name
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip(".") or "images"
 
 
@@ -43,6 +48,15 @@ def open_images(word: str, root: Path | None, size: int | None, download: bool) 
     encoding = sys.stdout.encoding or "utf-8"
     print(str(source.inventory).encode(encoding, "backslashreplace").decode(encoding), flush=True)
     return source
+
+
+def opened(word: str, root: Path | None, size: int | None, download: bool, events: Events) -> "Source":
+    """The same; events: shown what goes on where opening can take its time."""
+    if word not in DATASETS:
+        with contextlib.suppress(OSError, ValueError):
+            if word.startswith("hf:") or Path(word).exists():
+                events("preparing", what=f"opening {short_name(word)}")
+    return open_images(word, root, size, download)
 
 
 def in_bytes(count: int) -> str:
