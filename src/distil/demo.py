@@ -10,9 +10,11 @@ from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
 from distil.evaluate.judge import Scores, evaluate_distilled, evaluate_real
 from distil.evaluate.protocols import protocol_for
+from distil.files import remove_unfinished
+from distil.locks import only_writer
 from distil.presets import preset
 from distil.report.html import write_report
-from distil.runs import CHECKPOINT, LOG, MANIFEST, RESULT, EventLog, Events, read_log, start_run
+from distil.runs import LOG, MANIFEST, RESULT, EventLog, Events, read_log, remove_checkpoints, start_run
 from distil.settings import MatchingSettings
 from distil.sources import Source, open_source
 
@@ -31,8 +33,15 @@ def run_demo(out: Path, *, device: str, stage: Stage) -> list[dict[str, Any]]:
     out: folder for the run folders and report.html. stage: shows the progress of each part, as
     `report.progress.show_progress` does.
     Returns the rows of the report's table, in its order.
-    Raises: DistilError if `out` cannot be written.
+    Raises: DistilError if `out` cannot be written, or another demo is writing there.
     """
+    out = out.absolute()
+    with only_writer(out):
+        remove_unfinished(out)
+        return _run_demo(out, device, stage)
+
+
+def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
     source = open_source("digits")
     if source.test is None:
         raise ValueError("digits has a test split")
@@ -102,8 +111,9 @@ def _distil(
     source: Source, settings: MatchingSettings, folder: Path, device: str, events: Events
 ) -> tuple[DistilledSet, list[dict[str, Any]]]:
     """Distil in a run folder of its own; a run that is there already is begun again."""
-    for name in (MANIFEST, LOG, CHECKPOINT, RESULT):
+    for name in (MANIFEST, LOG, RESULT):
         (folder / name).unlink(missing_ok=True)
+    remove_checkpoints(folder)
     start_run(folder, {"command": "demo", "source": source.name, "settings": asdict(settings)})
     log = EventLog(folder / LOG)
 

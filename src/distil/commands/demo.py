@@ -1,11 +1,14 @@
 """`distil demo`: the tour."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
 from distil.flags import Device, console, device_named, option
+from distil.runs import Interrupted
+from distil.stopping import number_of
 
 
 def demo(
@@ -26,10 +29,14 @@ def demo(
     distil demo detector --out somewhere/
     """
     where = device_named(device)
-    if which == "detector":
-        _demo_detector(out or Path("demo-detector"), where)
-    else:
-        _demo_dataset(out or Path("demo"), where)
+    tour, folder = (_demo_detector, "demo-detector") if which == "detector" else (_demo_dataset, "demo")
+    try:
+        tour(out or Path(folder), where)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        words = ["distil", "demo"] + (["detector"] if which == "detector" else [])
+        words += [] if out is None else ["--out", str(out)]
+        words += [] if device == "auto" else ["--device", device]
+        raise Interrupted(f"interrupted: begin again with {shlex.join(words)}", number_of(stop)) from stop
 
 
 def _demo_detector(out: Path, device: str) -> None:

@@ -1,13 +1,23 @@
 """`distil evaluate`, `compare`, `show` and `export`: what is done with a finished set."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from distil.commands.set_words import ArtifactFile, Download, Root, Size, SourceWord, in_bytes, open_images, short_name
+from distil.commands.set_words import ArtifactFile, Download, Root, Size, SourceWord, in_bytes, opened, short_name
 from distil.errors import DistilError
 from distil.flags import Device, console, device_named, option, switch, versions
+from distil.runs import Events, Interrupted
+from distil.stopping import number_of
+
+if TYPE_CHECKING:
+    from distil.dataset.artifact import DistilledSet
+    from distil.evaluate.judge import Scores
+    from distil.evaluate.protocols import Protocol
+    from distil.report.unfinished import Unfinished
+    from distil.sources import Source
 
 
 def evaluate(
@@ -38,7 +48,8 @@ def evaluate(
 
     Reported: the last epoch, mean and standard deviation over the runs. The same
     judge scores real images: all of them (whole), or a fresh random draw for each
-    run (random:N). Scores of different protocols cannot be compared.
+    run (random:N). Scores of different protocols cannot be compared. A stopped
+    evaluation goes on from its finished networks when it is given again.
 
     Examples:
     distil evaluate runs/digits-idc-ipc1-seed0/distilled.safetensors digits --protocol quick
@@ -53,49 +64,128 @@ def evaluate(
 
     from distil.dataset.artifact import DistilledSet
     from distil.evaluate.compare import compare_table
-    from distil.evaluate.judge import evaluate_distilled, evaluate_real
     from distil.evaluate.protocols import protocol_for
     from distil.report.progress import show_progress
     from distil.report.scores import add_scores, file_hash, read_scores, scores_beside, set_name
+    from distil.report.unfinished import Unfinished
 
     protocol_for(protocol, "custom")
     distilled = None if per_class is not None else DistilledSet.load(file)
+    digest = None if distilled is None else file_hash(Path(file))
     out = json or (None if distilled is None else scores_beside(Path(file)))
+    lasting = None if out is None else out.absolute()  # that is found again if the working folder is deleted
+    path = str(Path(file).absolute())
     if out is not None and out.exists():
         read_scores(out)  # refuses another file before the work, not after it
     where = device_named(device)
-    real = open_images(source, root, size, download)
-    if real.test is None:
-        raise DistilError(f"{real.name} has no test images to judge on: give a source that has a test split.")
-    rules = protocol_for(protocol, real.key)
-    options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
-    with show_progress(f"{rules.name} on {short_name(source)}", unit="network") as shown:
-        shown("start", step=0, steps=max(1, runs * len(names)))
-        if distilled is None:
-            scores = evaluate_real(
-                real.train, real.test, rules, images_per_class=per_class or None, **options, events=shown
-            )
-        else:
-            scores = evaluate_distilled(distilled, real.test, rules, **options, events=shown)
+    with show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
+        real = opened(source, root, size, download, shown)
+        if real.test is None:
+            raise DistilError(f"{real.name} has no test images to judge on: give a source that has a test split.")
+        rules = protocol_for(protocol, real.key)
+        options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
+        kept = None if lasting is None else Unfinished(lasting, _deciding(digest, per_class, real, rules, **options))
+        scores = _evaluated(distilled, per_class, real, rules, options, kept, shown)
     row = {
         **scores.to_dict(),
-        "file_sha256": None if distilled is None else file_hash(Path(file)),
+        "file_sha256": digest,
         "test_fingerprint": real.test.fingerprint(),
         "versions": versions(),
     }
     if distilled is not None:
-        row |= {"name": set_name(Path(file)), "path": str(Path(file).absolute())}
+        row |= {"name": set_name(Path(file)), "path": path}
     console().print(compare_table([row]))
     if distilled is not None and distilled.source_fingerprint != real.train.fingerprint():
         print(f"Note: this set was made from other images than the training images of {real.name}.")
     if real.note:
         print(f"Note: {real.note}")
-    if out is not None:
+    if lasting is not None:
         try:
-            add_scores(out, row)
+            add_scores(lasting, row)
         except DistilError as error:
-            raise DistilError(str(error).replace("another place", "another place with --json")) from error
+            raise DistilError(str(error).replace(str(lasting), str(out)).replace("--out", "--json")) from error
         print(f"Scores: {out}")
+    if kept is not None:
+        kept.remove()
+
+
+def _deciding(
+    digest: str | None,
+    per_class: int | None,
+    real: "Source",
+    rules: "Protocol",
+    *,
+    width: int | None,
+    runs: int,
+    seed: int,
+    device: str,
+    at_once: int | None,
+    networks: list[str],
+) -> dict[str, Any]:
+    """All that the accuracy of a network depends on: an evaluation that was stopped goes on if this is equal."""
+    import torch
+
+    from distil.evaluate.judge import trained_at_once
+
+    assert real.test is not None
+    together = trained_at_once(at_once, runs, device)
+    return {
+        "file_sha256": digest,
+        "real": None if digest else [real.train.fingerprint(), per_class],
+        "test": real.test.fingerprint(),
+        "protocol": asdict(rules),
+        "width": width,
+        "seed": seed,
+        "together": [together, runs if together > 1 else None],
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "arithmetic": [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
+        "versions": versions(),
+    }
+
+
+def _evaluated(
+    distilled: "DistilledSet | None",
+    per_class: int | None,
+    real: "Source",
+    rules: "Protocol",
+    options: dict[str, Any],
+    kept: "Unfinished | None",
+    shown: Events,
+) -> "Scores":
+    """The scores, from the networks that an earlier call has trained on. Raises: Interrupted that says what is kept."""
+    from distil.evaluate.judge import evaluate_distilled, evaluate_real
+    from distil.report.progress import both
+
+    assert real.test is not None
+    total = options["runs"] * len(options["networks"])
+    earlier: dict[tuple[str, int], float] = {}
+    if kept is not None:
+        asked = {(network, run) for network in options["networks"] for run in range(options["runs"])}
+        earlier = {which: value for which, value in kept.accuracies.items() if which in asked}
+    if earlier:
+        print(f"Note: {len(earlier)} of {total} networks were trained before this command was stopped; it goes on.")
+    done = len(earlier)
+    shown("start", step=done, steps=max(1, total))
+
+    def keep(name: str, **fields: Any) -> None:
+        nonlocal done
+        if name == "evaluate":
+            done += 1
+            if kept is not None:
+                kept.add(fields["network"], fields["run"], fields["accuracy"])
+
+    options = {**options, "events": both(keep, shown), "finished": earlier}
+    try:
+        if distilled is None:
+            return evaluate_real(real.train, real.test, rules, images_per_class=per_class or None, **options)
+        return evaluate_distilled(distilled, real.test, rules, **options)
+    except KeyboardInterrupt as stop:
+        told = "no network was finished"
+        if done and kept is None:
+            told = f"{done} of {total} networks were finished and are lost: with --json they would have been kept"
+        elif done:
+            told = f"{done} of {total} networks are finished and kept: the same command goes on with the others"
+        raise Interrupted(f"interrupted: {told}", number_of(stop)) from stop
 
 
 def _images_per_class(file: str) -> int | None:

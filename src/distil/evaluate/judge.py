@@ -3,7 +3,7 @@
 Nothing is selected: a network is tested once, after its last update.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -23,6 +23,8 @@ from distil.runs import Events
 from distil.sources.images import ImageSet
 
 TEST_BATCH = 500
+Finished = Mapping[tuple[str, int], float]
+"""(network, run) -> accuracy in percent."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def evaluate_distilled(
     device: torch.device | str = "cpu",
     at_once: int | None = None,
     events: Events | None = None,
+    finished: Finished | None = None,
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
@@ -110,6 +113,8 @@ def evaluate_distilled(
     leave idle, and 1 elsewhere: on a CPU only small images in small batches gain from more. Memory grows with it.
     events: called as events("evaluate", network=, run=, accuracy=) for each run, once those that were trained with it
     are trained.
+    finished: accuracies of an earlier call with equal arguments that was stopped; those networks are not trained again
+    (of some that are trained together, all have to be there) and not told of.
 
     Raises: DistilError when the set is for other classes, channels or sizes than the test images, on an unknown
     network, on runs or at_once below 1, and when a loss is not finite, which names the network and the run.
@@ -134,6 +139,7 @@ def evaluate_distilled(
         device=device,
         at_once=at_once,
         events=events,
+        finished=finished,
     )
     return Scores(
         name=distilled.source,
@@ -164,6 +170,7 @@ def evaluate_real(
     device: torch.device | str = "cpu",
     at_once: int | None = None,
     events: Events | None = None,
+    finished: Finished | None = None,
 ) -> Scores:
     """The same judge on real images: the controls of every distilled set.
 
@@ -205,6 +212,7 @@ def evaluate_real(
         device=device,
         at_once=at_once,
         events=events,
+        finished=finished,
         whole=whole,
     )
     views = len(train.images) if images_per_class is None else images_per_class * len(train.classes)
@@ -239,6 +247,7 @@ def _judge(
     device: torch.device | str,
     at_once: int | None,
     events: Events | None,
+    finished: Finished | None,
     whole: bool = False,
 ) -> tuple[dict[str, tuple[float, ...]], int]:
     """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalised floats, and
@@ -253,8 +262,7 @@ def _judge(
         check_network(network)
     if repeated := sorted({network for network in networks if list(networks).count(network) > 1}):
         raise DistilError(f"network {repeated[0]} is named twice: raise runs to train more of one kind.")
-    if at_once is None:
-        at_once = runs if torch.device(device).type == "cuda" else 1
+    at_once = trained_at_once(at_once, runs, device)
     test = test.to(device)
     accuracies: dict[str, tuple[float, ...]] = {}
     updates = 0
@@ -263,6 +271,10 @@ def _judge(
         for first in range(0, runs, at_once):
             group = range(first, min(first + at_once, runs))
             images, targets = zip(*(draw(run) for run in group), strict=True)
+            updates = updates_of(protocol, len(images[0]), whole=whole)
+            if finished is not None and all((network, run) in finished for run in group):
+                values += [finished[network, run] for run in group]
+                continue
             nets = [
                 build_network(
                     network,
@@ -274,7 +286,6 @@ def _judge(
                 ).to(device)
                 for run in group
             ]
-            updates = updates_of(protocol, len(images[0]), whole=whole)
             train_together(
                 nets,
                 images,
@@ -292,6 +303,13 @@ def _judge(
                     events("evaluate", network=network, run=run, accuracy=values[-1])
         accuracies[network] = tuple(values)
     return accuracies, updates
+
+
+def trained_at_once(at_once: int | None, runs: int, device: torch.device | str) -> int:
+    """Networks of one name that are trained together: `at_once`, or for None all runs on a GPU and 1 elsewhere."""
+    if at_once is not None:
+        return at_once
+    return runs if torch.device(device).type == "cuda" else 1
 
 
 @torch.no_grad()

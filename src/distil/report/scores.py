@@ -10,6 +10,7 @@ from typing import Any
 from distil.checks import check_seed, check_text, is_finite, is_integer, shown
 from distil.errors import DistilError
 from distil.files import parse_json, write_atomic
+from distil.locks import one_at_a_time
 from distil.runs import RESULT, sets_in
 
 FORMAT_VERSION = 1
@@ -113,8 +114,15 @@ def add_scores(path: Path, row: Row) -> None:
     Networks that were judged alike (same set, protocol, width, runs, seed and test images) join or replace those of the
     earlier row; rows of another state of the same artifact (by name and path) are dropped.
 
+    Processes that add to one file wait for each other, so that no row is lost.
+
     Raises: DistilError if the file is there and is not a score file, or cannot be written.
     """
+    with one_at_a_time(path):
+        _add_scores(path, row)
+
+
+def _add_scores(path: Path, row: Row) -> None:
     rows = [old for old in (read_scores(path) if path.exists() else []) if not _earlier_state(old, row)]
     for index, old in enumerate(rows):
         if all(old[key] == row[key] for key in SAME_EVALUATION):
