@@ -24,8 +24,9 @@ from statistics import fmean, stdev
 import torch
 
 from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
-from distil.dataset.distilling import _proxy, _result
+from distil.dataset.distilling import _result
 from distil.dataset.matching import State, advance, initial_state, total_steps
+from distil.dataset.proxies import proxy_of
 from distil.memory import freed_memory_kept
 from held_out import value_of
 from reference import reference_loop
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     with nullcontext() if args.arm == "reference" else freed_memory_kept():
         began = time.perf_counter()
         spectrum = None
-        proxy = _proxy(kept, settings, "cpu", None, False)
+        proxy = proxy_of(kept, settings)
         if args.arm == "reference":
             loop = (canvases for canvases in reference_loop(kept, settings, proxy))
         else:

@@ -50,10 +50,11 @@ from distil import (
     preset,
     protocol_for,
 )
-from distil.dataset.distilling import _proxy, _result
+from distil.dataset.distilling import _result
 from distil.dataset.formation import cosines_of_a_view
 from distil.dataset.matching import advance, all_ages, initial_state, total_steps
 from distil.dataset.policies import cosine_scores, kept_cosines
+from distil.dataset.proxies import proxy_of
 from distil.functional.augment import normalise
 from distil.functional.utilisation import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
@@ -151,7 +152,7 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
             shared[outer] = all_ages(kept, base, outer)
         return shared[outer]
 
-    proxy = _proxy(kept, replace(base, policy="response"), "cpu", None, False)
+    proxy = proxy_of(kept, replace(base, policy="response"))
     assert proxy is not None
     for arm in arms:
         with show_progress(f"{arm}, seed {seed}") as shown:
@@ -252,7 +253,7 @@ def cosines(args: argparse.Namespace) -> None:
     kept = held_out_of(source, args.seed)[0]
     settings = settings_of("cosines-response", source.key, args, args.seed)
     with freed_memory_kept():
-        proxy = _proxy(kept, settings, "cpu", None, False)
+        proxy = proxy_of(kept, settings)
         runs = [all_ages(kept, settings, outer) for outer in range(args.outer)]
     chosen = set(kept_cosines(kept, settings, proxy).tolist())
 
@@ -278,7 +279,7 @@ def utilisation(args: argparse.Namespace) -> None:
     kept = held_out_of(source, args.seed)[0]
     settings = settings_of(f"cosines-response/storage=uint4,spectral_views={args.views}", source.key, args, args.seed)
     with freed_memory_kept():
-        used = cosine_scores(kept, settings, _proxy(kept, settings, "cpu", None, False))
+        used = cosine_scores(kept, settings, proxy_of(kept, settings))
     planes = used.view(kept.channels, *kept.size)
     count = cosines_of_a_view((kept.channels, *kept.size), settings)
     chosen = torch.zeros_like(used)
@@ -370,7 +371,7 @@ def overhead(args: argparse.Namespace) -> None:
     }
     with freed_memory_kept():
         began = time.process_time()
-        proxy = _proxy(kept, chosen["udd"], "cpu", None, False)
+        proxy = proxy_of(kept, chosen["udd"])
         trained = time.process_time()
         kept_cosines(kept, chosen["udd"], proxy)
         told = time.process_time()

@@ -77,7 +77,7 @@ def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], 
         yield
         return
     before = {number: signal.getsignal(number) for number in numbers}
-    hangup = getattr(signal, "SIGHUP", None)
+    hangup: int = getattr(signal, "SIGHUP", 0)
     if before.get(hangup) == signal.SIG_IGN:
         del before[hangup]
     for number in before:

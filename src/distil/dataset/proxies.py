@@ -10,7 +10,7 @@ from distil.dataset.networks import Progress, trained_proxy
 from distil.dataset.restoring import LARGEST_WEIGHT
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
-from distil.runs import PROXY, Events
+from distil.runs import PROXY, Events, silent
 from distil.settings import MatchingSettings
 from distil.sources.images import ImageSet
 
@@ -28,11 +28,11 @@ def preparing(events: Events, what: str, unit: str, **more: Any) -> Progress:
 def proxy_of(
     kept: ImageSet,
     settings: MatchingSettings,
-    device: torch.device | str,
-    folder: Path | None,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
     *,
-    resume: bool,
-    events: Events,
+    resume: bool = False,
+    events: Events = silent,
 ) -> nn.Module | None:
     """The proxy network of a policy that needs one: read from the folder when a run is resumed, else trained.
 
