@@ -191,11 +191,13 @@ def test_unfinished_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp
     target = tmp_path / "file"
     subprocess.run([sys.executable, "-c", KILLED, str(target), "die"], check=False)
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "other"), "die"], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
     living = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(target), "live"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     living.stdout.readline()
-    assert len(list(tmp_path.iterdir())) == 1  # the dead one's has gone when the other began
+    assert len(list(tmp_path.iterdir())) == 2  # the dead one's of this file has gone when the other began
     remove_unfinished(tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
     living.communicate()

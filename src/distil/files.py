@@ -84,7 +84,7 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
         for entry in os.scandir(folder):
             if (
                 entry.name.endswith(PART)
-                and entry.name.startswith(f".{name}.")
+                and entry.name.startswith(f".{name}." if name else ".")
                 and entry.is_file(follow_symlinks=False)
             ):
                 _remove_if_dead(entry.path)

@@ -79,8 +79,7 @@ def lasting_streams() -> Iterator[None]:
         out.flush()
         error.flush()
         if out.error is not None and out.error.errno not in GONE:
-            error.write(
-                f"distil: standard output could not be written ({out.error.strerror}); what was made is whole.\n"
-            )
+            reason = out.error.strerror
+            error.write(f"distil: standard output could not be written ({reason}); the command went on without it.\n")
             error.flush()
         sys.stdout, sys.stderr = before
