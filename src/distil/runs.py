@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -197,6 +198,16 @@ def _stays(line: Mapping[str, Any], begun: int) -> bool:
 def _step(line: Mapping[str, Any]) -> int:
     step = line.get("step")
     return step if isinstance(step, int) else -1
+
+
+def number_in(line: Mapping[str, Any], field: str) -> float | None:
+    """The finite number that an event has in a field; None if it has none there, as in a damaged line."""
+    value = line.get(field)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    with contextlib.suppress(OverflowError):
+        return float(value) if math.isfinite(value) else None
+    return None
 
 
 def read_log(path: Path | str) -> list[dict[str, Any]]:

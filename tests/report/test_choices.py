@@ -31,3 +31,13 @@ def test_of_many_choices_the_first_and_the_last_are_among_six():
     assert len(titles) == 6
     assert titles[0] == "to begin with"
     assert titles[-1].startswith("from step 390")
+
+
+def test_damaged_lines_are_no_choices():
+    damaged = [
+        {"event": "cosines"},
+        {"event": "cosines", "step": "x", "kept": [1]},
+        *(chosen(5, kept) for kept in (None, "12", [99], [-1], ["1"], [True], [[1]])),
+    ]
+    figure = draw_choices([chosen(0, [0]), *damaged, chosen(9, [1])], (1, 4, 4))
+    assert [axes.get_title() for axes in figure.axes] == ["to begin with", "from step 9, 1 entered"]

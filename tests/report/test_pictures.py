@@ -9,6 +9,7 @@ from PIL import Image
 from distil.dataset.artifact import Cosines, DistilledSet
 from distil.errors import DistilError
 from distil.functional.regions import candidate_windows, grid_regions, whole_region
+from distil.report.detections import draw_training
 from distil.report.pictures import (
     MINED,
     bytes_in_words,
@@ -190,3 +191,28 @@ def test_a_spectral_set_shows_its_views_and_the_cosines_kept(channels):
     picture = figure.axes[1].images[0].get_array()
     dark = (np.asarray(picture)[..., 0] < 128).sum()
     assert dark == 4 * 6 * 6
+
+
+NONSENSE = [None, "3", True, [1], {}, 10**400, float("nan")]
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda value: repr(value)[:9])
+def test_damaged_lines_of_a_log_are_left_out_of_the_curves(nonsense):
+    lines = [{"event": "step", "step": 1, "loss": 2.0}, {"event": "step", "step": 2, "loss": 1.0}]
+    damaged = [{"event": "step"}, {"event": "step", "step": nonsense, "loss": 1.0}]
+    damaged += [{"event": "step", "step": 3, "loss": nonsense}, {"event": [], "step": 3, "loss": 1.0}]
+    (axes,) = draw_curves({"a": [*damaged, *lines]}).axes
+    assert {tuple(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) > 1} == {(1, 2)}
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda value: repr(value)[:9])
+def test_damaged_lines_of_a_log_are_left_out_of_the_trainings(nonsense):
+    lines = [{"event": "step", "step": step, "losses": {"box": 1.0, "class": 0.5}} for step in (1, 2)]
+    lines += [{"event": "validation", "step": step, "ap": 30.0} for step in (1, 2)]
+    damaged = [{"event": "step", "step": 3, "losses": nonsense}, {"event": "step", "losses": {"box": 1.0}}]
+    damaged += [{"event": "step", "step": nonsense, "losses": {"box": 2.0}}, {"event": "validation", "step": 1}]
+    damaged += [{"event": "step", "step": 3, "losses": {"box": nonsense}}, {"event": "validation", "ap": 2.0}]
+    damaged += [{"event": "validation", "step": 4, "ap": nonsense}]
+    left, right = draw_training({"a": [*damaged, *lines]}).axes
+    assert [list(line.get_xdata()) for line in left.get_lines()] == [[1, 2]]
+    assert [list(line.get_xdata()) for line in right.get_lines()] == [[1, 2], [1, 2]]

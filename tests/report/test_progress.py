@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from distil.report import progress
-from distil.report.progress import both, clock, show_progress
+from distil.report.progress import Pace, both, clock, show_progress
 
 
 @pytest.fixture
@@ -121,3 +121,84 @@ def test_of_several_runs_the_present_one_is_shown(now, terminal):
     assert "AP" not in last
     assert "16:40" not in last
     assert terminal or "4:30 left" in last
+
+
+def test_what_is_prepared_is_shown_and_does_not_count_as_steps(now):
+    """A recipe whose every 10 steps of 1 s wait for networks that take 30 s: 4 times 40 s in all."""
+    text = io.StringIO()
+    with show_progress("idc", console=Console(file=text), every_seconds=10) as events:
+        events("preparing", what="opening photos")
+        events("start", step=0, steps=40)
+        for second in range(5, 25, 5):
+            now[0] = second
+            events("preparing", what="training the proxy network", unit="update", done=second, of=20)
+        for step in range(40):
+            if step % 10 == 0:
+                for network in range(1, 4):
+                    now[0] += 10
+                    events("preparing", what="preparing networks", unit="network", done=network, of=3, every=10)
+            now[0] += 1
+            events("step", step=step + 1, steps=40, loss=1.0)
+    lines = text.getvalue().splitlines()
+    assert lines[:6] == [
+        "idc: opening photos",
+        "idc: step 0 of 40",
+        "idc: training the proxy network: update 5 of 20",
+        "idc: training the proxy network: update 15 of 20",
+        "idc: preparing networks: network 1 of 3",
+        "idc: preparing networks: network 2 of 3",
+    ]
+    assert "idc: step 10 of 40, loss 1, 2:00 left" in lines
+    assert "idc: step 30 of 40, loss 1, 0:40 left" in lines
+    assert not [line for line in lines if line.startswith("idc: step 0") and "left" in line]
+
+
+def pace_of(*events):
+    pace, at = Pace(), 0.0
+    for name, step, took in events:
+        at += took
+        pace.read(name, {}, step, at)
+    return pace
+
+
+def test_the_first_step_does_not_tell_how_long_the_others_take():
+    first = [("start", 0, 0.0), ("step", 1, 300.0)]
+    assert pace_of(*first).left(2000) is None
+    assert pace_of(*first, ("step", 2, 1.0)).left(2000) == pytest.approx(1998)
+    assert pace_of(*first).left(5) == pytest.approx(1200)  # of so few steps the first is much
+
+
+def test_recent_steps_tell():
+    slow = [("start", 0, 0.0)] + [("step", step, 10.0) for step in range(1, 21)]
+    fast = [("step", step, 1.0) for step in range(21, 91)]
+    assert pace_of(*slow).left(100) == pytest.approx(800)
+    assert pace_of(*slow, *fast).left(100) == pytest.approx(10)
+
+
+def test_validations_are_spread_over_the_steps():
+    run = [("start", 0, 0.0)]
+    for step in range(1, 51):
+        run.append(("step", step, 1.0))
+        if step % 25 == 0:
+            run.append(("validation", step, 20.0))
+    assert pace_of(*run).left(100) == pytest.approx(50 + 2 * 20)
+
+
+def test_nothing_is_told_of_what_is_done_or_unknown():
+    assert pace_of(("start", 0, 0.0)).left(100) is None
+    assert pace_of(("start", 0, 0.0), ("step", 5, 1.0)).left(None) is None
+    assert pace_of(("start", 0, 0.0), ("step", 5, 1.0)).left(5) is None
+
+
+def test_the_bar_shows_what_is_prepared_and_waits_for_the_first_event():
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
+    with show_progress("idc", console=console):
+        pass
+    assert "idc" not in text.getvalue()
+    with show_progress("idc", console=console) as events:
+        events("preparing", what="opening photos")
+        events("start", step=0, steps=40)
+        events("preparing", what="training the proxy network", unit="update", done=300, of=1000)
+    assert "idc: training the proxy network" in text.getvalue()
+    assert "300/1000" in text.getvalue()

@@ -1,11 +1,14 @@
 """A picture of the cosines that views were made of, choice by choice over a run."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+
+from distil.runs import number_in
 
 INK, PAPER, ENTERED, LEFT = (0.12, 0.14, 0.19), (0.95, 0.95, 0.95), (1.0, 0.48, 0.0), (0.62, 0.78, 1.0)
 GAP = 1
@@ -20,7 +23,7 @@ def draw_choices(events: Iterable[Mapping[str, Any]], shape: tuple[int, int, int
     Of more than six choices the first, the last and four between are shown.
     Returns None when the cosines were chosen once or never.
     """
-    choices = [(int(line["step"]), set(line["kept"])) for line in events if line.get("event") == "cosines"]
+    choices = [choice for line in events if (choice := _choice(line, math.prod(shape))) is not None]
     if len(choices) < 2:
         return None
     shown = [choices[round(i)] for i in np.linspace(0, len(choices) - 1, min(MOST, len(choices)))]
@@ -38,6 +41,16 @@ def draw_choices(events: Iterable[Mapping[str, Any]], shape: tuple[int, int, int
     for axes in panels:
         axes.axis("off")
     return figure
+
+
+def _choice(line: Mapping[str, Any], coefficients: int) -> tuple[int, set[int]] | None:
+    """(step, positions) of an event that is a choice; a damaged one is none."""
+    step, kept = number_in(line, "step"), line.get("kept")
+    if line.get("event") != "cosines" or step is None or not isinstance(kept, list):
+        return None
+    if not all(type(position) is int and 0 <= position < coefficients for position in kept):
+        return None
+    return int(step), set(kept)
 
 
 def _planes(

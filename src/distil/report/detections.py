@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distil.detector.prototypes import PrototypeSet
 from distil.report.pictures import COLOURS, FRAME, INK, QUIET
+from distil.runs import number_in
 
 CROP = 48
 """Side of a crop in a gallery, in pixels of the picture before it is scaled."""
@@ -91,18 +92,15 @@ def draw_training(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    losses: dict[str, list[tuple[int, float]]] = {}
+    losses: dict[str, list[tuple[float, float]]] = {}
     for (name, log), colour in zip(logs.items(), COLOURS * 9, strict=False):
         events = list(log)
-        points = [(event["step"], event["ap"]) for event in events if event.get("event") == "validation"]
+        points = _points(events, "validation", "ap")
         if points:
             left.plot(*zip(*points, strict=True), color=colour, label=name, marker=".", linewidth=1.4)
-        steps = [event for event in events if event.get("event") == "step" and event.get("losses")]
-        if steps:
-            losses = {}
-            for event in steps:
-                for loss, value in event["losses"].items():
-                    losses.setdefault(loss, []).append((event["step"], value))
+        steps = [event for event in events if isinstance(event.get("losses"), dict)]
+        if found := {name: _points(steps, "step", name, "losses") for event in steps for name in event["losses"]}:
+            losses = {name: points for name, points in found.items() if points}
     for (name, points), colour in zip(losses.items(), COLOURS * 9, strict=False):
         right.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.0)
     for axes, title in ((left, "AP on held-out images (%)"), (right, "losses of the last run")):
@@ -116,6 +114,17 @@ def draw_training(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
     if losses:
         right.set_yscale("log")
     return figure
+
+
+def _points(events: Iterable[Mapping[str, Any]], event: str, field: str, inside: str = "") -> list[tuple[float, float]]:
+    """(step, value) of the events of one kind, of those that have both; inside: the field that holds the field."""
+    found = []
+    for line in events:
+        value = number_in(line[inside] if inside else line, field)
+        step = number_in(line, "step")
+        if line.get("event") == event and step is not None and value is not None:
+            found.append((step, value))
+    return found
 
 
 def _grid(rows: int, columns: int, width: float, height: float, left: float = 0.0) -> tuple[Figure, list[list[Axes]]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from distil.dataset.artifact import Cosines, DistilledSet
 from distil.files import write_atomic
+from distil.runs import number_in
 
 DPI = 144
 INK, QUIET, FRAME = "#1f2430", "#6b7280", "#d5d9e0"
@@ -366,13 +367,8 @@ def _draw_utilisation(
 
 def _series(events: list[Mapping[str, Any]], event: str, field: str) -> Float[np.ndarray, "points 2"]:
     """(step, value) of the events of one kind whose value is a finite number."""
-    points = [
-        (line["step"], line[field])
-        for line in events
-        if line.get("event") == event and isinstance(line.get(field), int | float) and "step" in line
-    ]
-    found = np.array(points, dtype=float).reshape(-1, 2)
-    return found[np.isfinite(found).all(1)]
+    points = [(number_in(line, "step"), number_in(line, field)) for line in events if line.get("event") == event]
+    return np.array([point for point in points if None not in point], dtype=float).reshape(-1, 2)
 
 
 def _draw_loss(axes: Axes, series: Float[np.ndarray, "points 2"], label: str, colour: str) -> None:
