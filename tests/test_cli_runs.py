@@ -178,6 +178,22 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_gives_the_same_result(c
     assert [event for event in events("whole") if event not in (("start", 3), ("damaged", 3))] == before
 
 
+def test_a_damaged_result_is_made_again_from_the_last_checkpoint(capsys, whole):
+    path = Path("whole", RESULT)
+    path.write_bytes(whole[:-7])
+    out = run(capsys, "dataset", "--resume", "whole").out
+    assert f"Note: {path}" in out
+    assert path.read_bytes() == whole
+    assert run(capsys, "dataset", "--resume", "whole").out == f"This run is finished: {path}\n"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1"])
+def test_seconds_that_never_come_are_refused(capsys, seconds):
+    message = fails(capsys, "dataset", "idc", "digits", *TINY, "--checkpoint-seconds", seconds)
+    assert f"--checkpoint-seconds is {float(seconds)}: give a number of seconds, 0 or more" in message
+    assert not os.listdir()
+
+
 # ---------------------------------------------------------------------------------------------------------- one writer
 
 HOLD = """
@@ -621,7 +637,8 @@ def test_killed_at_random_moments_a_run_gives_the_same_bytes(number, tmp_path):
         return distil("dataset", "udd", "digits", *flags, "--out", folder)
 
     began = time.monotonic()
-    assert started("whole").wait() == 0
+    whole = started("whole")
+    assert "Traceback" not in whole.communicate()[1]
     took = time.monotonic() - began
     moments = random.Random(time.time_ns())
     kills = 0
@@ -636,7 +653,7 @@ def test_killed_at_random_moments_a_run_gives_the_same_bytes(number, tmp_path):
         error = process.communicate()[1]
         assert process.returncode in (0, -number, 128 + number), error
         assert "Traceback" not in error
-    assert started("run").wait() == 0
+    assert started("run").communicate()[0].startswith("This run is finished")
     assert Path("run", RESULT).read_bytes() == Path("whole", RESULT).read_bytes()
     assert sorted(os.listdir("run")) == sorted(os.listdir("whole"))
     told = [

@@ -289,7 +289,7 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
     folder, place = resume.resume, resume.resume.absolute()
     manifest = _checked_manifest(folder)
     settings = _checked_settings(folder, manifest)
-    if (folder / RESULT).is_file():
+    if (folder / RESULT).is_file() and _is_sound(folder / RESULT):
         with contextlib.suppress(DistilError), only_writer(folder):
             remove_unfinished(folder)
         print(f"This run is finished: {folder / RESULT}")
@@ -307,6 +307,18 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
         seconds = resume.checkpoint_seconds
         made = _distil(folder, place, source, settings, device, seconds, manifest, shown, resume=True)
     _tell_result(folder, made, source, manifest, device)
+
+
+def _is_sound(result: Path) -> bool:
+    """Whether a finished set can be read; one that cannot is made again from the last checkpoint."""
+    from distil.dataset.artifact import DistilledSet
+
+    try:
+        DistilledSet.load(result)
+    except DistilError as damage:
+        print(f"Note: {damage} It is made again.")
+        return False
+    return True
 
 
 FIELDS = {

@@ -81,6 +81,8 @@ def distil_dataset(
     events = events or silent
     check_settings(settings)
     check_fit(real, settings)
+    if not checkpoint_seconds >= 0:
+        raise DistilError(f"--checkpoint-seconds is {checkpoint_seconds}: give a number of seconds, 0 or more.")
     if settings.validation:
         check_can_hold_out(real, settings)
         kept, held_out = real.split(settings.validation, settings.seed)
