@@ -47,7 +47,7 @@ def only_writer(folder: Path | str) -> Iterator[None]:
             "choose another folder."
         )
 
-    with _counted(key), _locked(folder / LOCK, f"cannot write {folder}", refuse):
+    with _counted(key), _locked(folder / LOCK, folder, refuse, "another place with --out"):
         yield
 
 
@@ -70,11 +70,11 @@ def one_at_a_time(path: Path | str, *, seconds: float = WAITED) -> Iterator[None
         if time.monotonic() > until:
             raise DistilError(
                 f"cannot write {path}: another process{f' ({holder})' if holder else ''} has been writing it for "
-                f"{seconds:.0f} seconds. Stop it, or choose another place with --out."
+                f"{seconds:.0f} seconds. Stop it, or choose another place."
             )
         time.sleep(0.05)
 
-    with _locked(path.with_name(f".{path.name}{LOCK}"), f"cannot write {path}", wait):
+    with _locked(path.with_name(f".{path.name}{LOCK}"), path, wait, "another place"):
         yield
 
 
@@ -90,15 +90,15 @@ def _counted(key: tuple[str, int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, cannot: str, taken: Callable[[str], None]) -> Iterator[None]:
+def _locked(path: Path, target: Path, taken: Callable[[str], None], instead: str) -> Iterator[None]:
     """Hold the lock of a lock file, which is made and in the end removed; so are folders made for it that stay empty.
 
-    cannot: how the error begins if it cannot be made. taken: called with what is known of the holder as often as
-    another holds the lock; returns to try again.
+    target: what is locked, for the error if the lock file cannot be made, and `instead` for its remedy. taken: called
+    with what is known of the holder as often as another holds the lock; returns to try again.
     """
     path = path.parent.resolve() / path.name  # so that it is found again from another working folder
     made = [folder for folder in path.parents if not folder.exists()]
-    descriptor = _acquired(path, cannot, taken)
+    descriptor = _acquired(path, target, taken, instead)
     try:
         yield
     finally:
@@ -111,7 +111,7 @@ def _locked(path: Path, cannot: str, taken: Callable[[str], None]) -> Iterator[N
                 folder.rmdir()
 
 
-def _acquired(path: Path, cannot: str, taken: Callable[[str], None]) -> int | None:
+def _acquired(path: Path, target: Path, taken: Callable[[str], None], instead: str) -> int | None:
     """The descriptor of the locked file; None where there are no locks."""
     assert fcntl is not None
     tries = 0
@@ -124,7 +124,7 @@ def _acquired(path: Path, cannot: str, taken: Callable[[str], None]) -> int | No
             if isinstance(error, FileNotFoundError) and tries < TRIES:
                 continue  # another process has just removed the folder that it had made
             raise DistilError(
-                f"{cannot}: {error.strerror or error}. Free space there, or choose another place with --out."
+                f"cannot write {target}: {error.strerror or error}. Free space there, or choose {instead}."
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

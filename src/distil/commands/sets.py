@@ -103,7 +103,8 @@ def evaluate(
         try:
             add_scores(lasting, row)
         except DistilError as error:
-            raise DistilError(str(error).replace(str(lasting), str(out)).replace("--out", "--json")) from error
+            told = str(error).replace(str(lasting), str(out)).replace(" with --out", "")
+            raise DistilError(told.replace("another place", "another place with --json")) from error
         print(f"Scores: {out}")
     if kept is not None:
         kept.remove()
