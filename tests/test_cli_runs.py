@@ -140,7 +140,7 @@ def test_settings_of_wrong_types_in_run_json_are_one_error(capsys, whole, settin
     message = fails(capsys, "dataset", "--resume", "whole")
     assert message.startswith("distil: whole/run.json: ")
     assert f"--{setting.replace('_', '-')} is " in message
-    assert len(message) < 300
+    assert len(message) < 500
 
 
 def test_a_setting_in_run_json_that_this_version_does_not_know_is_named(capsys, whole):
@@ -238,10 +238,12 @@ def test_of_two_starts_at_the_same_instant_one_wins(whole):
 ADD = """
 import sys
 from pathlib import Path
-from distil.report.scores import NEEDED, add_scores
-for run in range(10):
-    row = dict.fromkeys(NEEDED, 0) | {"networks": {"convnet3": {}}, "name": sys.argv[1], "file_sha256": None}
-    add_scores(Path("all.json"), {**row, "seed": run})
+from distil.report.scores import add_scores
+row = {name: "some" for name in ("method", "protocol", "test", "test_fingerprint")} | {"protocol_settings": {}}
+row |= {"images_per_class": 1, "bytes": 9, "width": None, "runs": 1, "test_images": 9, "file_sha256": None}
+row |= {"networks": {"convnet3": {"accuracies": [50.0], "mean": 50.0, "std": 0.0}}}
+for seed in range(10):
+    add_scores(Path("all.json"), {**row, "name": sys.argv[1], "seed": seed})
 """
 
 

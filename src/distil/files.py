@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from distil.errors import DistilError
 
 try:
@@ -28,7 +26,7 @@ PART = ".part"
 """How the names of unfinished files end."""
 CHECKSUM = "sha256:"
 """How the header's "checksum" begins."""
-UNREADABLE = (SafetensorError, OSError, ValueError, RuntimeError, TypeError)
+UNREADABLE = (OSError, ValueError, RuntimeError, TypeError)
 """What reading a damaged safetensors file raises."""
 
 
@@ -236,11 +234,14 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The tensors of a safetensors file, which own their memory, and its metadata. Raises: one of UNREADABLE."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, metadata  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def checked_header(tensors: Mapping[str, Any], text: str, path: Path) -> tuple[dict[str, Any], bool]:

@@ -306,9 +306,9 @@ def check_settings(settings: Settings | DetectorSettings) -> None:
         _check_type(field.type, value, flag)
         if field.name == "seed":
             check_seed(value, flag)
+        elif is_integer(value) and value > (most := LIMITS.get(field.name, LARGEST)):
+            raise DistilError(f"{flag} is {shown(value)}: give at most {most}.")
         elif is_finite(value):
-            if is_integer(value) and value > (most := LIMITS.get(field.name, LARGEST)):
-                raise DistilError(f"{flag} is {shown(value)}: give at most {most}.")
             if field.name in positive and value <= 0:
                 raise DistilError(f"{flag} is {value}: it must be above 0.")
             if value < 0:

@@ -103,7 +103,7 @@ def evaluate(
         try:
             add_scores(lasting, row)
         except DistilError as error:
-            told = str(error).replace(str(lasting), str(out)).replace(" with --out", "")
+            told = str(error).replace(str(lasting), str(out))
             raise DistilError(told.replace("another place", "another place with --json")) from error
         print(f"Scores: {out}")
     if kept is not None:
