@@ -1,6 +1,7 @@
 """Features of candidate prototypes, gathered from the training steps of an epoch, which compute them anyway."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distil.detector.prototypes import Candidates
+from distil.errors import DistilError
 
 STEPS_WAITING = 50
 """Features of so many steps stay on the device before they are fetched together: a fetch waits for the device."""
@@ -78,6 +80,14 @@ class Gathering:
         )
         return {"student": student, "teacher": teacher, "seen": count > 0}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what `tensors` gave."""
+    def restore(self, tensors: Mapping[str, Tensor], source: Path | str = "the checkpoint") -> None:
+        """Go on from what `tensors` gave. Raises: DistilError that names `source` when they are another gathering's."""
+        wanted = {"student": self.student, "teacher": self.teacher, "seen": self.seen}
+        for name, x in wanted.items():
+            given = tensors.get(name)
+            if given is None or given.shape != x.shape or given.dtype != x.dtype:
+                raise DistilError(
+                    f"{source}: the features gathered for prototypes are not those of this run ({name}). It is "
+                    "damaged: start the run again in another folder."
+                )
         self.student, self.teacher, self.seen = tensors["student"], tensors["teacher"], tensors["seen"]

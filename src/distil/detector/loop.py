@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil.detector.checkpoint import read_checkpoint, restore, save_checkpoint, weights_hash
+from distil.detector.checkpoint import refuse_other_run, refuse_unsound, restore, save_checkpoint, weights_hash
 from distil.detector.gathering import Gathering
 from distil.detector.preparing import make_augmentation, on_first, prototype_settings
 from distil.detector.prototypes import (
@@ -24,9 +24,10 @@ from distil.detector.prototypes import (
 from distil.detector.step import Step, Work, learning_rate, make_optimiser, shares
 from distil.errors import DistilError
 from distil.files import save_tensors
+from distil.locks import LOCK
 from distil.models.detectors import Architecture, save_detector
 from distil.rng import seed_at
-from distil.runs import CHECKPOINT, Events, Interrupted
+from distil.runs import CHECKPOINT, Events, Interrupted, has_checkpoint, load_checkpoint
 from distil.settings import DetectorSettings
 from distil.sources.detection import DetectionSet
 from distil.sources.detection_transforms import loader
@@ -43,10 +44,18 @@ Measure = Callable[[Sequence[Mapping[str, Tensor]], Sequence[Any], Sequence[str]
 `average_precision`."""
 
 
-def predict(adapter: Any, data: DetectionSet, *, batch: int = 8, part: slice = slice(None)) -> list[dict[str, Tensor]]:
+def predict(
+    adapter: Any,
+    data: DetectionSet,
+    *,
+    batch: int = 8,
+    part: slice = slice(None),
+    done: Callable[[int], object] | None = None,
+) -> list[dict[str, Tensor]]:
     """What a detector finds in images (or in a part of them): boxes, scores and labels of each, on the CPU.
 
     Boxes are in pixels of the images as they are; the detector is in eval mode and afterwards in the mode it was in.
+    done: called after each batch with the number of images that are done.
     """
     device = next(adapter.model.parameters()).device
     modes = [(module, module.training) for module in adapter.model.modules()]
@@ -60,6 +69,8 @@ def predict(adapter: Any, data: DetectionSet, *, batch: int = 8, part: slice = s
                 for one in adapter.predict(images):
                     known = one["labels"] > 0  # RetinaNet and FCOS have an output for the background, never trained
                     found.append({name: x[known].cpu() for name, x in one.items()})
+                if done is not None:
+                    done(len(found))
     finally:
         for module, mode in modes:
             module.training = mode
@@ -96,7 +107,11 @@ class Run:
         self.epoch_steps = -(-len(kept) // settings.batch)
         self.steps = settings.epochs * self.epoch_steps
         self.log_every = max(1, self.steps // LOG_LINES)
-        self.step, self.saved_step = 0, -1
+        self.step = 0
+        self.saved: tuple[int, int] | None = None
+        self.saved_prototypes: int | None = None
+        self.note, self.has_lock = "", (out / LOCK).exists()
+        self.stop_asked: Callable[[], bool] = lambda: False
         self.seconds_before, self.began = 0.0, time.monotonic()
         self.prototypes_of: int | None = None
         self.gathering: Gathering | None = None
@@ -106,9 +121,13 @@ class Run:
 
     def train(self, stop_asked: Callable[[], bool], checkpoint_seconds: float) -> None:
         self.events("start", step=self.step, steps=self.steps, epochs=self.settings.epochs, images=len(self.kept))
-        self.saved_at, self.checkpoint_seconds = time.monotonic(), checkpoint_seconds
+        if self.note:
+            self.events("note", text=self.note)
+        self.saved_at, self.checkpoint_seconds, self.stop_asked = time.monotonic(), checkpoint_seconds, stop_asked
         while True:
             epoch, position = divmod(self.step, self.epoch_steps)
+            if self.step == self.steps and self._unsaved:
+                self.save()
             if position == 0 and epoch > 0:
                 self._validate(epoch)
             if self.step == self.steps:
@@ -116,8 +135,13 @@ class Run:
             self._prototypes(epoch, position)
             self._gather(epoch, position)
             self._epoch(epoch, position, stop_asked)
-        if self.step != self.saved_step:
+        if self._unsaved:
             self.save()
+
+    @property
+    def _unsaved(self) -> bool:
+        """Whether the last checkpoint lacks a step or a validation."""
+        return self.saved != (self.step, len(self.history))
 
     def _epoch(self, epoch: int, position: int, stop_asked: Callable[[], bool]) -> None:
         settings, fabric = self.settings, self.fabric
@@ -148,8 +172,11 @@ class Run:
             if due or (stop and self.step < self.steps):
                 self.save()
             if stop and self.step < self.steps:
-                where = f"go on with distil detector train --resume {shlex.quote(str(self.out))}"
-                raise Interrupted(f"stopped after step {self.step} of {self.steps}: {where}")
+                raise Interrupted(f"stopped after step {self.step} of {self.steps}: {self._how_to_go_on}")
+
+    @property
+    def _how_to_go_on(self) -> str:
+        return f"go on with distil detector train --resume {shlex.quote(str(self.out))}"
 
     def _update(self, batch: Sequence[tuple[Tensor, dict[str, Tensor]]], epoch: int) -> None:
         """One step of the optimiser."""
@@ -207,7 +234,7 @@ class Run:
 
     def _not_finite(self, names: str, step: int) -> str:
         checkpoint = self.out / CHECKPOINT
-        kept = f" The last checkpoint, {checkpoint}, is from before and is kept." if checkpoint.is_file() else ""
+        kept = f" The last checkpoint, {checkpoint}, is from before and is kept." if has_checkpoint(self.out) else ""
         return (
             f"the loss {names} stopped being a finite number at step {step} of {self.steps}: lower --lr, lengthen "
             f"--warmup, or set --clip.{kept}"
@@ -229,12 +256,13 @@ class Run:
         settings = self.settings
         if self._knowledge is None or epoch < settings.prototype_start:
             return
-        chosen_at = epoch - (epoch - settings.prototype_start) % settings.prototype_every
+        chosen_at = self._chosen_at(epoch)
         if chosen_at == self.prototypes_of:
             return
-        path = self.out / f"prototypes-{chosen_at:04d}.safetensors"
+        path = self._prototypes_file(chosen_at)
         if chosen_at == epoch and position == 0:
             began = time.monotonic()
+            self.events("choosing prototypes", step=self.step, epoch=epoch)
             gathered = self.gathering and self.gathering.together(self.fabric)
             chosen = on_first(self.fabric, lambda: self._choose(epoch, path, gathered))
             seconds = round(time.monotonic() - began, 3)
@@ -243,6 +271,13 @@ class Run:
             chosen = on_first(self.fabric, lambda: PrototypeSet.load(path))
         self._knowledge.use(chosen.to(self.fabric.device))
         self.prototypes_of = chosen_at
+
+    def _chosen_at(self, epoch: int) -> int:
+        """The epoch before which the prototypes of an epoch, at or after the first choice, are chosen."""
+        return epoch - (epoch - self.settings.prototype_start) % self.settings.prototype_every
+
+    def _prototypes_file(self, epoch: int) -> Path:
+        return self.out / f"prototypes-{epoch:04d}.safetensors"
 
     def _choose(
         self, epoch: int, path: Path, gathered: tuple[Candidates, tuple[Tensor, Tensor]] | None
@@ -281,6 +316,7 @@ class Run:
         if self.held_out is None or not due or any(entry["epoch"] == epoch for entry in self.history):
             return
         self._look()
+        self.events("validating", step=self.step, epoch=epoch, images=len(self.held_out))
         found = self._predict_together(self.held_out)
         entry = on_first(self.fabric, lambda: self._judge(found, epoch))
         best = entry["ap"] is not None and all((other["ap"] or 0.0) <= entry["ap"] for other in self.history)
@@ -302,17 +338,25 @@ class Run:
         """Every process predicts its share; all get all."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         each = max(1, self.settings.batch // world)
-        own = predict(self.adapter, data, batch=each, part=slice(rank, None, world))
+        own = predict(self.adapter, data, batch=each, part=slice(rank, None, world), done=self._stop_in_validation)
         if world == 1:
             return own
         parts: list[Any] = [None] * world
         torch.distributed.all_gather_object(parts, own)
         return [parts[index % world][index // world] for index in range(len(data))]
 
+    def _stop_in_validation(self, images: int) -> None:
+        """A single process stops between two batches of a validation, which is done again when the run goes on."""
+        if self.fabric.world_size == 1 and self.stop_asked():
+            if self._unsaved:
+                self.save()
+            where = f"while validating after step {self.step} of {self.steps}"
+            raise Interrupted(f"stopped {where}: {self._how_to_go_on}")
+
     def save(self) -> None:
-        """Write a checkpoint of finite weights; prototypes that no checkpoint needs go."""
+        """Write a checkpoint of finite weights; prototypes that neither it nor the one before it needs go."""
         self._look()
-        self.saved_at, self.saved_step = time.monotonic(), self.step
+        self.saved_at, self.saved = time.monotonic(), (self.step, len(self.history))
         gathered = {} if self.gathering is None else self.gathering.tensors(self.fabric)
         if not self.fabric.is_global_zero:
             return
@@ -324,26 +368,49 @@ class Run:
             "scaler": self.fabric.strategy.precision.state_dict(),
             **self._made_for,
         }
-        save_checkpoint(self.out / CHECKPOINT, self.module, self.optimiser.optimizer, header, gathered)
+        if not self.out.is_dir() or (self.has_lock and not (self.out / LOCK).exists()):
+            raise DistilError(f"the run folder {self.out} is gone: what it held is lost; start the run again.")
+        save_checkpoint(self.out, self.module, self.optimiser.optimizer, header, gathered)
+        before, self.saved_prototypes = self.saved_prototypes, self.prototypes_of
         for old in sorted(self.out.glob("prototypes-*.safetensors"))[:-1]:
-            if self.prototypes_of is not None and old.stem < f"prototypes-{self.prototypes_of:04d}":
+            if before is not None and old.name < self._prototypes_file(before).name:
                 old.unlink(missing_ok=True)
         self.events("checkpoint", step=self.step)
 
     def restore(self) -> None:
-        """Go on from the folder's checkpoint."""
-        path = self.out / CHECKPOINT
-        read = on_first(self.fabric, lambda: read_checkpoint(path, self.settings, self._made_for))
-        tensors, header = read
+        """Go on from the folder's last checkpoint, or from the one before it where the last one is damaged.
+
+        Raises: DistilError when no run with these settings, data and detectors can go on from either.
+        """
+        read = on_first(self.fabric, lambda: load_checkpoint(self.out, self._refuse))
+        assert read is not None
+        tensors, header, self.note = read
         restore(self.module, self.optimiser.optimizer, tensors)
         self.fabric.strategy.precision.load_state_dict(header["scaler"])
-        self.step = self.saved_step = int(header["step"])
-        if gathered := {
-            name.removeprefix("gathered."): x for name, x in tensors.items() if name.startswith("gathered.")
-        }:
+        self.step, self.history, self.seconds_before = header["step"], header["history"], float(header["seconds"])
+        self.saved = (self.step, len(self.history))
+        if gathered := _gathered(tensors):
             self.gathering = self._new_gathering()
             self.gathering.restore(gathered)
-        self.history, self.seconds_before = header["history"], float(header["seconds"])
+
+    def _refuse(self, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint from which this run cannot go on. Raises: DistilError that says why."""
+        path, optimiser = self.out / CHECKPOINT, self.optimiser.optimizer
+        refuse_other_run(path, header, self.settings, self._made_for)
+        epochs, each = self.settings.epochs, self.epoch_steps
+        refuse_unsound(path, tensors, header, self.module, optimiser, epochs=epochs, epoch_steps=each)
+        scaler = self.fabric.strategy.precision.state_dict()
+        if header["scaler"].keys() != scaler.keys():
+            raise DistilError(f"{path}: its scaler is another precision's: start the run again in another folder.")
+        if gathered := _gathered(tensors):
+            if self._knowledge is None:
+                raise DistilError(f"{path} has features for prototypes, and this run has none: start another run.")
+            self._new_gathering().restore(gathered, path)
+        epoch, position = divmod(header["step"], each)
+        if self._knowledge is not None and self.settings.prototype_start <= epoch < epochs:
+            chosen_at = self._chosen_at(epoch)
+            if chosen_at < epoch or position > 0:
+                PrototypeSet.load(self._prototypes_file(chosen_at))
 
     @cached_property
     def _made_for(self) -> dict[str, Any]:
@@ -372,6 +439,11 @@ class Run:
             save_detector(self.adapter.model, self.architecture, path, extra=facts)
         else:
             save_tensors(path, self.adapter.model.state_dict(), {"kind": "detector weights", **facts})
+
+
+def _gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The features in a checkpoint that were gathered for the next choice of prototypes."""
+    return {name.removeprefix("gathered."): x for name, x in tensors.items() if name.startswith("gathered.")}
 
 
 def _or_none(value: float) -> float | None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from distil.detector.loop import BEST, LAST, Measure, Run, predict
 from distil.detector.preparing import make_fabric, make_knowledge, make_student, own_random_numbers
 from distil.detector.step import Step
 from distil.errors import DistilError
+from distil.locks import only_writer
 from distil.memory import freed_memory_kept
 from distil.models.detectors import Architecture
-from distil.runs import CHECKPOINT, Events, silent
+from distil.runs import Events, has_checkpoint, silent
 from distil.settings import DetectorSettings, check_settings
 from distil.sources.detection import DetectionSet
 from distil.stopping import stop_requests
@@ -47,13 +48,17 @@ def train_detector(
     teacher_classes: names of the teacher's classes; None: those of `data`. Soft labels compare the classes that both
     know. validation: images that choose the best epoch by AP; None: a share `settings.validation` of `data`, held out.
     measure: how AP is computed, `distil.evaluate.precision.average_precision`; None: nothing is held out or chosen.
-    weights: the student's first weights, loaded strictly. out: run folder, which gets checkpoint.safetensors,
-    last.safetensors, best.safetensors and, with gkd, prototypes-NNNN.safetensors, NNNN the epoch that begins with them.
-    resume: go on from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU.
+    weights: the student's first weights, loaded strictly. out: run folder, which gets checkpoint.safetensors and the
+    one before it, last.safetensors, best.safetensors and, with gkd, prototypes-NNNN.safetensors, NNNN the epoch that
+    begins with them; no other process can write there meanwhile. resume: go on from the folder's checkpoint if there is
+    one, or from the one before it if it is damaged; bit-equal to an uninterrupted run on the CPU.
     device: of a single process; with torchrun every process takes its own, of this type.
-    events: "start" (step, steps, epochs), "step" (step, steps, epoch, lr, loss, losses: means since the last one),
-    "prototypes" (step, epoch, count, file, seconds), "validation" (step, epoch, ap, ap50, best), "checkpoint", "done".
-    checkpoint_seconds: time between checkpoints; one is also written with each new best, at the end and at Ctrl-C.
+    events: "start" (step, steps, epochs), "note" (text: that a damaged checkpoint was passed over), "step" (step,
+    steps, epoch, lr, loss, losses: means since the last one), "choosing prototypes" (step, epoch), "prototypes" (step,
+    epoch, count, file, seconds), "validating" (step, epoch, images), "validation" (step, epoch, ap, ap50, best),
+    "checkpoint", "done".
+    checkpoint_seconds: time between checkpoints; one is also written with each new best, before and after the last
+    validation, and when a signal asks the run to stop (`distil.stopping`).
 
     All draws are addressed by the seed, the epoch and the image. With torchrun, `settings.batch` images a step are
     dealt to the processes and the gradients are those of one process, if images have one size (padding follows the
@@ -62,8 +67,8 @@ def train_detector(
     at least 1, and a process without any counts as having one.
 
     Raises: DistilError when student, teacher, data and settings do not fit, when a loss is not finite (naming it and
-    the step; the last checkpoint, from before, is kept), or when the folder cannot be written; Interrupted after
-    Ctrl-C.
+    the step; the last checkpoint, from before, is kept), when the folder cannot be written or another run writes there;
+    Interrupted after such a signal.
     """
     check_settings(settings)
     out = Path(out)
@@ -82,6 +87,7 @@ def train_detector(
         knowledge, columns = make_knowledge(adapter, teacher, teacher_classes, data, settings)
     events = (events or silent) if fabric.is_global_zero else silent
     with ExitStack() as stack:
+        stack.enter_context(only_writer(out) if fabric.is_global_zero else nullcontext())
         if fabric.device.type == "cpu":
             stack.enter_context(freed_memory_kept())
         stack.enter_context(own_random_numbers(fabric.device))
@@ -90,7 +96,7 @@ def train_detector(
             warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
         module = Step(adapter, knowledge, columns)
         run = Run(fabric, module, architecture, teacher, kept, held_out, settings, measure, out, events)
-        if resume and (out / CHECKPOINT).is_file():
+        if resume and has_checkpoint(out):
             run.restore()
         run.train(stack.enter_context(stop_requests()), checkpoint_seconds)
         return run.finish()
@@ -121,7 +127,7 @@ def hold_out(
 
 
 def _check_folder(out: Path, resume: bool) -> None:
-    if not resume and (out / CHECKPOINT).exists():
+    if not resume and has_checkpoint(out):
         raise DistilError(
             f"{out} already holds a training run. Continue it with --resume {out}, or choose another folder with --out."
         )

@@ -1,0 +1,255 @@
+"""Runs that were damaged, stopped or doubled: what a resumed run accepts, and that it ends with the same bytes."""
+
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+
+from distil.detector.training import BEST, LAST, train_detector
+from distil.errors import DistilError
+from distil.files import load_tensors, save_tensors
+from distil.locks import only_writer
+from distil.runs import CHECKPOINT, PREVIOUS, Interrupted
+
+from .tiny import Recorder, cells, scripted, squares, tiny_settings
+
+TAUGHT = tiny_settings(knowledge="gkd,pkd", optimiser="adamw", prototype_features="training")
+SCORES = (1.0, 3.0, 2.0)
+
+
+def train(out, settings=TAUGHT, *, scores=SCORES, **options):
+    options = {"teacher": cells(5), "measure": scripted(*scores), "validation": squares(5, 7), **options}
+    return train_detector(cells(0), squares(), settings, out=out, **options)
+
+
+def stopping_after(step, with_signal=signal.SIGTERM):
+    def events(name, **fields):
+        if name == "step" and fields["step"] == step:
+            os.kill(os.getpid(), with_signal)
+
+    return events
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A whole run, and a run of the same stopped after step 10 of 12, its checkpoint before that after step 7."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(folder / "whole")
+    for step, scores in ((6, SCORES), (9, SCORES[1:])):
+        with pytest.raises(Interrupted):
+            train(folder / "stopped", events=stopping_after(step), scores=scores, resume=step > 6)
+    return folder
+
+
+@pytest.fixture
+def copied(stopped, tmp_path):
+    shutil.copytree(stopped / "stopped", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def same_end(folder, stopped):
+    whole = stopped / "whole"
+    for name in (LAST, BEST):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    one, other = (load_tensors(each / CHECKPOINT)[0] for each in (folder, whole))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def step_of(path):
+    return load_tensors(path)[1]["step"]
+
+
+def flip(path, byte=-40):
+    data = bytearray(path.read_bytes())
+    data[byte] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_the_end_is_the_same(copied, stopped):
+    assert (step_of(copied / CHECKPOINT), step_of(copied / PREVIOUS)) == (10, 8)
+    flip(copied / CHECKPOINT)
+    log = Recorder()
+    train(copied, resume=True, events=log, scores=SCORES[2:])
+    assert log.of("start")[0]["step"] == 8
+    (note,) = log.of("note")
+    assert note["text"].startswith(f"{copied / CHECKPOINT} is damaged")
+    assert note["text"].endswith(f"The run goes on from {copied / PREVIOUS}, step 8.")
+    same_end(copied, stopped)
+
+
+def test_prototypes_that_only_the_checkpoint_before_needs_are_kept(tmp_path):
+    settings = tiny_settings(knowledge="gkd", epochs=4)
+    train(tmp_path / "whole", settings, scores=(1.0,) * 4)
+    # checkpoints with each best epoch: the last of these needs the prototypes of epoch 3, the one before of epoch 2
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", settings, scores=(1.0,) * 4, events=stopping_after(13))
+    flip(tmp_path / "run" / CHECKPOINT)
+    step = step_of(tmp_path / "run" / PREVIOUS)
+    assert step == 12
+    train(tmp_path / "run", settings, scores=(1.0,) * 4, resume=True)
+    assert (tmp_path / "run" / LAST).read_bytes() == (tmp_path / "whole" / LAST).read_bytes()
+
+
+def test_damaged_prototypes_lead_to_the_checkpoint_before(copied, stopped):
+    needed = copied / "prototypes-0002.safetensors"
+    flip(needed)
+    log = Recorder()
+    train(copied, resume=True, events=log, scores=SCORES[2:])
+    assert log.of("note")[0]["text"].startswith(f"{needed} is damaged")
+    same_end(copied, stopped)
+
+
+def change(path, **header):
+    tensors, own = load_tensors(path)
+    save_tensors(path, tensors, own | header)
+
+
+def change_tensor(path, part, spoil):
+    """Spoil the first floating tensor whose name holds `part`; the checksum is then that of the spoilt file."""
+    tensors, header = load_tensors(path)
+    name = next(name for name in tensors if part in name and tensors[name].is_floating_point())
+    tensors[name] = spoil(tensors[name].clone())
+    save_tensors(path, tensors, header)
+
+
+def with_first(value):
+    def spoil(tensor):
+        tensor.view(-1)[0] = value
+        return tensor
+
+    return spoil
+
+
+SPOILT = {
+    "NaN in a weight": (lambda path: change_tensor(path, "module.model", with_first(float("nan"))), "no finite number"),
+    "a weight of 1e30": (lambda path: change_tensor(path, "module.model", with_first(1e30)), "holds 1e\\+30"),
+    "infinity in the optimiser": (lambda path: change_tensor(path, ".exp_avg", with_first(float("inf"))), "no finite"),
+    "a negative square": (lambda path: change_tensor(path, ".exp_avg_sq", with_first(-1.0)), "cannot be what an"),
+    "a step of the optimiser": (lambda path: change_tensor(path, ".step", with_first(1e6)), "the run has 12 steps"),
+    "another shape": (lambda path: change_tensor(path, ".exp_avg", lambda x: x[:1]), "no state of this run's optimi"),
+    "another type": (lambda path: change_tensor(path, "module.model", lambda x: x.double()), "is of torch.float64"),
+    "a step beyond the end": (lambda path: change(path, step=13), "its step is 13, and the run has 12 steps"),
+    "a negative step": (lambda path: change(path, step=-1), "its step is -1"),
+    "a step that is text": (lambda path: change(path, step="7"), "'step' in its header is '7'"),
+    "a history of numbers": (lambda path: change(path, history=[1, 2]), "its history has 1 after"),
+    "a history of the future": (
+        lambda path: change(path, history=[{"epoch": 3, "ap": 1.0, "ap50": 1.0}]),
+        "its history has",
+    ),
+    "a history with text": (lambda path: change(path, history=[{"epoch": 1, "ap": "x", "ap50": 1.0}]), "its history"),
+    "no settings": (lambda path: change(path, settings=None), "'settings' in its header is None"),
+    "no scaler": (lambda path: change(path, scaler={"scale": 1.0}), "its scaler is another precision's"),
+    "negative seconds": (lambda path: change(path, seconds=-1.0), "its seconds are -1.0"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_state_that_makes_no_sense_is_passed_over_or_refused(copied, how):
+    spoil, message = SPOILT[how]
+    for name in (CHECKPOINT, PREVIOUS):
+        spoil(copied / name)
+    with pytest.raises(DistilError, match=message) as caught:
+        train(copied, resume=True)
+    assert str(copied / CHECKPOINT) in str(caught.value)
+    assert (copied / CHECKPOINT).is_file()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (with_first(float("nan")), "gathered.student holds what is no finite number"),
+        (lambda x: x[:, 1:], r"the features gathered for prototypes are not those of this run \(student\)"),
+    ],
+)
+def test_gathered_features_that_make_no_sense_are_refused(tmp_path, spoil, message):
+    with pytest.raises(Interrupted):
+        train(tmp_path, events=stopping_after(5))
+    (tmp_path / PREVIOUS).unlink()
+    change_tensor(tmp_path / CHECKPOINT, "gathered.student", spoil)
+    with pytest.raises(DistilError, match=message):
+        train(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("how", ["NaN in a weight", "a step beyond the end"])
+def test_the_checkpoint_before_stands_in_for_one_that_makes_no_sense(copied, stopped, how):
+    SPOILT[how][0](copied / CHECKPOINT)
+    log = Recorder()
+    train(copied, resume=True, events=log, scores=SCORES[2:])
+    assert log.of("start")[0]["step"] == 8
+    assert str(copied / PREVIOUS) in log.of("note")[0]["text"]
+    same_end(copied, stopped)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"])
+def test_each_signal_saves_and_the_run_goes_on(stopped, tmp_path, name):
+    with pytest.raises(Interrupted, match=r"stopped after step 6 of 12: go on with distil detector train --resume"):
+        train(tmp_path, events=stopping_after(5, getattr(signal, name)))
+    assert step_of(tmp_path / CHECKPOINT) == 6
+    train(tmp_path, resume=True, scores=SCORES[1:])
+    same_end(tmp_path, stopped)
+
+
+def test_a_checkpoint_stands_before_the_last_validation(stopped, tmp_path):
+    def dying(name, **fields):
+        if name == "validating" and fields["epoch"] == 3:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(tmp_path, events=dying)
+    assert step_of(tmp_path / CHECKPOINT) == 12
+    log = Recorder()
+    train(tmp_path, resume=True, events=log, scores=SCORES[2:])
+    assert not log.of("step")
+    assert [x["epoch"] for x in log.of("validation")] == [3]
+    same_end(tmp_path, stopped)
+
+
+def test_a_stop_is_heard_within_a_validation(stopped, tmp_path):
+    def events(name, **fields):
+        if name == "validating" and fields["epoch"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    message = r"stopped while validating after step 12 of 12: go on with distil detector train --resume"
+    with pytest.raises(Interrupted, match=message):
+        train(tmp_path, events=events)
+    train(tmp_path, resume=True, scores=SCORES[2:])
+    same_end(tmp_path, stopped)
+
+
+def test_a_checkpoint_with_the_last_validation_stands_before_the_export(tmp_path, monkeypatch):
+    def dying(*values, **options):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("distil.detector.loop.Run.finish", dying)
+        with pytest.raises(MemoryError):
+            train(tmp_path)
+    header = load_tensors(tmp_path / CHECKPOINT)[1]
+    assert (header["step"], [entry["epoch"] for entry in header["history"]]) == (12, [1, 2, 3])
+
+
+def test_a_folder_has_one_writer(copied):
+    def second(name, **fields):
+        if name == "step":
+            with only_writer(copied):  # the thread that holds it may enter again
+                pass
+            assert (copied / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+
+    train(copied, resume=True, events=second, scores=SCORES[2:])
+    assert not (copied / ".lock").exists()
+
+
+def test_a_folder_that_is_removed_during_the_run_is_told(tmp_path):
+    out = tmp_path / "run"
+
+    def remove(name, **fields):
+        if name == "step" and fields["step"] == 2:
+            shutil.rmtree(out)
+
+    with pytest.raises(DistilError, match=f"the run folder {out} is gone: "):
+        train(out, events=remove, checkpoint_seconds=0.0)
+    assert not out.exists()
