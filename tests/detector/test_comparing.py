@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from distil.detector import comparing
 from distil.detector.comparing import Comparison, Contender, compare_detectors
 from distil.detector.loop import LAST
 from distil.errors import DistilError
+from distil.locks import only_writer
 from distil.models.detectors import Architecture, build_detector, load_detector
 from distil.rng import seed_at
 from distil.runs import Interrupted
@@ -246,3 +248,68 @@ def test_first_weights_of_every_seed(tmp_path, tiny_world, monkeypatch):
     assert given["plain", 0] == given["gkd", 0] != given["gkd", 1]
     with pytest.raises(DistilError, match="was made with another set of first weights"):
         compare(tmp_path, tiny_world, weights=cells(1).model.state_dict())
+
+
+def changed(result, **fields):
+    return json.dumps({**result, **fields})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda result: "{",
+        lambda result: "[1]",
+        lambda result: "[" * 100_000,
+        lambda result: changed(result, settings=3),
+        lambda result: changed(result, made_for=[]),
+        lambda result: changed(result, scores={"ap": "high", "ap50": 1.0}),
+        lambda result: changed(result, scores={"ap50": 1.0}),
+        lambda result: changed(result, scores={"ap": 1e9, "ap50": 1.0}),
+        lambda result: changed(result, seconds=None),
+        lambda result: changed(result, seconds=-1),
+    ],
+)
+def test_a_damaged_result_is_told_and_made_again(tmp_path, tiny_world, damage):
+    first = compare(tmp_path, tiny_world, seeds=(0,))
+    path = tmp_path / "gkd" / "seed-0" / "result.json"
+    path.write_text(damage(json.loads(path.read_text())))
+    again = compare(tmp_path, tiny_world, seeds=(0,), events=(log := Recorder()))
+    assert log.of("step") == []
+    (note,) = log.of("note")
+    assert str(path) in note["text"]
+    assert note["text"].endswith("It is made again from the run beside it.")
+    assert again.values("gkd", "ap") == first.values("gkd", "ap")
+    assert "scores" in json.loads(path.read_text())
+
+
+def test_a_result_that_is_no_text_is_told_and_made_again(tmp_path, tiny_world):
+    first = compare(tmp_path, tiny_world, seeds=(0,))
+    (tmp_path / "plain" / "seed-0" / "result.json").write_bytes(b'{"settings": "\xff"}')
+    assert compare(tmp_path, tiny_world, seeds=(0,)).values("plain", "ap") == first.values("plain", "ap")
+
+
+def test_a_folder_has_one_comparison_at_a_time(tmp_path, tiny_world):
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with only_writer(tmp_path):
+            entered.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait(60)
+    try:
+        with pytest.raises(DistilError, match=f"another run is writing to {tmp_path}"):
+            compare(tmp_path, tiny_world)
+    finally:
+        leave.set()
+        thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_events_tell_which_run_of_how_many(tmp_path, tiny_world):
+    compare(tmp_path, tiny_world, events=(log := Recorder()))
+    started = [(x["contender"], x["run_seed"], x["run"], x["runs"]) for x in log.of("start")]
+    assert started == [("plain", 0, 1, 4), ("gkd", 0, 2, 4), ("plain", 1, 3, 4), ("gkd", 1, 4, 4)]
+    assert [x["contender"] for x in log.of("judging")] == ["plain", "gkd", "plain", "gkd", "teacher"]

@@ -3,8 +3,9 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from distil.detector.loop import Measure, predict
 from distil.detector.preparing import class_match, in_data_labels, make_knowledge, make_student
 from distil.detector.training import train_detector
 from distil.errors import DistilError
-from distil.files import load_tensors, write_atomic
+from distil.files import read_json, write_atomic
+from distil.locks import only_writer
 from distil.models.detectors import Architecture, load_detector
-from distil.runs import CHECKPOINT, Events, Interrupted, silent
+from distil.runs import Events, Interrupted, load_checkpoint, silent
 from distil.settings import DetectorSettings, check_settings
 from distil.sources.detection import DetectionSet
 
@@ -145,11 +147,14 @@ def compare_detectors(
     the baseline start from the same weights and see the same images, augmented alike, in the same order.
     test: not seen in training, neither to choose the epoch. Judged are the weights that `train_detector` returns.
     weights: the students' first weights, loaded strictly, or a function of the seed that gives them.
-    out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json. What is there is not done again:
-    trainings go on from their checkpoints; what was made with other settings, data, students or teachers is refused.
-    events: as of `train_detector`, with contender and run_seed besides.
+    out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json; no other process can write there
+    meanwhile. What is there is not done again: trainings go on from their checkpoints; what was made with other
+    settings, data, students or teachers is refused; a damaged result.json is made again.
+    events: as of `train_detector`, with contender, run_seed, run (counted from 1) and runs besides; "judging" (images)
+    before the test images are looked at, "compared" (ap) after each run, or at once where it is done already.
 
-    Raises: DistilError when contenders differ in their budget, and as `train_detector` does; Interrupted after Ctrl-C.
+    Raises: DistilError when contenders differ in their budget, when another run writes into the folder, and as
+    `train_detector` does; Interrupted after a signal that asks to stop.
     """
     out = Path(out)
     ways = _with_baseline(contenders)
@@ -174,14 +179,14 @@ def compare_detectors(
         "teacher": None if teacher is None else weights_hash(teacher.model.state_dict()),
     }
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
-    for seed in seeds:
-        first_weights = of_seed(seed)
-        facts_of_seed = {**made_for, "weights": None if first_weights is None else weights_hash(first_weights)}
-        for name, way in ways.items():
+    with only_writer(out):
+        for seed, name, told in _plan(seeds, ways, heard):
+            way, first_weights = ways[name], of_seed(seed)
+            facts_of_seed = {**made_for, "weights": None if first_weights is None else weights_hash(first_weights)}
             settings = replace(way, seed=seed)
             folder = out / name / f"seed-{seed}"
             facts = {**facts_of_seed, "teacher": None} if way.knowledge == "none" else facts_of_seed
-            result = _read_result(folder / RESULT, settings, facts)
+            result = _read_result(folder / RESULT, settings, facts, told)
             if result is None:
                 try:
                     path = train_detector(
@@ -196,9 +201,7 @@ def compare_detectors(
                         weights=first_weights,
                         resume=True,
                         device=device,
-                        events=lambda kind, name=name, seed=seed, **fields: heard(
-                            kind, **fields, contender=name, run_seed=seed
-                        ),
+                        events=told,
                         checkpoint_seconds=checkpoint_seconds,
                     )
                 except Interrupted as stop:
@@ -206,13 +209,43 @@ def compare_detectors(
                     raise Interrupted(
                         f"{name}, seed {seed}, {where}: the same comparison in {out} goes on there"
                     ) from stop
-                seconds = load_tensors(folder / CHECKPOINT)[1]["seconds"]
+                told("judging", images=len(test))
+                saved = load_checkpoint(folder)
+                assert saved is not None
+                seconds = saved[1]["seconds"]
                 trained = adapt(load_detector(path)[0].to(device))
                 scores = measure(predict(trained, test, batch=settings.batch), truths, test.classes).to_dict()
                 result = {"settings": _plain(asdict(settings)), "made_for": facts, "scores": scores, "seconds": seconds}
                 _write_result(folder / RESULT, result)
-            heard("compared", contender=name, run_seed=seed, ap=result["scores"]["ap"])
+            told("compared", ap=result["scores"]["ap"])
             results[name].append(result)
+        comparison = _comparison(ways, results, seeds, data, test)
+        if teacher is not None:
+            heard("judging", images=len(test), contender="teacher")
+            judged = _judge_teacher(teacher, teacher_classes, test, truths, measure, device)
+            comparison = replace(comparison, teacher=judged)
+        comparison.save(out)
+    return comparison
+
+
+def _plan(
+    seeds: Sequence[int], ways: Mapping[str, DetectorSettings], heard: Events
+) -> Iterator[tuple[int, str, Events]]:
+    """Each run in its order: its seed, its contender, and events that tell both."""
+    plan = [(seed, name) for seed in seeds for name in ways]
+    for run, (seed, name) in enumerate(plan, start=1):
+        facts = {"contender": name, "run_seed": seed, "run": run, "runs": len(plan)}
+        yield seed, name, partial(heard, **facts)
+
+
+def _comparison(
+    ways: Mapping[str, DetectorSettings],
+    results: Mapping[str, Sequence[dict[str, Any]]],
+    seeds: Sequence[int],
+    data: DetectionSet,
+    test: DetectionSet,
+) -> Comparison:
+    """The contenders' results together, the teacher's aside."""
     made = tuple(
         Contender(
             name,
@@ -223,17 +256,15 @@ def compare_detectors(
         for name, way in ways.items()
     )
     first = next(iter(ways.values()))
-    comparison = Comparison(
+    return Comparison(
         contenders=made,
         seeds=tuple(seeds),
         data=data.name,
         test=test.name,
         test_images=len(test),
         budget={field: getattr(first, field) for field in BUDGET},
-        teacher=None if teacher is None else _judge_teacher(teacher, teacher_classes, test, truths, measure, device),
+        teacher=None,
     )
-    comparison.save(out)
-    return comparison
 
 
 def _with_baseline(contenders: Mapping[str, DetectorSettings]) -> dict[str, DetectorSettings]:
@@ -270,21 +301,45 @@ def _judge_teacher(
     return measure(found, truths, test.classes).to_dict()
 
 
-def _read_result(path: Path, settings: DetectorSettings, facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A finished run's result. Raises: DistilError when it was made with other settings, data or detectors."""
-    if not path.is_file():
-        return None
+def _read_result(
+    path: Path, settings: DetectorSettings, facts: Mapping[str, Any], told: Events
+) -> dict[str, Any] | None:
+    """A finished run's result; None if there is none or it is damaged, which is then told.
+
+    Raises: DistilError when it was made with other settings, data or detectors.
+    """
     try:
-        result = json.loads(path.read_text())
-    except ValueError:
+        result = read_json(path)
+        if not _is_result(result):
+            raise DistilError(f"{path} is damaged: it does not hold the result of a run.")
+    except FileNotFoundError:
+        return None
+    except DistilError as error:
+        told("note", text=f"{error} It is made again from the run beside it.")
         return None
     made_with = asdict(DetectorSettings()) | result["settings"]  # of a setting that is new, the default is what was
     if _plain(made_with) != _plain(asdict(settings)):
         raise DistilError(f"{path} was made with other settings: choose another folder with --out.")
     for what, value in facts.items():
-        if result.get("made_for", facts)[what] != value:
+        if result.get("made_for", facts).get(what, value) != value:
             raise DistilError(f"{path} was made with another {NAMED[what]}: choose another folder with --out.")
     return result
+
+
+def _is_result(result: Any) -> bool:
+    """Whether this is what `_write_result` wrote: settings, scores in percent or None, seconds."""
+    parts = ("settings", "scores", "made_for")
+    if not isinstance(result, dict) or not all(isinstance(result.get(part, {}), dict) for part in parts):
+        return False
+    figures = [result.get("scores", {}).get(name, "missing") for name in ("ap", "ap50")]
+    figures += [x for name, x in result.get("scores", {}).items() if name in SHOWN]
+    sound = all(x is None or (_is_number(x) and 0 <= x <= 100) for x in figures)
+    seconds = result.get("seconds")
+    return sound and "settings" in result and _is_number(seconds) and 0 <= seconds < math.inf
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _write_result(path: Path, result: Mapping[str, Any]) -> None:
