@@ -312,4 +312,5 @@ def test_events_tell_which_run_of_how_many(tmp_path, tiny_world):
     compare(tmp_path, tiny_world, events=(log := Recorder()))
     started = [(x["contender"], x["run_seed"], x["run"], x["runs"]) for x in log.of("start")]
     assert started == [("plain", 0, 1, 4), ("gkd", 0, 2, 4), ("plain", 1, 3, 4), ("gkd", 1, 4, 4)]
-    assert [x["contender"] for x in log.of("judging")] == ["plain", "gkd", "plain", "gkd", "teacher"]
+    judged = [x["what"].removesuffix(" on 6 test images") for x in log.of("preparing") if "test" in x["what"]]
+    assert judged == ["plain, seed 0,", "gkd, seed 0,", "plain, seed 1,", "gkd, seed 1,", "the teacher"]

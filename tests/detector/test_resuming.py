@@ -195,7 +195,7 @@ def test_each_signal_saves_and_the_run_goes_on(stopped, tmp_path, name):
 
 def test_a_checkpoint_stands_before_the_last_validation(stopped, tmp_path):
     def dying(name, **fields):
-        if name == "validating" and fields["epoch"] == 3:
+        if name == "preparing" and fields["what"] == "validation after epoch 3":
             raise MemoryError
 
     with pytest.raises(MemoryError):
@@ -210,7 +210,7 @@ def test_a_checkpoint_stands_before_the_last_validation(stopped, tmp_path):
 
 def test_a_stop_is_heard_within_a_validation(stopped, tmp_path):
     def events(name, **fields):
-        if name == "validating" and fields["epoch"] == 3:
+        if name == "preparing" and fields["what"] == "validation after epoch 3":
             os.kill(os.getpid(), signal.SIGTERM)
 
     message = r"stopped while validating after step 12 of 12: go on with distil detector train --resume"

@@ -150,8 +150,8 @@ def compare_detectors(
     out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json; no other process can write there
     meanwhile. What is there is not done again: trainings go on from their checkpoints; what was made with other
     settings, data, students or teachers is refused; a damaged result.json is made again.
-    events: as of `train_detector`, with contender, run_seed, run (counted from 1) and runs besides; "judging" (images)
-    before the test images are looked at, "compared" (ap) after each run, or at once where it is done already.
+    events: as of `train_detector`, with contender, run_seed, run (counted from 1) and runs besides; "preparing"
+    (what) before the test images are looked at, "compared" (ap) after each run, or at once where it is done already.
 
     Raises: DistilError when contenders differ in their budget, when another run writes into the folder, and as
     `train_detector` does; Interrupted after a signal that asks to stop.
@@ -207,9 +207,9 @@ def compare_detectors(
                 except Interrupted as stop:
                     where = str(stop).partition(":")[0]
                     raise Interrupted(
-                        f"{name}, seed {seed}, {where}: the same comparison in {out} goes on there"
+                        f"{name}, seed {seed}, {where}: the same comparison in {out} goes on there", stop.number
                     ) from stop
-                told("judging", images=len(test))
+                told("preparing", what=f"{name}, seed {seed}, on {len(test)} test images")
                 saved = load_checkpoint(folder)
                 assert saved is not None
                 seconds = saved[1]["seconds"]
@@ -221,7 +221,7 @@ def compare_detectors(
             results[name].append(result)
         comparison = _comparison(ways, results, seeds, data, test)
         if teacher is not None:
-            heard("judging", images=len(test), contender="teacher")
+            heard("preparing", what=f"the teacher on {len(test)} test images")
             judged = _judge_teacher(teacher, teacher_classes, test, truths, measure, device)
             comparison = replace(comparison, teacher=judged)
         comparison.save(out)

@@ -172,11 +172,11 @@ class Run:
             if due or (stop and self.step < self.steps):
                 self.save()
             if stop and self.step < self.steps:
-                raise Interrupted(f"stopped after step {self.step} of {self.steps}: {self._how_to_go_on}")
+                raise self._interrupted(f"after step {self.step} of {self.steps}")
 
-    @property
-    def _how_to_go_on(self) -> str:
-        return f"go on with distil detector train --resume {shlex.quote(str(self.out))}"
+    def _interrupted(self, where: str) -> Interrupted:
+        command = f"distil detector train --resume {shlex.quote(str(self.out))}"
+        return Interrupted(f"stopped {where}: go on with {command}", getattr(self.stop_asked, "number", None))
 
     def _update(self, batch: Sequence[tuple[Tensor, dict[str, Tensor]]], epoch: int) -> None:
         """One step of the optimiser."""
@@ -262,7 +262,7 @@ class Run:
         path = self._prototypes_file(chosen_at)
         if chosen_at == epoch and position == 0:
             began = time.monotonic()
-            self.events("choosing prototypes", step=self.step, epoch=epoch)
+            self.events("preparing", what=f"prototypes for epoch {epoch + 1}")
             gathered = self.gathering and self.gathering.together(self.fabric)
             chosen = on_first(self.fabric, lambda: self._choose(epoch, path, gathered))
             seconds = round(time.monotonic() - began, 3)
@@ -316,7 +316,7 @@ class Run:
         if self.held_out is None or not due or any(entry["epoch"] == epoch for entry in self.history):
             return
         self._look()
-        self.events("validating", step=self.step, epoch=epoch, images=len(self.held_out))
+        self.events("preparing", what=f"validation after epoch {epoch}")
         found = self._predict_together(self.held_out)
         entry = on_first(self.fabric, lambda: self._judge(found, epoch))
         best = entry["ap"] is not None and all((other["ap"] or 0.0) <= entry["ap"] for other in self.history)
@@ -350,8 +350,7 @@ class Run:
         if self.fabric.world_size == 1 and self.stop_asked():
             if self._unsaved:
                 self.save()
-            where = f"while validating after step {self.step} of {self.steps}"
-            raise Interrupted(f"stopped {where}: {self._how_to_go_on}")
+            raise self._interrupted(f"while validating after step {self.step} of {self.steps}")
 
     def save(self) -> None:
         """Write a checkpoint of finite weights; prototypes that neither it nor the one before it needs go."""

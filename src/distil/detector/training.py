@@ -54,8 +54,8 @@ def train_detector(
     one, or from the one before it if it is damaged; bit-equal to an uninterrupted run on the CPU.
     device: of a single process; with torchrun every process takes its own, of this type.
     events: "start" (step, steps, epochs), "note" (text: that a damaged checkpoint was passed over), "step" (step,
-    steps, epoch, lr, loss, losses: means since the last one), "choosing prototypes" (step, epoch), "prototypes" (step,
-    epoch, count, file, seconds), "validating" (step, epoch, images), "validation" (step, epoch, ap, ap50, best),
+    steps, epoch, lr, loss, losses: means since the last one), "preparing" (what: prototypes or a validation, before
+    they begin), "prototypes" (step, epoch, count, file, seconds), "validation" (step, epoch, ap, ap50, best),
     "checkpoint", "done".
     checkpoint_seconds: time between checkpoints; one is also written with each new best, before and after the last
     validation, and when a signal asks the run to stop (`distil.stopping`).
