@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -218,10 +220,137 @@ def test_a_run_that_was_broken_off_at_once_goes_on_and_one_that_failed_leaves_no
         assert main(words) == 130
         command = f"distil detector train --resume '{out}'"
         assert capsys.readouterr().err.endswith(f"distil: interrupted: go on with {command}\n")
-        assert main(words) == 2
-        assert f"Go on with it: {command};" in capsys.readouterr().err
-    assert main(["detector", "train", "--resume", str(out)]) == 0
+    shutil.copytree(out, tmp_path / "resumed")
+    assert main(words) == 0
+    assert main(["detector", "train", "--resume", str(tmp_path / "resumed")]) == 0
+    one, other = (folder / "last.safetensors" for folder in (out, tmp_path / "resumed"))
+    assert one.read_bytes() == other.read_bytes()
+    assert main(words) == 2
+    assert f"Go on with it: {command};" in capsys.readouterr().err
+
+
+def go_on(command):
+    """Run a command line that distil has printed."""
+    words = shlex.split(command)
+    assert words[0] == "distil"
+    return main(words[1:])
+
+
+def printed_command(text):
+    return text.strip().splitlines()[-1].partition("go on with ")[2]
+
+
+def stop_after(monkeypatch, step, number=signal.SIGTERM):
+    """Let the signal come in step `step` of every training."""
+    from distil.detector.loop import Run
+
+    real = Run._update
+
+    def update(self, batch, epoch):
+        real(self, batch, epoch)
+        if self.step + 1 == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Run, "_update", update)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"])
+def test_a_signal_prints_a_command_that_works(data, tmp_path, capsys, monkeypatch, name):
+    out = tmp_path / "my run"
+    words = ["detector", "train", f"coco:{data}", "--out", str(out), *STUDENT.split(), *RUN.split()]
+    with monkeypatch.context() as patched:
+        stop_after(patched, 1, getattr(signal, name))
+        assert main(words) == 128 + getattr(signal, name)
+    told = capsys.readouterr().err
+    assert "stopped after step 1 of 4: go on with distil detector train --resume" in told
+    assert main(words) == 2
+    assert go_on(printed_command(told)) == 0
     assert (out / "student.safetensors").is_file()
+
+
+def test_a_stopped_comparison_prints_a_command_that_works(teacher, data, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "my comparison"
+    words = ["detector", "compare", str(teacher), f"coco:{data}", "--out", str(out), "--seeds", "1"]
+    words += [*STUDENT.split(), *TAUGHT.split(), "--arms", "pkd"]
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3)
+        assert main(words) == 128 + signal.SIGTERM
+    told = capsys.readouterr().err
+    assert "distil: plain, seed 0, stopped after step 3 of 4: go on with distil detector compare" in told
+    assert go_on(printed_command(told)) == 0
+    assert "AP gain over plain" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_told_and_the_log_follows_the_one_before(teacher, data, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(teacher, out)
+    for name in ("student", "last"):
+        (out / f"{name}.safetensors").unlink()
+    lines = (out / "log.jsonl").read_text().splitlines()
+    (out / "log.jsonl").write_bytes(("\n".join(lines) + "\n").encode() + b"\xff\n")
+    path = out / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert main(["detector", "train", "--resume", str(out)]) == 0
+    assert f"Note: {path} is not a whole safetensors file" in capsys.readouterr().out
+    assert (out / "last.safetensors").read_bytes() == (teacher / "last.safetensors").read_bytes()
+    assert steps_of(out) == [1, 2, 3, 4]
+
+
+HOLD = """
+import sys
+from distil.locks import only_writer
+with only_writer(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("command", ["train", "resume", "distil", "compare", "demo"])
+def test_a_second_run_in_a_folder_is_refused_before_data_are_opened(teacher, tmp_path, capsys, command):
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(teacher / "run.json", out)
+    words = {
+        "train": ["detector", "train", "coco:nowhere", "--out", str(out)],
+        "resume": ["detector", "train", "--resume", str(out)],
+        "distil": ["detector", "distil", "nowhere", "coco:nowhere", "--out", str(out)],
+        "compare": ["detector", "compare", "nowhere", "coco:nowhere", "--out", str(out)],
+        "demo": ["demo", "detector", "--out", str(out)],
+    }[command]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    try:
+        assert main(words) == 2
+        assert f"another run is writing to {out} (process {holder.pid} on " in capsys.readouterr().err
+    finally:
+        holder.communicate("")
+    assert sorted(path.name for path in out.iterdir()) == ["run.json"]
+
+
+@pytest.mark.parametrize("inside", [".", "train-run", "images/run", "annotations/run"])
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_run_among_its_data_is_refused(teacher, data, tmp_path, capsys, inside, command):
+    shutil.copytree(data, tmp_path / "photos")
+    before = sorted(tmp_path.rglob("*"))
+    words = [*([str(teacher)] if command == "compare" else []), f"coco:{tmp_path}/photos"]
+    assert main(["detector", command, *words, "--out", str(tmp_path / "photos" / inside)]) == 2
+    assert f"lies among the data of coco:{tmp_path}/photos" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_started_in_its_data_folder_is_not_read_as_data(data, tmp_path, capsys, monkeypatch):
+    shutil.copytree(data, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "photos")
+    words = [*STUDENT.split(), *RUN.split(), "--epochs", "1"]
+    for seed in ("0", "1"):
+        assert main(["detector", "train", "coco:.", *words, "--seed", seed]) == 0
+    starts = []
+    for folder in sorted(Path("runs").iterdir()):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        starts.append(next(line["images"] for line in lines if line["event"] == "start"))
+    assert starts == [8, 8]
 
 
 def test_a_checkpoint_without_its_manifest_is_left_alone(teacher, data, tmp_path, capsys):

@@ -1,11 +1,11 @@
 """The tour of the second half: a teacher, a student alone, a student with the teacher, on embedded scenes of digits."""
 
 import json
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from distil.detector.adapters import adapt, freeze
 from distil.detector.preflight import preflight
@@ -13,14 +13,17 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.reliability import ObjectReliabilities, measure_objects
 from distil.detector.training import predict, train_detector
 from distil.detector_presets import detector_preset, student_preset
+from distil.errors import DistilError
 from distil.evaluate.precision import Precision, average_precision, precision_by_tag
 from distil.files import write_atomic
+from distil.locks import only_writer
 from distil.models.detectors import Architecture, load_detector
 from distil.report.detector_html import reliability_by_tag, write_detector_report
 from distil.report.progress import both
-from distil.runs import CHECKPOINT, LOG, EventLog, Events, read_log
+from distil.runs import LOG, EventLog, Events, Interrupted, load_checkpoint, read_log, remove_checkpoints
 from distil.settings import DetectorSettings
 from distil.sources.detection import open_detection
+from distil.stopping import number_of
 
 SCENES = 480
 DETECTOR = "retinanet"
@@ -56,9 +59,22 @@ def run_detector_demo(
     """Train a teacher, a student alone and a student with the teacher's knowledge; judge all, write report.html and its
     figures as summary.json.
 
-    out: folder for the runs and the report; runs that are there already are begun again. scenes: training images.
-    epochs: of the teacher and of both students. Raises: DistilError if `out` cannot be written.
+    out: folder for the runs and the report; no other process can write there meanwhile. A run in it that was stopped
+    goes on; where the report is written, or other settings were used, all are begun again.
+    scenes: training images. epochs: of the teacher and of both students.
+    Raises: DistilError if `out` cannot be written, or another process writes there; Interrupted after a signal that
+    asks to stop: the same call then goes on.
     """
+    with only_writer(out):
+        try:
+            return _tour(out, device=device, stage=stage, scenes=scenes, epochs=epochs)
+        except (KeyboardInterrupt, Interrupted) as stop:
+            where = str(stop).partition(": ")[0] if isinstance(stop, Interrupted) else "interrupted"
+            command = shlex.join(["distil", "demo", "detector", "--out", str(out)])
+            raise Interrupted(f"{where}: go on with {command}", number_of(stop)) from stop
+
+
+def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[int, int]) -> Tour:
     data = open_detection(f"scenes:{scenes}")
     assert data.val is not None
     assert data.test is not None
@@ -75,13 +91,15 @@ def run_detector_demo(
     truth = [data.test.annotations(index) for index in range(len(data.test))]
     scores, weights, seconds, found, logs, checked = {}, {}, {}, {}, {}, ""
     teacher, prototypes, student = None, None, None
+    afresh = (out / SUMMARY).exists()
     for title, (architecture, settings) in plan.items():
         folder = out / title.replace(" ", "-")
-        for old in (folder / CHECKPOINT, folder / LOG, *folder.glob("prototypes-*.safetensors")):
-            old.unlink(missing_ok=True)
+        afresh = afresh or not _can_go_on(folder, settings)
+        if afresh:
+            _clear(folder)
+            (out / SUMMARY).unlink(missing_ok=True)
         with stage(f"{title}: {settings.epochs} epochs of {scenes} scenes") as shown:
-            log = EventLog(folder / LOG)
-
+            log = EventLog(folder / LOG, resumed=not afresh)
             if settings.knowledge != "none":
                 checked = preflight(small, teacher, data.train, settings, measure=average_precision).describe()
             file = train_detector(
@@ -92,6 +110,7 @@ def run_detector_demo(
                 teacher=teacher if settings.knowledge != "none" else None,
                 validation=data.val,
                 measure=average_precision,
+                resume=not afresh,
                 device=device,
                 events=both(log, shown),
             )
@@ -101,7 +120,7 @@ def run_detector_demo(
         found[title] = predict(adapter, data.test)
         scores[title] = average_precision(found[title], truth, classes)
         weights[title] = sum(parameter.numel() for parameter in model.parameters())
-        seconds[title] = _seconds(logs[title])
+        seconds[title] = _seconds(folder)
         if title == "teacher":
             freeze(adapter)
             teacher = adapter
@@ -147,6 +166,22 @@ def run_detector_demo(
     return Tour(scores, weights, seconds, reliabilities)
 
 
-def _seconds(log: list[dict[str, Any]]) -> float:
-    times = [line["time"] for line in log if "time" in line]
-    return max(times) - min(times) if times else 0.0
+def _can_go_on(folder: Path, settings: DetectorSettings) -> bool:
+    """Whether a run of these settings was stopped in the folder."""
+    try:
+        saved = load_checkpoint(folder)
+    except DistilError:
+        return False
+    return saved is not None and saved[1].get("settings") == json.loads(json.dumps(asdict(settings)))
+
+
+def _clear(folder: Path) -> None:
+    remove_checkpoints(folder)
+    for old in (folder / LOG, *folder.glob("prototypes-*.safetensors")):
+        old.unlink(missing_ok=True)
+
+
+def _seconds(folder: Path) -> float:
+    """Of a finished run, its evaluations included."""
+    saved = load_checkpoint(folder)
+    return 0.0 if saved is None else float(saved[1]["seconds"])

@@ -1,5 +1,6 @@
 """`distil detector ...`: which command, with defaults that suit its words. Nothing heavy is imported before it runs."""
 
+import shlex
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any
 
@@ -27,7 +28,9 @@ from distil.commands.detector_words import architecture_of, open_boxes, pretrain
 from distil.detector_presets import detector_preset, student_preset
 from distil.errors import DistilError
 from distil.flags import nearest, parse, scan
-from distil.settings import DetectorSettings
+from distil.runs import Interrupted
+from distil.settings import DetectorSettings, check_settings
+from distil.stopping import number_of
 
 HELP = """\
 usage: distil detector COMMAND ...
@@ -67,7 +70,14 @@ def detector_command(words: list[str]) -> None:
         command = resume
     elif name in ("train", "distil", "compare", "preflight"):
         command = _with_presets(name, rest)
-    parse(command, f"detector {name}", rest, COMMANDS[name])
+    try:
+        parse(command, f"detector {name}", rest, COMMANDS[name])
+    except (KeyboardInterrupt, Interrupted) as stop:
+        if name != "compare":
+            raise
+        where = str(stop).partition(": ")[0] if isinstance(stop, Interrupted) else "interrupted"
+        command = shlex.join(["distil", "detector", *words])
+        raise Interrupted(f"{where}: go on with {command}", number_of(stop)) from stop
 
 
 def _with_presets(name: str, words: list[str]) -> Any:
@@ -147,6 +157,7 @@ def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any
     ) -> None:
         chosen = replace(plain_settings(settings), method=method)
         _check_taught(chosen)
+        check_settings(chosen)
         data = open_boxes(source, place.root, place.fix_boxes)
         pretrained = pretrained_word(student)
         found = run_preflight(teacher, architecture_of(student, data.train.classes), pretrained, data, chosen, place)

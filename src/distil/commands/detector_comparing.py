@@ -14,10 +14,14 @@ from distil.commands.detector_words import (
     is_first,
     open_boxes,
     pretrained_word,
+    refuse_among_data,
+    tell_notes,
+    writing_to,
 )
 from distil.errors import DistilError
 from distil.flags import device_named
-from distil.settings import DetectorSettings
+from distil.runs import Events
+from distil.settings import DetectorSettings, check_settings
 
 if TYPE_CHECKING:
     from distil.models.detectors import Architecture
@@ -84,26 +88,46 @@ def run_comparison(
     settings: DetectorSettings,
     place: PlaceFlags,
 ) -> None:
-    from distil.detector.comparing import compare_detectors
-    from distil.evaluate.precision import average_precision
-    from distil.report.progress import show_progress
-
     if seeds < 1:
         raise DistilError(f"--seeds is {seeds}: it must be at least 1.")
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
         raise DistilError("a comparison runs in one process: start it without torchrun.")
+    contenders = {"plain": replace(settings, method="plain", knowledge="none")}
+    contenders |= {knowledge: replace(settings, knowledge=knowledge) for knowledge in arms}
+    for contender in contenders.values():
+        check_settings(contender)
+    folder = place.out or Path("runs") / folder_name(source, "compare", student.detector, settings.seed)
+    refuse_among_data(folder, source, place.root)
+    with writing_to(folder):
+        made = _compare(teacher, source, contenders, seeds, student, settings, place, folder)
+    print(made.to_markdown())
+    print(f"Table: {folder}")
+
+
+def _compare(
+    teacher: str,
+    source: str,
+    contenders: dict[str, DetectorSettings],
+    seeds: int,
+    student: StudentFlags,
+    settings: DetectorSettings,
+    place: PlaceFlags,
+    folder: Path,
+) -> Any:
+    """Open data and teacher, and run every contender with every seed."""
+    from distil.detector.comparing import compare_detectors
+    from distil.evaluate.precision import average_precision
+    from distil.report.progress import both, show_progress
+
     data = open_boxes(source, place.root, place.fix_boxes)
     judged = data.test or data.val
     if judged is None:
         raise DistilError(f"{source} has neither test nor validation images to compare on: give such a split.")
     adapter, classes = adapter_named(teacher, place)
-    folder = place.out or Path("runs") / folder_name(source, "compare", student.detector, settings.seed)
-    contenders = {"plain": replace(settings, method="plain", knowledge="none")}
-    contenders |= {knowledge: replace(settings, knowledge=knowledge) for knowledge in arms}
     architecture = architecture_of(student, data.train.classes)
     pretrained = pretrained_word(student)
     with show_progress(f"compare on {data.train.name}") as shown:
-        made = compare_detectors(
+        return compare_detectors(
             architecture,
             adapter,
             data.train,
@@ -116,8 +140,29 @@ def run_comparison(
             measure=average_precision,
             weights=None if pretrained is None else lambda seed: first_weights(architecture, pretrained, seed),
             device=device_named(place.device),
-            events=shown,
+            events=both(tell_notes, OfTheWhole(shown)),
             checkpoint_seconds=place.checkpoint_seconds,
         )
-    print(made.to_markdown())
-    print(f"Table: {folder}")
+
+
+class OfTheWhole:
+    """Events of the runs of a comparison passed on as those of one long run, with what is at work in words.
+
+    Steps count over all runs, which have equally many. What was done before counts as done, and the time left is
+    reckoned from what was done since.
+    """
+
+    def __init__(self, shown: Events):
+        self.shown = shown
+        self.each, self.before = 0, 0
+
+    def __call__(self, name: str, **fields: Any) -> None:
+        if name == "start":
+            self.each, self.before = fields["steps"], (fields["run"] - 1) * fields["steps"]
+        if "run" in fields:
+            of = f"run {fields['run']} of {fields['runs']}"
+            fields["part"] = f"{fields['contender']}, seed {fields['run_seed']} ({of})"
+        if "steps" in fields:
+            fields["steps"] = fields["runs"] * self.each
+            fields["step"] = self.before + fields["step"]
+        self.shown(name, **fields)

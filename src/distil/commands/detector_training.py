@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,12 +21,27 @@ from distil.commands.detector_words import (
     lasting,
     open_boxes,
     pretrained_word,
+    refuse_among_data,
+    shortened,
+    tell_notes,
+    writing_to,
 )
 from distil.errors import DistilError
-from distil.files import load_tensors
+from distil.files import remove_unfinished
 from distil.flags import Device, device_named, versions
-from distil.runs import CHECKPOINT, LOG, MANIFEST, EventLog, Interrupted, read_manifest, silent, start_run
+from distil.runs import (
+    CHECKPOINT,
+    LOG,
+    MANIFEST,
+    EventLog,
+    Interrupted,
+    has_checkpoint,
+    read_manifest,
+    silent,
+    start_run,
+)
 from distil.settings import DetectorSettings, check_settings, detector_settings_from_dict
+from distil.stopping import number_of
 
 if TYPE_CHECKING:
     from distil.sources.detection import DetectionSource
@@ -78,25 +93,50 @@ def resume(
     download: Download = False,
     checkpoint_seconds: float = 120.0,
 ) -> None:
-    manifest = read_manifest(resume)
-    if not isinstance(manifest, dict) or manifest.get("command") != "detector" or "format_version" not in manifest:
-        raise DistilError(f"{resume / MANIFEST} does not describe a run of a detector: give the folder of one.")
-    if manifest["format_version"] != RUN_FORMAT:
-        raise DistilError(f"{resume} was made by a newer distil: upgrade with pip install -U distil")
-    if broken := [name for name, types in RECORDED.items() if not isinstance(manifest.get(name, ...), types)]:
-        raise DistilError(
-            f"{resume / MANIFEST} is damaged, {broken[0]!r} is missing or wrong: start the run again in another folder."
-        )
+    from distil.detector.preparing import make_fabric
+
+    manifest, settings = _recorded(resume)
     if (resume / STUDENT).is_file():
         if is_first():
             print(f"This run is finished: {resume / STUDENT}")
         return
     place = PlaceFlags(None, manifest["fix_boxes"], download, device, resume, checkpoint_seconds)
-    settings = detector_settings_from_dict(manifest["settings"])
     root = None if manifest["root"] is None else Path(manifest["root"])
-    _run(
-        resume, open_boxes(manifest["source"], root, manifest["fix_boxes"]), manifest, settings, place, resume_run=True
-    )
+    fabric = make_fabric(device_named(device), settings.precision)
+    with ExitStack() as stack:
+        _first_alone(fabric, lambda: stack.enter_context(writing_to(resume)))
+        data = open_boxes(manifest["source"], root, manifest["fix_boxes"])
+        _run(resume, data, manifest, settings, place, resume_run=True)
+
+
+def _recorded(folder: Path) -> tuple[dict[str, Any], DetectorSettings]:
+    """What run.json holds, and its settings. Raises: DistilError that names the file and the field that is wrong."""
+    from distil.models.detectors import architecture_from_dict, check_architecture
+
+    manifest = read_manifest(folder)
+    if manifest.get("command") != "detector" or "format_version" not in manifest:
+        raise DistilError(f"{folder / MANIFEST} does not describe a run of a detector: give the folder of one.")
+    version = manifest["format_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < RUN_FORMAT:
+        raise DistilError(_damaged(folder, f"'format_version' is {shortened(version)}"))
+    if version > RUN_FORMAT:
+        raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
+    if broken := [name for name, types in RECORDED.items() if not isinstance(manifest.get(name, ...), types)]:
+        raise DistilError(_damaged(folder, f"{broken[0]!r} is missing or wrong"))
+    try:
+        settings = detector_settings_from_dict(manifest["settings"])
+        check_settings(settings)
+    except DistilError as error:
+        raise DistilError(_damaged(folder, f"'settings' cannot be used ({str(error).rstrip('.')})")) from error
+    try:
+        check_architecture(architecture_from_dict(manifest["architecture"]))
+    except (DistilError, TypeError, ValueError, AttributeError) as error:
+        raise DistilError(_damaged(folder, f"'architecture' cannot be used ({str(error).rstrip('.')})")) from error
+    return manifest, settings
+
+
+def _damaged(folder: Path, what: str) -> str:
+    return f"{folder / MANIFEST} is damaged, {what}: start the run again in another folder."
 
 
 def start_training(
@@ -114,10 +154,33 @@ def start_training(
     label = settings.method if teacher is None or settings.method != "gkd" else settings.knowledge
     folder = place.out or Path("runs") / folder_name(source, label, student.detector, settings.seed)
     fabric = make_fabric(device_named(place.device), settings.precision)
-    _first_alone(fabric, lambda: _refuse_taken(folder))
+    with ExitStack() as stack:
+
+        def take() -> None:
+            refuse_among_data(folder, source, place.root)
+            stack.enter_context(writing_to(folder))
+            _refuse_taken(folder)
+
+        _first_alone(fabric, take)
+        _start(fabric, folder, source, teacher, student, settings, place, preflight=preflight)
+
+
+def _start(
+    fabric: Any,
+    folder: Path,
+    source: str,
+    teacher: str | None,
+    student: StudentFlags,
+    settings: DetectorSettings,
+    place: PlaceFlags,
+    *,
+    preflight: bool,
+) -> None:
+    """Open the data, look at teacher and losses, make the run folder, and train."""
     data = open_boxes(source, place.root, place.fix_boxes)
     architecture = architecture_of(student, data.train.classes)
     pretrained = pretrained_word(student)
+    inventory = getattr(data, "inventory", None)
     manifest = {
         "format_version": RUN_FORMAT,
         "command": "detector",
@@ -128,6 +191,7 @@ def start_training(
         "architecture": asdict(architecture),
         "pretrained": pretrained,
         "settings": asdict(settings),
+        "read": None if inventory is None else inventory.to_dict(),
         "versions": versions(),
     }
 
@@ -141,6 +205,7 @@ def start_training(
                 "the preflight found what makes distilling pointless: see the lines marked stop, or go on regardless "
                 "with --no-preflight."
             )
+        _clear_beginning(folder)
         start_run(folder, manifest)
 
     _first_alone(fabric, begin)
@@ -149,15 +214,12 @@ def start_training(
     except Interrupted:
         raise
     except BaseException:
-        if is_first() and not (folder / CHECKPOINT).exists():
-            for name in (MANIFEST, LOG):
-                (folder / name).unlink(missing_ok=True)
-            if not any(folder.iterdir()):
-                folder.rmdir()
+        if is_first() and not has_checkpoint(folder):
+            _clear_beginning(folder)
         raise
 
 
-def _first_alone(fabric: Any, work: Callable[[], None]) -> None:
+def _first_alone(fabric: Any, work: Callable[[], object]) -> None:
     """Let the first process do what only one may do, while the others wait.
 
     Raises: what `work` refuses, in the first process; SystemExit with the same status in the others.
@@ -176,12 +238,32 @@ def _first_alone(fabric: Any, work: Callable[[], None]) -> None:
 
 
 def _refuse_taken(folder: Path) -> None:
-    if (folder / MANIFEST).exists():
+    """Refuse a folder with a run that can go on or is done. What a run left that ended before its first checkpoint
+    gives way."""
+    checkpoint = has_checkpoint(folder)
+    if checkpoint and not (folder / MANIFEST).exists():
+        raise DistilError(f"{folder} holds {CHECKPOINT} of another run, without its {MANIFEST}: choose another folder.")
+    if checkpoint or ((folder / MANIFEST).exists() and not _only_begun(folder)):
         raise DistilError(
             f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another with --out."
         )
-    if (folder / CHECKPOINT).exists():
-        raise DistilError(f"{folder} holds {CHECKPOINT} of another run, without its {MANIFEST}: choose another folder.")
+
+
+def _only_begun(folder: Path) -> bool:
+    """Whether a run of a detector lies there of which nothing can be used: no weights, and no checkpoint."""
+    if any(not path.name.startswith("prototypes-") for path in folder.glob("*.safetensors")):
+        return False
+    try:
+        return read_manifest(folder).get("command") == "detector"
+    except DistilError:
+        return False
+
+
+def _clear_beginning(folder: Path) -> None:
+    """Remove what a run left that ended before its first checkpoint."""
+    for path in (folder / MANIFEST, folder / LOG, *folder.glob("prototypes-*.safetensors")):
+        path.unlink(missing_ok=True)
+    remove_unfinished(folder)
 
 
 def _resume_command(folder: Path) -> str:
@@ -207,14 +289,9 @@ def _run(
         (None, None) if manifest["teacher"] is None else adapter_named(manifest["teacher"], place)
     )
     weights = None
-    if not (folder / CHECKPOINT).is_file():
+    if not has_checkpoint(folder):
         weights = first_weights(architecture, manifest["pretrained"], settings.seed)
-    log = silent
-    if is_first():
-        at = None
-        if resume_run:
-            at = int(load_tensors(folder / CHECKPOINT)[1]["step"]) + 1 if (folder / CHECKPOINT).is_file() else 0
-        log = EventLog(folder / LOG, at)
+    log = EventLog(folder / LOG, resumed=resume_run) if is_first() else silent
     title = f"{settings.knowledge if teacher is not None else 'plain'} {architecture.detector} on {data.train.name}"
     try:
         with show_progress(title) if is_first() else nullcontext(silent) as shown:
@@ -230,16 +307,17 @@ def _run(
                 weights=weights,
                 resume=resume_run,
                 device=device_named(place.device),
-                events=both(log, shown),
+                events=both(log, tell_notes if is_first() else silent, shown),
                 checkpoint_seconds=place.checkpoint_seconds,
             )
     except (KeyboardInterrupt, Interrupted) as stop:
         if not is_first():
-            raise SystemExit(130) from stop
+            raise SystemExit(128 + number_of(stop)) from stop
         command = _resume_command(folder)
         if (manifest["teacher"] or "").startswith("torchvision:"):
             command += " --download"
-        raise Interrupted(f"{str(stop).partition(':')[0] or 'interrupted'}: go on with {command}") from stop
+        where = str(stop).partition(":")[0] if isinstance(stop, Interrupted) else "interrupted"
+        raise Interrupted(f"{where}: go on with {command}", number_of(stop)) from stop
     if not is_first():
         return
     model, architecture, extra = load_detector(file)

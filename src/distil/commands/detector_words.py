@@ -1,18 +1,23 @@
 """What words of the commands on detectors mean: models, data, folders."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.commands.detector_flags import DataFlags, StudentFlags
 from distil.errors import DistilError
+from distil.locks import only_writer
 
 if TYPE_CHECKING:
     from distil.models.detectors import Architecture
     from distil.sources.detection import DetectionSet, DetectionSource
 
 STUDENT = "student.safetensors"
+READ = ("train", "val", "test", "dev", "eval", "annotation", "image", "label", "jpegimages", "voc")
+"""How the names of folders begin in which readers of boxes look for pictures and annotations."""
 
 
 def is_first() -> bool:
@@ -106,9 +111,58 @@ def folder_name(source: str, label: str, detector: str, seed: int) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in parts)
 
 
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Within the block no other run writes to the folder. Folders made for it go again if they are then empty.
+
+    Raises: DistilError when another run writes there.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        with only_writer(folder):
+            yield
+    finally:
+        for place in made:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
+def refuse_among_data(folder: Path, source: str, root: Path | None) -> None:
+    """Refuse a folder for results where a reader would take them for data the next time.
+
+    Raises: DistilError when it is the folder of SOURCE itself or lies in a part of it that is read.
+    """
+    kind, colon, rest = source.partition(":")
+    place = Path(rest if colon and kind in ("coco", "voc", "yolo") else source).expanduser()
+    place = (place if root is None else root.expanduser() / place).resolve()
+    if kind == "scenes" or not place.exists():
+        return
+    data, own = (place if place.is_dir() else place.parent), folder.expanduser().resolve()
+    if not own.is_relative_to(data):
+        return
+    first = own.relative_to(data).parts[:1]
+    if not first or first[0].lower().startswith(READ):
+        raise DistilError(
+            f"{folder} lies among the data of {source}: what is written there would be read as data the next time. "
+            "Choose another folder with --out."
+        )
+
+
 def lasting(word: str) -> str:
     """A SOURCE or TEACHER word that means the same from any working folder."""
     kind, colon, rest = word.partition(":")
     if colon and kind in ("coco", "voc", "yolo") and Path(rest).exists():
         return f"{kind}:{Path(rest).absolute()}"
     return str(Path(word).absolute()) if kind != "scenes" and Path(word).exists() else word
+
+
+def shortened(value: object) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def tell_notes(name: str, **fields: Any) -> None:
+    """Events that print every note."""
+    if name == "note":
+        print(f"Note: {fields['text']}", flush=True)

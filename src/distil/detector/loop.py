@@ -262,7 +262,6 @@ class Run:
         path = self._prototypes_file(chosen_at)
         if chosen_at == epoch and position == 0:
             began = time.monotonic()
-            self.events("preparing", what=f"prototypes for epoch {epoch + 1}")
             gathered = self.gathering and self.gathering.together(self.fabric)
             chosen = on_first(self.fabric, lambda: self._choose(epoch, path, gathered))
             seconds = round(time.monotonic() - began, 3)
@@ -287,6 +286,7 @@ class Run:
             strides, device = self._knowledge.strides, self.fabric.device
             chosen = prototypes_among(*gathered, data, strides, settings, epoch=epoch, device=device)
         else:
+            self.events("preparing", what=f"features of candidate prototypes for epoch {epoch + 1}")
             chosen = generate_prototypes(
                 self.adapter, self.teacher, data, settings, seed=self.settings.seed, epoch=epoch
             )
@@ -316,8 +316,7 @@ class Run:
         if self.held_out is None or not due or any(entry["epoch"] == epoch for entry in self.history):
             return
         self._look()
-        self.events("preparing", what=f"validation after epoch {epoch}")
-        found = self._predict_together(self.held_out)
+        found = self._predict_together(self.held_out, f"validation after epoch {epoch}")
         entry = on_first(self.fabric, lambda: self._judge(found, epoch))
         best = entry["ap"] is not None and all((other["ap"] or 0.0) <= entry["ap"] for other in self.history)
         self.history.append(entry)
@@ -334,23 +333,26 @@ class Run:
         result = self.measure(found, [data.annotations(index) for index in range(len(data))], data.classes)
         return {"epoch": epoch, "ap": _or_none(result.ap), "ap50": _or_none(result.ap50)}
 
-    def _predict_together(self, data: DetectionSet) -> list[dict[str, Tensor]]:
-        """Every process predicts its share; all get all."""
+    def _predict_together(self, data: DetectionSet, what: str) -> list[dict[str, Tensor]]:
+        """Every process predicts its share; all get all. A single process may be stopped between two batches: then it
+        predicts all again when it goes on."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         each = max(1, self.settings.batch // world)
-        own = predict(self.adapter, data, batch=each, part=slice(rank, None, world), done=self._stop_in_validation)
+
+        def done(images: int) -> None:
+            self.events("preparing", what=what, unit="image", done=images * world, of=len(data))
+            if world == 1 and self.stop_asked():
+                if self._unsaved:
+                    self.save()
+                raise self._interrupted(f"while validating after step {self.step} of {self.steps}")
+
+        done(0)
+        own = predict(self.adapter, data, batch=each, part=slice(rank, None, world), done=done)
         if world == 1:
             return own
         parts: list[Any] = [None] * world
         torch.distributed.all_gather_object(parts, own)
         return [parts[index % world][index // world] for index in range(len(data))]
-
-    def _stop_in_validation(self, images: int) -> None:
-        """A single process stops between two batches of a validation, which is done again when the run goes on."""
-        if self.fabric.world_size == 1 and self.stop_asked():
-            if self._unsaved:
-                self.save()
-            raise self._interrupted(f"while validating after step {self.step} of {self.steps}")
 
     def save(self) -> None:
         """Write a checkpoint of finite weights; prototypes that neither it nor the one before it needs go."""
