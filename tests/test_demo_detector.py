@@ -1,11 +1,16 @@
 """The detector tour from end to end, with few scenes."""
 
 import json
+import os
+import shlex
+import signal
 from contextlib import contextmanager
 
 import pytest
 
 from distil import demo_detector, detector_presets
+from distil.cli import main
+from distil.detector.loop import Run
 from distil.sources import scenes
 
 
@@ -49,3 +54,29 @@ def test_the_tour_trains_three_detectors_and_writes_one_report(few_scenes, tmp_p
         assert text in page
     assert page.count("<img ") == 4
     assert "http" not in page.split("</style>")[1]
+
+
+def test_a_stopped_tour_prints_a_command_that_goes_on(few_scenes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(demo_detector.run_detector_demo.__kwdefaults__, "epochs", (1, 2))
+    out, real = tmp_path / "my tour", Run._update
+
+    def update(self, batch, epoch):
+        real(self, batch, epoch)
+        if self.settings.epochs == 2 and self.step == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "_update", update)
+        assert main(["demo", "detector", "--out", str(out), "--device", "cpu"]) == 128 + signal.SIGTERM
+    told = capsys.readouterr().err
+    assert f"distil: stopped after step 1 of 4: go on with distil demo detector --out '{out}'\n" in told
+    command = shlex.split(told.strip().splitlines()[-1].partition("go on with ")[2])
+    steps = []
+    monkeypatch.setattr(Run, "_update", lambda self, *values: (steps.append(self.step), real(self, *values)))
+    assert main(command[1:]) == 0
+    assert steps == [1, 2, 3, 0, 1, 2, 3]
+    assert (out / "report.html").is_file()
+    steps.clear()
+    assert main(command[1:]) == 0
+    assert len(steps) == 10
+    assert not (out / ".lock").exists()
