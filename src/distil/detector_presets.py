@@ -91,8 +91,20 @@ SCENES: dict[str, Any] = {
 """Ours, sized for two CPU cores: digits are never mirrored, and images are 128 pixels wide."""
 
 
+SCRATCH: dict[str, Any] = {
+    **FROM_NOTHING,
+    "epochs": 24,
+    "batch": 8,
+    "colour": 0.2,
+    "scale": (0.8, 1.25),
+    "prototype_side": 12.0,
+}
+"""Ours, for data of one's own without pretrained weights: what blood cells were measured with (docs/detector.md)."""
+
+
 def detector_preset(method: str, key: str) -> DetectorSettings:
-    """The settings of a method. key: "scenes", or "custom" for any other data.
+    """The settings of a method. key: "scenes"; "custom" for any other data, with pretrained weights; or "scratch" for
+    any other data and random weights.
 
     Raises: DistilError on an unknown method, with the nearest name.
     """
@@ -100,7 +112,7 @@ def detector_preset(method: str, key: str) -> DetectorSettings:
         near = difflib.get_close_matches(method, DETECTOR_METHODS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise DistilError(f"unknown method {method!r}.{hint} Methods: {', '.join(DETECTOR_METHODS)}.")
-    values: dict[str, Any] = dict(SCENES) if key == "scenes" else {}
+    values = {"scenes": SCENES, "scratch": SCRATCH}.get(key, {})
     settings = DetectorSettings(method=method, knowledge="none" if method == "plain" else "gkd", **values)
     if method == "plain":
         return settings
@@ -114,11 +126,17 @@ def detector_preset(method: str, key: str) -> DetectorSettings:
 def student_preset(detector: str, key: str, *, teacher: bool) -> dict[str, Any]:
     """Fields of an architecture that suit the data. teacher: for a detector that is trained alone.
 
-    For scenes: small networks from random weights. For other data: torchvision's own (ResNet-50, 800 pixels).
+    key: as of detector_preset. For scenes: small networks from random weights. With "scratch" the same, and min_size,
+    max_size and anchor are None, to be taken from the data (`distil.detector.sizes`). With "custom" torchvision's own
+    (ResNet-50, 800 pixels).
     """
     values: dict[str, Any] = {"detector": detector}
-    if key == "scenes":
+    if key in ("scenes", "scratch"):
         values |= {"backbone": "timm:resnet10t" if teacher else "timm:test_resnet", "norm": "group"}
-        values |= {"channels": 64 if teacher or detector == "fcos" else 48, "min_size": 128, "max_size": 128}
-        values |= {"anchor": 16.0, "head_convs": 1, "representation": 256 if teacher else 128}
+        values |= {"channels": 64 if teacher or detector == "fcos" else 48, "head_convs": 1}
+        values |= {"representation": 256 if teacher else 128}
+    if key == "scenes":
+        values |= {"min_size": 128, "max_size": 128, "anchor": 16.0}
+    if key == "scratch":
+        values |= {"min_size": None, "max_size": None, "anchor": None, "proposals": 300, "sampled": 128}
     return values

@@ -1,9 +1,11 @@
-"""Freed memory kept for the next allocation, for as long as a computation runs on the CPU."""
+"""Memory of the machine: how much is free, and freed memory kept while a computation runs on the CPU."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 DEFAULTS = {M_MMAP_MAX: 65536, M_TOP_PAD: 128 << 10, M_TRIM_THRESHOLD: 128 << 10, M_MMAP_THRESHOLD: 32 << 20}
@@ -41,3 +43,59 @@ def _glibc() -> ctypes.CDLL | None:
         return None
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "gnu_get_libc_version") else None
+
+
+def free_memory(device: str = "cpu") -> int | None:
+    """Bytes that this process can still take on a device; None where that cannot be told.
+
+    On the CPU: what the system can give without swapping, and not more than what its control groups (containers, jobs
+    of a scheduler) still allow. On a CUDA device what the driver has and torch holds unused.
+    """
+    if device.partition(":")[0] == "cuda":
+        import torch
+
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    known = [size for size in (_available(), *_left_in_groups()) if size is not None]
+    return max(0, min(known)) if known else None
+
+
+def _available() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each control group of this process that has a limit still allows; files that it caches can be dropped."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers in ("", "memory") or "memory" in controllers.split(","):
+                yield from _left(Path("/sys/fs/cgroup") / ("memory" if controllers else ""), path)
+
+
+def _left(
+    root: Path,
+    path: str,
+    names: tuple[tuple[str, str], ...] = (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ),
+) -> Iterator[int]:
+    for folder in {root, *(root / part for part in (Path(path.lstrip("/")), *Path(path.lstrip("/")).parents))}:
+        for limit, used in names:
+            with suppress(OSError, ValueError):
+                most, taken = (int((folder / name).read_text()) for name in (limit, used))  # "max" is no number
+                yield most - taken + _cached(folder / "memory.stat")
+
+
+def _cached(path: Path) -> int:
+    with suppress(OSError, ValueError):
+        rows = dict(line.split() for line in path.read_text().splitlines())
+        return int(rows.get("inactive_file", rows.get("total_inactive_file", 0)))
+    return 0

@@ -22,9 +22,10 @@ from distil.commands.detector_flags import (
     TrainFlags,
     plain_settings,
 )
+from distil.commands.detector_memory import check_memory
 from distil.commands.detector_models import evaluate, export, show
 from distil.commands.detector_training import distil, resume, start_training, train
-from distil.commands.detector_words import architecture_of, open_boxes, pretrained_word
+from distil.commands.detector_words import adapter_named, architecture_of, open_boxes, pretrained_word
 from distil.detector_presets import detector_preset, student_preset
 from distil.errors import DistilError
 from distil.flags import nearest, parse, scan
@@ -85,7 +86,8 @@ def _with_presets(name: str, words: list[str]) -> Any:
     place = 0 if name == "train" else 1
     positional, values = scan(words, _switches(), SEVERAL, wanted=place + 1)
     source = positional[place:][:1]
-    key = "scenes" if source and source[0].split(":")[0] == "scenes" else "custom"
+    key = "custom" if "--pretrained" in values else "scratch"
+    key = "scenes" if source and source[0].split(":")[0] == "scenes" else key
     method = "plain" if name == "train" else values.get("--method", "gkd")
     kind = values.get("--detector", "")
     kind = kind if kind in KINDS else KINDS[0]
@@ -103,7 +105,7 @@ def _switches() -> set[str]:
     """Flags that take no value."""
     names = [field.name.replace("_", "-") for field in fields(DetectorSettings) if field.type is bool]
     return {"-h", "--help", "--download", "--fix-boxes"} | {
-        f"--{negation}{name}" for name in (*names, "preflight") for negation in ("", "no-")
+        f"--{negation}{name}" for name in (*names, "preflight", "memory-check") for negation in ("", "no-")
     }
 
 
@@ -159,8 +161,10 @@ def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any
         _check_taught(chosen)
         check_settings(chosen)
         data = open_boxes(source, place.root, place.fix_boxes)
-        pretrained = pretrained_word(student)
-        found = run_preflight(teacher, architecture_of(student, data.train.classes), pretrained, data, chosen, place)
+        pretrained, architecture = pretrained_word(student), architecture_of(student, data.train)
+        taught_by = adapter_named(teacher, place)
+        check_memory(architecture, data.train, chosen, place, taught_by=taught_by)
+        found = run_preflight(taught_by, architecture, pretrained, data, chosen, place)
         if found.fatal:
             raise DistilError("distilling from this teacher makes no sense as it is: see the lines marked stop.")
 

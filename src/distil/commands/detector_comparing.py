@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.commands.detector_flags import DataFlags, PlaceFlags, StudentFlags
+from distil.commands.detector_memory import check_memory
 from distil.commands.detector_words import (
     adapter_named,
     architecture_of,
@@ -53,7 +54,7 @@ def compare() -> None:
 
 
 def run_preflight(
-    teacher: str,
+    taught_by: tuple[Any, tuple[str, ...]],
     architecture: "Architecture",
     pretrained: str | None,
     data: "DetectionSource",
@@ -63,14 +64,14 @@ def run_preflight(
     from distil.detector.preflight import preflight as look
     from distil.evaluate.precision import average_precision
 
-    adapter, classes = adapter_named(teacher, place)
+    """Look at a teacher, given by its adapter and the names of its classes, and print what was found."""
     found = look(
         architecture,
-        adapter,
+        taught_by[0],
         data.train,
         settings,
         measure=average_precision,
-        teacher_classes=classes,
+        teacher_classes=taught_by[1],
         weights=first_weights(architecture, pretrained, settings.seed),
         device=device_named(place.device),
     )
@@ -124,8 +125,10 @@ def _compare(
     if judged is None:
         raise DistilError(f"{source} has neither test nor validation images to compare on: give such a split.")
     adapter, classes = adapter_named(teacher, place)
-    architecture = architecture_of(student, data.train.classes)
+    architecture = architecture_of(student, data.train)
     pretrained = pretrained_word(student)
+    most = max(contenders.values(), key=lambda each: (each.knowledge != "none", each.knowledge.count(",")))
+    check_memory(architecture, data.train, most, place, taught_by=(adapter, classes))
     with show_progress(f"compare on {data.train.name}") as shown:
         return compare_detectors(
             architecture,

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
@@ -25,7 +25,17 @@ ModelWord = Annotated[
 Root = Annotated[Path | None, option("DIR", "Folder that a relative SOURCE lies in.")]
 FixBoxes = Annotated[FlagCreatePairsOff[bool], switch("Clip boxes that reach outside their image, drop empty ones.")]
 Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch pretrained weights that are named.")]
+MemoryCheck = Annotated[bool, arg(help="Refuse a step for which memory will not suffice, before the first one.")]
 Split = Annotated[Literal["train", "val", "test"], arg(help="Which images of SOURCE.")]
+
+
+def from_data(help: str) -> Any:
+    """How tyro shows a flag whose default may depend on the data, and is then None."""
+    return arg(
+        metavar="PIXELS",
+        help=help,
+        help_behavior_hint=lambda default: "(from the data)" if default == "None" else f"(default: {default})",
+    )
 
 
 @dataclass(frozen=True)
@@ -43,16 +53,14 @@ class StudentFlags:
     """torchvision's heads: 2 are those of its ..._v2 detectors."""
     channels: int = 256
     """Channels of the feature pyramid."""
-    min_size: int = 800
-    """Shorter side of the resized image."""
-    max_size: int = 1333
-    """Its longest side."""
+    min_size: Annotated[int | None, from_data("Shorter side of the resized image.")] = 800
+    max_size: Annotated[int | None, from_data("Its longest side.")] = 1333
     norm: Literal["frozen", "batch", "group"] = "frozen"
     """Norms of the backbone. frozen needs pretrained weights; group trains from nothing."""
     finest: Annotated[int | None, option("STRIDE", "Stride of the finest level; the detector's own unless given.")] = (
         None
     )
-    anchor: Annotated[float | None, option("PIXELS", "Side of the smallest anchor; 32 unless given.")] = None
+    anchor: Annotated[float | None, from_data("Side of the smallest anchor.")] = 32.0
     head_convs: int = 4
     """Convolutions in each tower of a one-stage head."""
     representation: int = 1024
@@ -71,6 +79,7 @@ class DataFlags:
     fix_boxes: FixBoxes = False
     download: Download = False
     device: Device = "auto"
+    memory_check: MemoryCheck = True
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from distil.commands.detector_comparing import run_preflight
 from distil.commands.detector_flags import Download, PlaceFlags, StudentFlags
+from distil.commands.detector_memory import check_memory
 from distil.commands.detector_words import (
     STUDENT,
     adapter_named,
@@ -100,7 +101,7 @@ def resume(
         if is_first():
             print(f"This run is finished: {resume / STUDENT}")
         return
-    place = PlaceFlags(None, manifest["fix_boxes"], download, device, resume, checkpoint_seconds)
+    place = PlaceFlags(None, manifest["fix_boxes"], download, device, out=resume, checkpoint_seconds=checkpoint_seconds)
     root = None if manifest["root"] is None else Path(manifest["root"])
     fabric = make_fabric(device_named(device), settings.precision)
     with ExitStack() as stack:
@@ -178,7 +179,7 @@ def _start(
 ) -> None:
     """Open the data, look at teacher and losses, make the run folder, and train."""
     data = open_boxes(source, place.root, place.fix_boxes)
-    architecture = architecture_of(student, data.train.classes)
+    architecture = architecture_of(student, data.train)
     pretrained = pretrained_word(student)
     inventory = getattr(data, "inventory", None)
     manifest = {
@@ -196,8 +197,10 @@ def _start(
     }
 
     found = None
-    if teacher is not None and preflight:  # in every process: what the losses share, all have to compute
-        found = run_preflight(teacher, architecture, pretrained, data, settings, place)
+    taught_by = None if teacher is None else adapter_named(teacher, place)
+    check_memory(architecture, data.train, settings, place, taught_by=taught_by)
+    if taught_by is not None and preflight:  # in every process: what the losses share, all have to compute
+        found = run_preflight(taught_by, architecture, pretrained, data, settings, place)
 
     def begin() -> None:
         if found is not None and found.fatal:

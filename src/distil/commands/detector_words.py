@@ -25,12 +25,25 @@ def is_first() -> bool:
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
-def architecture_of(student: StudentFlags, classes: tuple[str, ...]) -> "Architecture":
+def architecture_of(student: StudentFlags, data: "DetectionSet") -> "Architecture":
+    """What is to be trained; sizes that are not given are taken from the training images, which is told."""
+    from distil.detector.sizes import sizes_for
     from distil.models.detectors import Architecture, check_architecture
 
     values = {name: value for name, value in asdict(student).items() if name not in ("pretrained", "head")}
-    architecture = Architecture(classes=classes, version=student.head, **values)
+    sizes = {name: values[name] for name in ("min_size", "max_size", "anchor")}
+    if None in sizes.values():
+        values |= sizes_for(data, student.detector, finest=student.finest, **sizes)
+    architecture = Architecture(classes=data.classes, version=student.head, **values)
     check_architecture(architecture)
+    taken = [f"--{name.replace('_', '-')} {values[name]:g}" for name, given in sizes.items() if given is None]
+    if taken and is_first():
+        print(
+            f"Note: without --pretrained the defaults are those for random weights, here {values['backbone']} with "
+            f"{values['norm']} norms, and from the data {' '.join(taken)}. --pretrained download starts from a resnet50 "
+            "that knows ImageNet, with the published settings.",
+            flush=True,
+        )
     return architecture
 
 
