@@ -353,6 +353,82 @@ def test_a_run_started_in_its_data_folder_is_not_read_as_data(data, tmp_path, ca
     assert starts == [8, 8]
 
 
+PLAIN = ["--epochs", "1", "--device", "cpu"]
+
+
+def recorded(folder):
+    manifest = json.loads((folder / "run.json").read_text())
+    return manifest["architecture"], manifest["settings"]
+
+
+def test_own_data_without_pretrained_weights_get_settings_that_suit_them(data, tmp_path, capsys, backbone):
+    out = tmp_path / "scratch"
+    assert main(["detector", "train", f"coco:{data}", "--out", str(out), *PLAIN]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "Note: without --pretrained the defaults are those for random weights, here timm:resnet10t with group" in told
+    )
+    assert "from the data --min-size 64 --max-size 64 --anchor 28. --pretrained download starts" in told
+    architecture, settings = recorded(out)
+    assert (architecture["norm"], architecture["min_size"], architecture["anchor"]) == ("group", 64, 28.0)
+    assert (settings["optimiser"], settings["lr"], settings["clip"], settings["batch"]) == ("adamw", 1e-3, 10.0, 8)
+
+    out = tmp_path / "given"
+    words = ["--backbone", "timm:test_resnet", "--min-size", "96", "--lr", "0.002", "--norm", "batch"]
+    assert main(["detector", "train", f"coco:{data}", "--out", str(out), *PLAIN, *words]) == 0
+    told = capsys.readouterr().out
+    assert "here timm:test_resnet with batch norms, and from the data --max-size 96 --anchor 32." in told
+    architecture, settings = recorded(out)
+    assert (architecture["min_size"], architecture["max_size"], settings["lr"]) == (96, 96, 0.002)
+
+
+def test_with_pretrained_weights_the_published_settings_stay(data, tmp_path, capsys, backbone, monkeypatch):
+    def train(*values, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distil.detector.training.train_detector", train)
+    words = ["--pretrained", str(backbone[0]), "--backbone", "timm:test_resnet", "--device", "cpu"]
+    out = tmp_path / "run"
+    assert main(["detector", "train", f"coco:{data}", "--out", str(out), *words, "--no-memory-check"]) == 130
+    assert "without --pretrained" not in capsys.readouterr().out
+    architecture, settings = recorded(out)
+    sizes = [architecture[name] for name in ("norm", "min_size", "max_size", "anchor", "channels")]
+    assert sizes == ["frozen", 800, 1333, 32.0, 256]
+    assert (settings["lr"], settings["batch"], settings["epochs"], settings["optimiser"]) == (0.02, 16, 24, "sgd")
+
+
+def test_help_says_what_comes_from_the_data(capsys):
+    for name in ("--min-size PIXELS", "--max-size PIXELS", "--anchor PIXELS"):
+        assert name in shown(["train", "coco:x"], capsys)
+    assert shown(["train", "coco:x"], capsys).count("(from the data)") == 3
+    assert "(from the data)" not in shown(["train", "coco:x", "--pretrained", "download"], capsys)
+    assert "(from the data)" not in shown(["train", "scenes"], capsys)
+
+
+def test_a_step_that_does_not_fit_is_refused_before_anything_is_made(teacher, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("distil.memory.free_memory", lambda device: 120 * 2**20)
+    out = tmp_path / "run"
+    words = [f"coco:{data}", "--device", "cpu", *STUDENT.split(), "--min-size", "320", "--max-size", "320"]
+    words += ["--batch", "64"]
+    for command in (["train"], ["distil", str(teacher)], ["compare", str(teacher)], ["preflight", str(teacher)]):
+        where = [] if command[0] == "preflight" else ["--out", str(out)]
+        assert main(["detector", *command, *words, *where]) == 2
+        told = capsys.readouterr().err
+        assert "distil: a step with 64 images of 320 x 320 pixels needs about " in told
+        assert "GiB of memory, and 0.1 GiB can be used here: take --batch " in told
+        assert told.strip().endswith("or a smaller --backbone. If you know better, go on with --no-memory-check.")
+        assert not out.exists()
+    fits = told.partition("--batch ")[2].split()[0]
+    assert main(["detector", "train", *words, "--batch", fits, "--epochs", "1", "--out", str(out)]) == 0
+
+
+def test_the_memory_check_can_be_left_out(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("distil.memory.free_memory", lambda device: 1)
+    words = [f"coco:{data}", *STUDENT.split(), *RUN.split(), "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(["detector", "train", *words]) == 2
+    assert main(["detector", "train", *words, "--no-memory-check"]) == 0
+
+
 def test_a_checkpoint_without_its_manifest_is_left_alone(teacher, data, tmp_path, capsys):
     shutil.copy(teacher / "checkpoint.safetensors", tmp_path)
     assert main(["detector", "train", f"coco:{data}", "--out", str(tmp_path), *STUDENT.split(), *RUN.split()]) == 2

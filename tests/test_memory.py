@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from distil.memory import freed_memory_kept
+from distil import memory
+from distil.memory import free_memory, freed_memory_kept
 
 MEASURE = """
 import json, resource
@@ -65,3 +66,34 @@ def test_the_block_ends_on_an_error():
     with pytest.raises(KeyError), freed_memory_kept():
         raise KeyError
     assert distil.memory._depth == 0
+
+
+def test_what_is_free_is_less_than_the_machine_has():
+    free = free_memory("cpu")
+    assert free is not None
+    assert 0 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_control_group_and_those_above_it_limit_what_is_free(tmp_path):
+    inner = tmp_path / "job" / "step"
+    inner.mkdir(parents=True)
+    (inner / "memory.max").write_text("max\n")
+    (inner / "memory.current").write_text("50\n")
+    (inner.parent / "memory.max").write_text("1000\n")
+    (inner.parent / "memory.current").write_text("700\n")
+    (inner.parent / "memory.stat").write_text("anon 500\ninactive_file 200\n")
+    assert list(memory._left(tmp_path, "/job/step")) == [500]
+    assert list(memory._left(tmp_path, "/elsewhere")) == []
+    (tmp_path / "memory.limit_in_bytes").write_text("900")
+    (tmp_path / "memory.usage_in_bytes").write_text("800")
+    assert min(memory._left(tmp_path, "/job/step")) == 100
+
+
+def test_the_smallest_limit_counts(monkeypatch):
+    monkeypatch.setattr(memory, "_available", lambda: 300)
+    monkeypatch.setattr(memory, "_left_in_groups", lambda: iter([500, 200]))
+    assert free_memory() == 200
+    monkeypatch.setattr(memory, "_left_in_groups", lambda: iter([]))
+    assert free_memory() == 300
+    monkeypatch.setattr(memory, "_available", lambda: None)
+    assert free_memory() is None

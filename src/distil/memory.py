@@ -11,6 +11,9 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 DEFAULTS = {M_MMAP_MAX: 65536, M_TOP_PAD: 128 << 10, M_TRIM_THRESHOLD: 128 << 10, M_MMAP_THRESHOLD: 32 << 20}
 KEPT = {M_MMAP_MAX: 0, M_TOP_PAD: 64 << 20, M_TRIM_THRESHOLD: -1}
 
+LIMITS = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""Files of a control group, of version 2 and 1: its limit in bytes, and what it uses."""
+
 _depth = 0
 
 
@@ -79,18 +82,12 @@ def _left_in_groups() -> Iterator[int]:
                 yield from _left(Path("/sys/fs/cgroup") / ("memory" if controllers else ""), path)
 
 
-def _left(
-    root: Path,
-    path: str,
-    names: tuple[tuple[str, str], ...] = (
-        ("memory.max", "memory.current"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ),
-) -> Iterator[int]:
-    for folder in {root, *(root / part for part in (Path(path.lstrip("/")), *Path(path.lstrip("/")).parents))}:
-        for limit, used in names:
-            with suppress(OSError, ValueError):
-                most, taken = (int((folder / name).read_text()) for name in (limit, used))  # "max" is no number
+def _left(root: Path, path: str) -> Iterator[int]:
+    own = root / path.lstrip("/")
+    for folder in (own, *(above for above in own.parents if above.is_relative_to(root))):
+        for limit, used in LIMITS:
+            with suppress(OSError, ValueError):  # "max" is no number: no limit
+                most, taken = (int((folder / name).read_text()) for name in (limit, used))
                 yield most - taken + _cached(folder / "memory.stat")
 
 

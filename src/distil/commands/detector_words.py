@@ -40,8 +40,8 @@ def architecture_of(student: StudentFlags, data: "DetectionSet") -> "Architectur
     if taken and is_first():
         print(
             f"Note: without --pretrained the defaults are those for random weights, here {values['backbone']} with "
-            f"{values['norm']} norms, and from the data {' '.join(taken)}. --pretrained download starts from a resnet50 "
-            "that knows ImageNet, with the published settings.",
+            f"{values['norm']} norms, and from the data {' '.join(taken)}. --pretrained download starts from a "
+            "resnet50 that knows ImageNet, with the published settings.",
             flush=True,
         )
     return architecture

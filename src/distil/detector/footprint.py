@@ -1,4 +1,4 @@
-"""How much memory a training step needs: measured on one small image, reckoned for the batch."""
+"""How much memory a training step needs: measured on small images, reckoned for the batch."""
 
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Footprint:
     """Bytes that a training step needs."""
 
     fixed: int
-    """Weights of student, losses and teacher; gradients and the optimiser's state."""
+    """Weights of student, losses and teacher; gradients, the optimiser's state, and what a step holds once."""
     per_image: int
     """What is kept of each image of a batch for the backward pass, and the image itself."""
     view: tuple[int, int]
@@ -58,8 +58,8 @@ def footprint(
     teacher_classes: Sequence[str] | None = None,
     weights: Mapping[str, Tensor] | None = None,
 ) -> Footprint:
-    """The memory of a step of `train_detector`, by forward and backward passes of one image of at most 320 x 320 pixels
-    on the CPU, which take seconds. Arguments as of `train_detector`; the teacher is left as it was.
+    """The memory of a step of `train_detector`, by forward and backward passes of one and two images of at most 320 x
+    320 pixels on the CPU, which take seconds. Arguments as of `train_detector`; the teacher is left as it was.
 
     Memory is taken to grow with the pixels of the padded image and with the images of a batch. The image is that of
     `data` with about as many objects as a tenth of the images exceed.
@@ -78,37 +78,47 @@ def footprint(
         teacher = None
     try:
         height, width = _largest_view(data, student)
-        transform = adapter.model.transform
-        sides = [side for side in TRIED if side * side < height * width] or [None]
-        found = []
-        for side in sides:
-            if side is not None:
-                transform.min_size, transform.max_size = (side,), side
-            found.append(_passes(module, teacher, data, settings))
+        per_step, per_image = _reckoned(module, teacher, data, settings, height * width)
     finally:
         if place is not None:
             teacher.model.to(place)
-    per_image = _at(found, height * width) + _bytes_of_image(data, height * width)
-    fixed = _fixed(module, settings) + (0 if teacher is None else _bytes(teacher.model.state_dict().values()))
+    per_image += _bytes_of_image(data, height * width)
+    fixed = per_step + _fixed(module, settings)
+    fixed += 0 if teacher is None else _bytes(teacher.model.state_dict().values())
     return Footprint(int(SPARE * fixed), int(SPARE * per_image), (height, width))
 
 
-def _at(found: Sequence[tuple[int, int]], pixels: int) -> float:
-    """Bytes at so many pixels, on the line through the (pixels, bytes) that were found; one point: in proportion."""
-    (least, first), (most, last) = found[0], found[-1]
-    if most == least:
-        return first * pixels / least
-    slope = max(0.0, (last - first) / (most - least))
-    return last + slope * (pixels - most)
+def _reckoned(
+    module: Step, teacher: Any, data: DetectionSet, settings: DetectorSettings, pixels: int
+) -> tuple[float, float]:
+    """Bytes that passes hold for the whole step, and for each image of so many pixels.
+
+    One and two images tell what an image adds, and a larger image what its pixels add.
+    """
+    transform = module.adapter.model.transform
+    small, large = TRIED
+    if pixels > small**2:
+        transform.min_size, transform.max_size = (small,), small
+    area, one = _passes(module, teacher, data, settings, 1)
+    _, two = _passes(module, teacher, data, settings, 2)
+    each = max(0, two - one)
+    per_step = max(0, one - each)
+    if pixels <= small**2:
+        return per_step, each * max(1.0, pixels / area)
+    transform.min_size, transform.max_size = (large,), large
+    larger, more = _passes(module, teacher, data, settings, 1)
+    slope = max(0.0, (more - one) / (larger - area))
+    return per_step, each + slope * (pixels - area)
 
 
-def _passes(module: Step, teacher: Any, data: DetectionSet, settings: DetectorSettings) -> tuple[int, int]:
-    """Pixels of the view of one image, and the most bytes that its passes hold at once."""
+def _passes(module: Step, teacher: Any, data: DetectionSet, settings: DetectorSettings, images: int) -> tuple[int, int]:
+    """Pixels of the view of the image that stands for all, and the most bytes that the passes of so many hold."""
     busy = sorted(range(len(data)), key=lambda index: len(data.annotations(index)))[(9 * (len(data) - 1)) // 10]
     image, target = prepare(*data[busy], None, 0)
+    targets = [{key: target[key] for key in ("boxes", "labels")}] * images
     module.train()
     with own_random_numbers(torch.device("cpu")), _gradients_dropped(module), _Held() as held:
-        view = module.adapter.view([image], [{key: target[key] for key in ("boxes", "labels")}], seeds=[0])
+        view = module.adapter.view([image] * images, targets, seeds=range(images))
         mixed = settings.precision != "32"
         with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
             losses, _ = module(Work(view, teacher))
