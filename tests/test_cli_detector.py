@@ -353,6 +353,41 @@ def test_a_run_started_in_its_data_folder_is_not_read_as_data(data, tmp_path, ca
     assert starts == [8, 8]
 
 
+def test_every_command_tells_how_far_it_is(teacher, data, tmp_path, capsys):
+    words = [str(teacher), f"coco:{data}", "--device", "cpu"]
+    assert main(["detector", "evaluate", *words]) == 0
+    assert "evaluate teacher: image 4 of 4\n" in capsys.readouterr().err
+    assert main(["detector", "show", *words, "--images", "3", "--out", str(tmp_path / "x.png")]) == 0
+    assert "show teacher: image 3 of 3\n" in capsys.readouterr().err
+    trained = [*words, *STUDENT.split(), *TAUGHT.split()]
+    assert main(["detector", "preflight", *trained, "--teacher-floor", "0"]) == 0
+    told = capsys.readouterr().err
+    assert told.startswith("memory: what a step will need\npreflight: ")
+    assert "preflight: losses and gradients of a first step\n" in told
+    out = ["--out", str(tmp_path / "compare"), "--seeds", "2", "--arms", "pkd"]
+    assert main(["detector", "compare", *trained, *out]) == 0
+    told = capsys.readouterr().err
+    title = f"compare on {data.name} instances_train: step"
+    for run, (name, seed) in enumerate((("plain", 0), ("pkd", 0), ("plain", 1), ("pkd", 1)), start=1):
+        assert f"{title} {4 * (run - 1)} of 16, {name}, seed {seed} (run {run} of 4)\n" in told
+        assert f"{title} {4 * run} of 16, {name}, seed {seed} (run {run} of 4), loss" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("distil", ["--knowledge", "gdk"]),
+        ("preflight", ["--knowledge", "pkd,gdk=0.5"]),
+        ("compare", ["--arms", "pkd", "gdk"]),
+    ],
+)
+def test_misspelt_losses_are_refused_before_data_and_teacher_are_opened(tmp_path, capsys, monkeypatch, command, words):
+    monkeypatch.chdir(tmp_path)
+    assert main(["detector", command, *words, "nowhere", "coco:nowhere"]) == 2
+    assert "unknown knowledge 'gdk'. Did you mean gkd?" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 PLAIN = ["--epochs", "1", "--device", "cpu"]
 
 

@@ -1,6 +1,7 @@
 """`distil detector preflight` and `compare`: before the work, and what it was worth."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,20 +62,23 @@ def run_preflight(
     settings: DetectorSettings,
     place: DataFlags,
 ) -> Any:
+    """Look at a teacher, given by its adapter and the names of its classes, and print what was found."""
     from distil.detector.preflight import preflight as look
     from distil.evaluate.precision import average_precision
+    from distil.report.progress import show_progress
 
-    """Look at a teacher, given by its adapter and the names of its classes, and print what was found."""
-    found = look(
-        architecture,
-        taught_by[0],
-        data.train,
-        settings,
-        measure=average_precision,
-        teacher_classes=taught_by[1],
-        weights=first_weights(architecture, pretrained, settings.seed),
-        device=device_named(place.device),
-    )
+    with show_progress("preflight") if is_first() else nullcontext() as shown:
+        found = look(
+            architecture,
+            taught_by[0],
+            data.train,
+            settings,
+            measure=average_precision,
+            teacher_classes=taught_by[1],
+            weights=first_weights(architecture, pretrained, settings.seed),
+            device=device_named(place.device),
+            events=shown,
+        )
     if is_first():
         print(found.describe(), flush=True)
     return found

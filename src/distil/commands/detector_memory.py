@@ -1,13 +1,14 @@
 """Whether a training step of a detector fits into memory, before the first one."""
 
 import os
-from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from distil.commands.detector_flags import DataFlags
 from distil.commands.detector_words import is_first
 from distil.errors import DistilError
 from distil.flags import device_named
+from distil.runs import silent
 from distil.settings import DetectorSettings
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ def check_memory(
     place: DataFlags,
     *,
     taught_by: tuple[Any, tuple[str, ...]] | None = None,
-    weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse a step that needs more memory than is free, unless --no-memory-check is given.
 
@@ -35,6 +35,7 @@ def check_memory(
     """
     from distil.detector.footprint import footprint
     from distil.memory import free_memory
+    from distil.report.progress import show_progress
 
     if not place.memory_check:
         return
@@ -43,7 +44,9 @@ def check_memory(
     if free is None or device.startswith("mps"):
         return
     teacher, classes = taught_by or (None, None)
-    needed = footprint(architecture, data, settings, teacher=teacher, teacher_classes=classes, weights=weights)
+    with show_progress("memory") if is_first() else nullcontext(silent) as shown:
+        shown("preparing", what="what a step will need")
+        needed = footprint(architecture, data, settings, teacher=teacher, teacher_classes=classes)
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     free = int(USABLE * free) // (local if device == "cpu" else 1)
     images = -(-settings.batch // world)

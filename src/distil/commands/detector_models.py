@@ -34,7 +34,6 @@ def evaluate(
     distil detector evaluate torchvision:retinanet_resnet50_fpn coco:data/coco --split val --download
     """
     from distil.detector.preparing import class_match, in_data_labels
-    from distil.detector.training import predict
     from distil.evaluate.precision import average_precision
 
     place = DataFlags(root, fix_boxes, download, device)
@@ -42,7 +41,7 @@ def evaluate(
     adapter, classes = adapter_named(model, place)
     match = class_match(adapter, classes, data)
     adapter.model.to(device_named(device))
-    found = in_data_labels(predict(adapter, data), match)
+    found = in_data_labels(_predict(adapter, data, f"evaluate {_short(model)}"), match)
     scores = average_precision(found, [data.annotations(i) for i in range(len(data))], data.classes)
     if not match.complete:
         print(f"Note: {match.describe()}")
@@ -105,14 +104,13 @@ def show(
             print(f"Picture: {picture}")
         return
     from distil.detector.preparing import class_match, in_data_labels
-    from distil.detector.training import predict
     from distil.report.detections import draw_detections
 
     data = split_named(opened, split or "test", source)
     some = data.subset(range(min(images, len(data))))
     adapter, classes = adapter_named(file, DataFlags(root, fix_boxes, download, device))
     adapter.model.to(device_named(device))
-    found = in_data_labels(predict(adapter, some), class_match(adapter, classes, data))
+    found = in_data_labels(_predict(adapter, some, f"show {_short(file)}"), class_match(adapter, classes, data))
     truth = [some.annotations(i) for i in range(len(some))]
     columns = {"true": [{"boxes": one.boxes, "labels": one.labels} for one in truth], _short(file): found}
     beside = path.with_suffix(".png") if path.is_file() else Path(f"{_short(file)}.png")
@@ -148,6 +146,18 @@ def export(
     print(f"A plain {type(detector).__name__} without distil:\n")
     for line in plain_lines(detector, architecture, str(out)):
         print(f"    {line}".rstrip())
+
+
+def _predict(adapter: Any, data: "DetectionSet", title: str) -> list[dict[str, Any]]:
+    """What a detector finds in all images; how far it is is shown."""
+    from distil.detector.training import predict
+    from distil.report.progress import show_progress
+
+    with show_progress(title, unit="image") as shown:
+        shown("start", step=0, steps=len(data))
+        found = predict(adapter, data, done=lambda images: shown("step", step=images, steps=len(data)))
+        shown("done", step=len(data), steps=len(data))
+    return found
 
 
 def _precision_table(rows: dict[str, Any], data: "DetectionSet") -> Any:

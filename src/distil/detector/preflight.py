@@ -25,6 +25,7 @@ from distil.detector.step import Step, Work
 from distil.errors import DistilError
 from distil.models.detectors import Architecture
 from distil.rng import seed_at, stream
+from distil.runs import Events, silent
 from distil.settings import DetectorSettings, check_settings
 from distil.sources.detection import DetectionSet
 from distil.sources.detection_transforms import loader
@@ -102,12 +103,14 @@ def preflight(
     device: torch.device | str = "cpu",
     images: int = 64,
     repeats: int = 3,
+    events: Events | None = None,
 ) -> Preflight:
     """Look at a student, a teacher, data and settings together, and take one step of each loss without learning.
 
     Arguments as of `train_detector`; teacher may be None. images: at most so many training images, drawn at their
     address, those that hold objects first, serve for the teacher's AP and for the prototypes of the trial step.
-    repeats: steps whose time is taken, the fastest counts. The student is left as it was.
+    repeats: steps whose time is taken, the fastest counts. events: "preparing" (what, and as far as it is known unit,
+    done, of) before each part that takes time. The student is left as it was.
 
     The gradient is that on the student's backbone of a batch of at most 8 images that hold objects, in float32.
 
@@ -119,6 +122,7 @@ def preflight(
     before = {name: x.clone() for name, x in adapter.model.state_dict().items()}
     modes = [(module, module.training) for module in adapter.model.modules()]
     fabric = make_fabric(device, settings.precision)
+    tell = (events or silent) if fabric.is_global_zero else silent
     place: torch.device = fabric.device
     adapter.model.to(place)
     order = torch.randperm(len(data), generator=stream(settings.seed, "preflight")).tolist()
@@ -137,7 +141,7 @@ def preflight(
                 checks.append(_classes(teacher, teacher_classes, data))
                 checks += _sizes(adapter, teacher)
                 if measure is not None and not any(check.verdict == "stop" for check in checks):
-                    check, result["teacher"] = _accuracy(teacher, teacher_classes, sample, settings, measure)
+                    check, result["teacher"] = _accuracy(teacher, teacher_classes, sample, settings, measure, tell)
                     checks.append(check)
                 if any(check.verdict == "stop" and check.what != "teacher's AP50" for check in checks):
                     return Preflight(checks=tuple(checks), **result)
@@ -145,6 +149,7 @@ def preflight(
                     module = Step(adapter, *make_knowledge(adapter, teacher, teacher_classes, data, settings))
                     module.to(place)
                     if getattr(module.knowledge, "wants_prototypes", False):
+                        tell("preparing", what=f"prototypes among {len(sample)} images")
                         checks.append(_prototypes(module, teacher, sample, settings))
                 except DistilError as error:
                     remedy = f"Choose other losses than --knowledge {settings.knowledge}, or another teacher."
@@ -152,9 +157,11 @@ def preflight(
                     return Preflight(checks=tuple(checks), **result)
             else:
                 teacher = None
+            tell("preparing", what="losses and gradients of a first step")
             view = _first_view(adapter, data.subset(sorted(holding[:images] or order)), settings, place)
             result["losses"], result["shares"], own = _gradients(module, Work(view, teacher))
             checks += _judge(result["losses"], result["shares"], own, taught=teacher is not None)
+            tell("preparing", what="the time that a step takes")
             result["seconds"] = _times(fabric, module, view, teacher, repeats)
             checks.append(_cost(result["seconds"], teacher))
             if teacher is not None:
@@ -217,11 +224,16 @@ def _accuracy(
     data: DetectionSet,
     settings: DetectorSettings,
     measure: Measure,
+    tell: Events,
 ) -> tuple[Check, dict[str, float]]:
     """The teacher on a sample of the training images."""
-    found = in_data_labels(
-        predict(teacher, data, batch=min(settings.batch, LARGEST_BATCH)), class_match(teacher, teacher_classes, data)
-    )
+
+    def done(images: int) -> None:
+        tell("preparing", what="the teacher's AP", unit="image", done=images, of=len(data))
+
+    done(0)
+    predicted = predict(teacher, data, batch=min(settings.batch, LARGEST_BATCH), done=done)
+    found = in_data_labels(predicted, class_match(teacher, teacher_classes, data))
     score = measure(found, [data.annotations(index) for index in range(len(data))], data.classes)
     text = f"{score.ap50:.1f} % (AP {score.ap:.1f} %) on {len(data)} training images"
     values = {"ap": float(score.ap), "ap50": float(score.ap50)}
