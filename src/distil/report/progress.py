@@ -82,6 +82,8 @@ class Numbers:
         self.step = fields.get("step", 0 if name == "start" else self.step)
         if name == "evaluate" and self.steps is not None:
             self.step = min((self.step or 0) + 1, self.steps)
+        if "part" in fields:
+            self.last["part"] = fields["part"]
         if "loss" in fields:
             self.last["loss"] = f"loss {fields['loss']:.4g}"
         if fields.get("ap") is not None:
