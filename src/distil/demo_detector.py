@@ -1,7 +1,6 @@
 """The tour of the second half: a teacher, a student alone, a student with the teacher, on embedded scenes of digits."""
 
 import json
-import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
@@ -70,8 +69,7 @@ def run_detector_demo(
             return _tour(out, device=device, stage=stage, scenes=scenes, epochs=epochs)
         except (KeyboardInterrupt, Interrupted) as stop:
             where = str(stop).partition(": ")[0] if isinstance(stop, Interrupted) else "interrupted"
-            command = shlex.join(["distil", "demo", "detector", "--out", str(out)])
-            raise Interrupted(f"{where}: go on with {command}", number_of(stop)) from stop
+            raise Interrupted(f"{where}: the same tour in {out} goes on there", number_of(stop)) from stop
 
 
 def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[int, int]) -> Tour:

@@ -88,6 +88,7 @@ def tiny_world(monkeypatch):
 
     for module in ("distil.detector.preparing", "distil.models.detectors"):
         monkeypatch.setattr(f"{module}.build_detector", build)
+    monkeypatch.setattr("distil.models.detectors._outline", lambda architecture: cells().model, raising=False)
     for module in ("distil.detector.preparing", "distil.detector.comparing"):
         monkeypatch.setattr(f"{module}.adapt", CellsAdapter)
     assert isinstance(build(None, seed=0), Cells)

@@ -18,10 +18,10 @@ from distil.commands.detector_words import (
     pretrained_word,
     refuse_among_data,
     tell_notes,
-    writing_to,
 )
 from distil.errors import DistilError
 from distil.flags import device_named
+from distil.locks import only_writer
 from distil.runs import Events
 from distil.settings import DetectorSettings, check_settings
 
@@ -103,7 +103,7 @@ def run_comparison(
         check_settings(contender)
     folder = place.out or Path("runs") / folder_name(source, "compare", student.detector, settings.seed)
     refuse_among_data(folder, source, place.root)
-    with writing_to(folder):
+    with only_writer(folder):
         made = _compare(teacher, source, contenders, seeds, student, settings, place, folder)
     print(made.to_markdown())
     print(f"Table: {folder}")

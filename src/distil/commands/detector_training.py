@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
+from distil.checks import shown
 from distil.commands.detector_comparing import run_preflight
 from distil.commands.detector_flags import Download, PlaceFlags, StudentFlags
 from distil.commands.detector_memory import check_memory
@@ -23,13 +24,12 @@ from distil.commands.detector_words import (
     open_boxes,
     pretrained_word,
     refuse_among_data,
-    shortened,
     tell_notes,
-    writing_to,
 )
 from distil.errors import DistilError
 from distil.files import remove_unfinished
 from distil.flags import Device, device_named, versions
+from distil.locks import only_writer
 from distil.runs import (
     CHECKPOINT,
     LOG,
@@ -105,7 +105,7 @@ def resume(
     root = None if manifest["root"] is None else Path(manifest["root"])
     fabric = make_fabric(device_named(device), settings.precision)
     with ExitStack() as stack:
-        _first_alone(fabric, lambda: stack.enter_context(writing_to(resume)))
+        _first_alone(fabric, lambda: stack.enter_context(only_writer(resume)))
         data = open_boxes(manifest["source"], root, manifest["fix_boxes"])
         _run(resume, data, manifest, settings, place, resume_run=True)
 
@@ -119,7 +119,7 @@ def _recorded(folder: Path) -> tuple[dict[str, Any], DetectorSettings]:
         raise DistilError(f"{folder / MANIFEST} does not describe a run of a detector: give the folder of one.")
     version = manifest["format_version"]
     if not isinstance(version, int) or isinstance(version, bool) or version < RUN_FORMAT:
-        raise DistilError(_damaged(folder, f"'format_version' is {shortened(version)}"))
+        raise DistilError(_damaged(folder, f"'format_version' is {shown(version)}"))
     if version > RUN_FORMAT:
         raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
     if broken := [name for name, types in RECORDED.items() if not isinstance(manifest.get(name, ...), types)]:
@@ -131,7 +131,7 @@ def _recorded(folder: Path) -> tuple[dict[str, Any], DetectorSettings]:
         raise DistilError(_damaged(folder, f"'settings' cannot be used ({str(error).rstrip('.')})")) from error
     try:
         check_architecture(architecture_from_dict(manifest["architecture"]))
-    except (DistilError, TypeError, ValueError, AttributeError) as error:
+    except DistilError as error:
         raise DistilError(_damaged(folder, f"'architecture' cannot be used ({str(error).rstrip('.')})")) from error
     return manifest, settings
 
@@ -159,7 +159,7 @@ def start_training(
 
         def take() -> None:
             refuse_among_data(folder, source, place.root)
-            stack.enter_context(writing_to(folder))
+            stack.enter_context(only_writer(folder))
             _refuse_taken(folder)
 
         _first_alone(fabric, take)

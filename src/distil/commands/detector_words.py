@@ -1,15 +1,12 @@
 """What words of the commands on detectors mean: models, data, folders."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.commands.detector_flags import DataFlags, StudentFlags
 from distil.errors import DistilError
-from distil.locks import only_writer
 
 if TYPE_CHECKING:
     from distil.models.detectors import Architecture
@@ -124,22 +121,6 @@ def folder_name(source: str, label: str, detector: str, seed: int) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in parts)
 
 
-@contextlib.contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Within the block no other run writes to the folder. Folders made for it go again if they are then empty.
-
-    Raises: DistilError when another run writes there.
-    """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        with only_writer(folder):
-            yield
-    finally:
-        for place in made:
-            with contextlib.suppress(OSError):
-                place.rmdir()
-
-
 def refuse_among_data(folder: Path, source: str, root: Path | None) -> None:
     """Refuse a folder for results where a reader would take them for data the next time.
 
@@ -167,12 +148,6 @@ def lasting(word: str) -> str:
     if colon and kind in ("coco", "voc", "yolo") and Path(rest).exists():
         return f"{kind}:{Path(rest).absolute()}"
     return str(Path(word).absolute()) if kind != "scenes" and Path(word).exists() else word
-
-
-def shortened(value: object) -> str:
-    """A value for a message."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def tell_notes(name: str, **fields: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distil import runs
+from distil.checks import shown
 from distil.errors import DistilError
 from distil.runs import CHECKPOINT, has_checkpoint
 from distil.settings import DetectorSettings
@@ -79,7 +80,7 @@ def refuse_other_run(
     for name, types in FIELDS.items():
         value = header.get(name)
         if not isinstance(value, types) or isinstance(value, bool):
-            raise DistilError(f"{path}: {name!r} in its header is {_short(value)}. {_REMEDY}")
+            raise DistilError(f"{path}: {name!r} in its header is {shown(value)}. {_REMEDY}")
     saved = asdict(DetectorSettings()) | header["settings"]  # of a setting that is new, the default is what was
     saved = {key: list(x) if isinstance(x, tuple) else x for key, x in saved.items()}
     now = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(settings).items()}
@@ -143,7 +144,7 @@ def _refuse_history(path: Path, history: list[Any], epochs: int) -> None:
         figures = [entry.get(name, "") for name in ("ap", "ap50")] if isinstance(entry, dict) else [""]
         good = all(x is None or (isinstance(x, int | float) and abs(x) < math.inf) for x in figures)
         if not isinstance(epoch, int) or not before < epoch <= epochs or not good:
-            raise DistilError(f"{path}: its history has {_short(entry)} after {epochs} epochs. {_REMEDY}")
+            raise DistilError(f"{path}: its history has {shown(entry)} after {epochs} epochs. {_REMEDY}")
         before = epoch
 
 
@@ -193,8 +194,3 @@ def _refuse_optimiser(path: Path, tensors: Mapping[str, Tensor], optimiser: torc
 def _not_finite(tensors: Mapping[str, Tensor]) -> str:
     """The name of the first tensor with a value that is not finite; "" where all are."""
     return next((name for name, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()), "")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
