@@ -3,6 +3,10 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -253,3 +257,52 @@ def test_a_folder_that_is_removed_during_the_run_is_told(tmp_path):
     with pytest.raises(DistilError, match=f"the run folder {out} is gone: "):
         train(out, events=remove, checkpoint_seconds=0.0)
     assert not out.exists()
+
+
+KILLED = """
+import sys
+from distil.detector.training import train_detector
+from tests.detector.test_comparing import from_classes
+from tests.detector.tiny import cells, squares, tiny_settings
+settings = tiny_settings(knowledge="gkd,pkd", epochs=12, optimiser="adamw", prototype_features="training")
+print("begun", flush=True)
+train_detector(
+    cells(0), squares(), settings, out=sys.argv[1], teacher=cells(5), validation=squares(5, 7), measure=from_classes,
+    resume=True, checkpoint_seconds=0.02,
+)
+"""
+
+
+@pytest.mark.slow
+def test_runs_killed_at_many_moments_end_with_the_same_bytes_and_leave_nothing(tmp_path):
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root / "src"), str(root)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+
+    def start(folder):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(folder)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        process.stdout.readline()
+        return process
+
+    def ends_well(process):
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+
+    began = time.monotonic()
+    ends_well(start(tmp_path / "whole"))
+    lasted = time.monotonic() - began
+    folder, kills = tmp_path / "killed", 0
+    for number in (signal.SIGKILL, signal.SIGTERM) * 5:
+        process = start(folder)
+        time.sleep(lasted * 0.03 * (1 + kills % 4))
+        if process.poll() is None:
+            process.send_signal(number)
+            kills += 1
+        process.communicate(timeout=120)
+    assert kills >= 4
+    ends_well(start(folder))
+    for name in (LAST, BEST):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
