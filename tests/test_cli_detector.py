@@ -329,6 +329,18 @@ def test_a_second_run_in_a_folder_is_refused_before_data_are_opened(teacher, tmp
     assert sorted(path.name for path in out.iterdir()) == ["run.json"]
 
 
+def test_figures_and_pictures_among_data_are_refused(teacher, data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "photos")
+    before = sorted(tmp_path.rglob("*"))
+    words = [str(teacher), f"coco:{tmp_path}/photos", "--device", "cpu"]
+    assert main(["detector", "evaluate", *words, "--json", f"{tmp_path}/photos/test.json"]) == 2
+    assert "lies among the data" in (told := capsys.readouterr().err)
+    assert told.endswith("Choose another folder with --json.\n")
+    assert main(["detector", "show", *words, "--out", f"{tmp_path}/photos/images/found.png"]) == 2
+    assert "lies among the data" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("inside", [".", "train-run", "images/run", "annotations/run"])
 @pytest.mark.parametrize("command", ["train", "compare"])
 def test_a_run_among_its_data_is_refused(teacher, data, tmp_path, capsys, inside, command):
@@ -351,6 +363,8 @@ def test_a_run_started_in_its_data_folder_is_not_read_as_data(data, tmp_path, ca
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         starts.append(next(line["images"] for line in lines if line["event"] == "start"))
     assert starts == [8, 8]
+    read = json.loads((folder / "run.json").read_text())["read"]
+    assert [(part["split"], part["images"]) for part in read["splits"]] == [("train", 8), ("val", 4), ("test", 4)]
 
 
 def test_every_command_tells_how_far_it_is(teacher, data, tmp_path, capsys):
@@ -471,6 +485,9 @@ def test_a_checkpoint_without_its_manifest_is_left_alone(teacher, data, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
+ARCHITECTURE = {"detector": "retinanet", "backbone": "timm:test_resnet", "classes": ["red", "green"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -478,6 +495,16 @@ def test_a_checkpoint_without_its_manifest_is_left_alone(teacher, data, tmp_path
         ({"fix_boxes": ...}, "run.json is damaged, 'fix_boxes' is missing or wrong"),
         ({"pretrained": ...}, "run.json is damaged, 'pretrained' is missing or wrong"),
         ({"settings": []}, "run.json is damaged, 'settings' is missing or wrong"),
+        ({"settings": {"lr": "fast"}}, "run.json is damaged, 'settings' cannot be used ("),
+        ({"settings": {"lr": "fast"}}, "--lr is 'fast': give a "),
+        ({"settings": {"milestones": [1e400]}}, "run.json cannot be read as JSON (Infinity is not a JSON number)"),
+        ({"architecture": {}}, "run.json is damaged, 'architecture' cannot be used (an architecture without"),
+        ({"architecture": {**ARCHITECTURE, "detector": 3}}, "'architecture' cannot be used (unknown detector 3."),
+        ({"architecture": {**ARCHITECTURE, "channels": "64"}}, "'architecture' cannot be used (channels is '64'"),
+        ({"architecture": {**ARCHITECTURE, "min_size": "wide"}}, "'architecture' cannot be used (min_size is"),
+        ({"architecture": {**ARCHITECTURE, "backbone": None}}, "'architecture' cannot be used (backbone is None"),
+        ({"format_version": "1"}, "run.json is damaged, 'format_version' is '1'"),
+        ({"format_version": 0}, "run.json is damaged, 'format_version' is 0"),
         ({"root": 1}, "run.json is damaged, 'root' is missing or wrong"),
         ({"command": "dataset"}, "run.json does not describe a run of a detector"),
         ({"format_version": 2, "source": ...}, "was made by a newer distil"),

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from distil.commands.detector_flags import DataFlags, Download, FixBoxes, ModelWord, Root, SourceWord, Split
-from distil.commands.detector_words import STUDENT, adapter_named, model_file, open_boxes, split_named
+from distil.commands.detector_words import (
+    STUDENT,
+    adapter_named,
+    model_file,
+    open_boxes,
+    refuse_among_data,
+    split_named,
+)
 from distil.errors import DistilError
 from distil.files import load_tensors, write_atomic
 from distil.flags import Device, console, device_named, option, versions
@@ -36,6 +43,8 @@ def evaluate(
     from distil.detector.preparing import class_match, in_data_labels
     from distil.evaluate.precision import average_precision
 
+    if json is not None:
+        refuse_among_data(json.parent, source, root, "--json")
     place = DataFlags(root, fix_boxes, download, device)
     data = split_named(open_boxes(source, root, fix_boxes), split, source)
     adapter, classes = adapter_named(model, place)
@@ -80,6 +89,8 @@ def show(
 
     if images < 1:
         raise DistilError(f"--images is {images}: it must be at least 1.")
+    if out is not None:
+        refuse_among_data(out.parent, source, root)
     opened = open_boxes(source, root, fix_boxes)
     path = Path(file)
     if path.suffix == ".safetensors" and path.is_file() and load_tensors(path)[1].get("kind") == "prototypes":

@@ -121,8 +121,8 @@ def folder_name(source: str, label: str, detector: str, seed: int) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in parts)
 
 
-def refuse_among_data(folder: Path, source: str, root: Path | None) -> None:
-    """Refuse a folder for results where a reader would take them for data the next time.
+def refuse_among_data(folder: Path, source: str, root: Path | None, flag: str = "--out") -> None:
+    """Refuse a folder for results, named by `flag`, where a reader would take them for data the next time.
 
     Raises: DistilError when it is the folder of SOURCE itself or lies in a part of it that is read.
     """
@@ -138,7 +138,7 @@ def refuse_among_data(folder: Path, source: str, root: Path | None) -> None:
     if not first or first[0].lower().startswith(READ):
         raise DistilError(
             f"{folder} lies among the data of {source}: what is written there would be read as data the next time. "
-            "Choose another folder with --out."
+            f"Choose another folder with {flag}."
         )
 
 
