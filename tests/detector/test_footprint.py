@@ -61,7 +61,8 @@ def test_memory_grows_with_the_image_and_with_a_teacher_and_falls_with_precision
 def test_the_optimisers_state_and_gradients_are_counted():
     settings = detector_preset("plain", "scratch")
     weights = sum(p.numel() * 4 for p in build_detector(SMALL, seed=0).parameters())
-    assert 1.2 * 4 * weights < footprint(SMALL, squares(6), settings).fixed < 1.2 * 5.5 * weights
+    # weights, gradients, two of AdamW's state; a checkpoint's copy of three; what a step holds once
+    assert 1.2 * 7 * weights < footprint(SMALL, squares(6), settings).fixed < 1.2 * 8.5 * weights
 
 
 MEASURED = """
