@@ -376,7 +376,7 @@ def test_every_command_tells_how_far_it_is(teacher, data, tmp_path, capsys):
     trained = [*words, *STUDENT.split(), *TAUGHT.split()]
     assert main(["detector", "preflight", *trained, "--teacher-floor", "0"]) == 0
     told = capsys.readouterr().err
-    assert told.startswith("memory: what a step will need\npreflight: ")
+    assert told.startswith(f"coco:{data}: opening\nmemory: what a step will need\npreflight: ")
     assert "preflight: losses and gradients of a first step\n" in told
     out = ["--out", str(tmp_path / "compare"), "--seeds", "2", "--arms", "pkd"]
     assert main(["detector", "compare", *trained, *out]) == 0

@@ -107,6 +107,18 @@ def test_damaged_prototypes_lead_to_the_checkpoint_before(copied, stopped):
     same_end(copied, stopped)
 
 
+@pytest.mark.parametrize("how", [flip, Path.unlink])
+def test_lost_weights_of_the_best_epoch_are_told_and_later_epochs_take_their_place(copied, stopped, how):
+    how(copied / BEST)
+    log = Recorder()
+    assert train(copied, resume=True, events=log, scores=SCORES[2:]) == copied / BEST
+    assert log.of("note")[0]["text"].endswith(
+        "It held the weights of the best epoch so far; the best from here on is kept."
+    )
+    assert load_tensors(copied / BEST)[1]["validation"]["epoch"] == 3  # 3.0 of epoch 2 is lost, 2.0 of epoch 3 is left
+    assert (copied / LAST).read_bytes() == (stopped / "whole" / LAST).read_bytes()
+
+
 def change(path, **header):
     tensors, own = load_tensors(path)
     save_tensors(path, tensors, own | header)

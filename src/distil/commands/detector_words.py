@@ -1,12 +1,14 @@
 """What words of the commands on detectors mean: models, data, folders."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.commands.detector_flags import DataFlags, StudentFlags
 from distil.errors import DistilError
+from distil.runs import silent
 
 if TYPE_CHECKING:
     from distil.models.detectors import Architecture
@@ -97,12 +99,16 @@ def adapter_named(word: str, place: DataFlags) -> tuple[Any, tuple[str, ...]]:
 
 
 def open_boxes(source: str, root: Path | None, fix_boxes: bool) -> "DetectionSource":
-    """The data of a SOURCE word; the first process prints what was read of it."""
+    """The data of a SOURCE word; the first process shows that it is opened, and prints what was read of it."""
+    from distil.report.progress import show_progress
     from distil.sources.detection import open_detection
 
-    data = open_detection(source, root=root, fix_boxes=fix_boxes)
+    scenes = source.partition(":")[0] == "scenes"
+    with show_progress(source) if is_first() and not scenes else nullcontext(silent) as shown:
+        shown("preparing", what="opening")
+        data = open_detection(source, root=root, fix_boxes=fix_boxes)
     if is_first():
-        print(data.inventory)
+        print(data.inventory, flush=True)
     return data
 
 
@@ -116,7 +122,7 @@ def split_named(data: "DetectionSource", split: str, source: str) -> "DetectionS
 
 def folder_name(source: str, label: str, detector: str, seed: int) -> str:
     name = source.removeprefix("coco:").removeprefix("voc:").removeprefix("yolo:")
-    stem = "scenes" if source.split(":")[0] == "scenes" else Path(name).absolute().name
+    stem = "scenes" if source.split(":")[0] == "scenes" else Path(name).resolve().name
     parts = f"{stem}-{label}-{detector}-seed{seed}"
     return "".join(letter if letter.isalnum() or letter in "-_.," else "-" for letter in parts)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distil.checks import is_finite
 from distil.detector.adapters import adapt, freeze
 from distil.detector.checkpoint import weights_hash
 from distil.detector.loop import Measure, predict
@@ -333,13 +334,9 @@ def _is_result(result: Any) -> bool:
         return False
     figures = [result.get("scores", {}).get(name, "missing") for name in ("ap", "ap50")]
     figures += [x for name, x in result.get("scores", {}).items() if name in SHOWN]
-    sound = all(x is None or (_is_number(x) and 0 <= x <= 100) for x in figures)
-    seconds = result.get("seconds")
-    return sound and "settings" in result and _is_number(seconds) and 0 <= seconds < math.inf
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    sound = all(x is None or (is_finite(x) and 0 <= x <= 100) for x in figures)
+    seconds = result.get("seconds", -1)
+    return sound and "settings" in result and is_finite(seconds) and seconds >= 0
 
 
 def _write_result(path: Path, result: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from distil.detector.prototypes import (
 )
 from distil.detector.step import Step, Work, learning_rate, make_optimiser, shares
 from distil.errors import DistilError
-from distil.files import save_tensors
+from distil.files import load_tensors, save_tensors
 from distil.locks import LOCK
 from distil.models.detectors import Architecture, save_detector
 from distil.rng import seed_at
@@ -318,7 +318,7 @@ class Run:
         self._look()
         found = self._predict_together(self.held_out, f"validation after epoch {epoch}")
         entry = on_first(self.fabric, lambda: self._judge(found, epoch))
-        best = entry["ap"] is not None and all((other["ap"] or 0.0) <= entry["ap"] for other in self.history)
+        best = entry["ap"] is not None and all(other["ap"] <= entry["ap"] for other in self._candidates)
         self.history.append(entry)
         self.events("validation", step=self.step, steps=self.steps, **entry, best=best)
         if best:
@@ -390,9 +390,28 @@ class Run:
         self.fabric.strategy.precision.load_state_dict(header["scaler"])
         self.step, self.history, self.seconds_before = header["step"], header["history"], float(header["seconds"])
         self.saved = (self.step, len(self.history))
+        if damage := on_first(self.fabric, self._damage_of_best):
+            for entry in self.history:
+                entry["lost"] = True
+            lost = f"{damage} It held the weights of the best epoch so far; the best from here on is kept."
+            self.note = f"{self.note} {lost}".strip()
         if gathered := _gathered(tensors):
             self.gathering = self._new_gathering()
             self.gathering.restore(gathered)
+
+    @property
+    def _candidates(self) -> list[dict[str, Any]]:
+        """Validations of which the best epoch is one: those with an AP, since the weights of the best were lost."""
+        return [entry for entry in self.history if entry["ap"] is not None and not entry.get("lost")]
+
+    def _damage_of_best(self) -> str:
+        """Why the weights of the best epoch cannot be used; "" where they can, or there are none yet."""
+        try:
+            if self._candidates:
+                load_tensors(self.out / BEST)
+        except DistilError as error:
+            return str(error)
+        return ""
 
     def _refuse(self, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
         """Refuse a checkpoint from which this run cannot go on. Raises: DistilError that says why."""
@@ -431,7 +450,7 @@ class Run:
             self._export(self.out / LAST, last)
         self.fabric.barrier()
         self.events("done", step=self.step, steps=self.steps)
-        return self.out / (BEST if any(entry["ap"] is not None for entry in self.history) else LAST)
+        return self.out / (BEST if self._candidates else LAST)
 
     def _export(self, path: Path, result: dict[str, Any]) -> None:
         """The student alone, as plain weights with a header that says how they were made."""
