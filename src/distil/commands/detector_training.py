@@ -128,7 +128,8 @@ def _recorded(folder: Path) -> tuple[dict[str, Any], DetectorSettings]:
         settings = detector_settings_from_dict(manifest["settings"])
         check_settings(settings)
     except DistilError as error:
-        raise DistilError(_damaged(folder, f"'settings' cannot be used ({str(error).rstrip('.')})")) from error
+        reason = str(error).removeprefix("the settings in the saved run cannot be used: ").rstrip(".")
+        raise DistilError(_damaged(folder, f"'settings' cannot be used ({reason})")) from error
     try:
         check_architecture(architecture_from_dict(manifest["architecture"]))
     except DistilError as error:
@@ -181,7 +182,6 @@ def _start(
     data = open_boxes(source, place.root, place.fix_boxes)
     architecture = architecture_of(student, data.train)
     pretrained = pretrained_word(student)
-    inventory = getattr(data, "inventory", None)
     manifest = {
         "format_version": RUN_FORMAT,
         "command": "detector",
@@ -192,7 +192,7 @@ def _start(
         "architecture": asdict(architecture),
         "pretrained": pretrained,
         "settings": asdict(settings),
-        "read": None if inventory is None else inventory.to_dict(),
+        "read": data.inventory.to_dict(),
         "versions": versions(),
     }
 
@@ -208,7 +208,8 @@ def _start(
                 "the preflight found what makes distilling pointless: see the lines marked stop, or go on regardless "
                 "with --no-preflight."
             )
-        _clear_beginning(folder)
+        if (folder / MANIFEST).exists():
+            _clear_beginning(folder)
         start_run(folder, manifest)
 
     _first_alone(fabric, begin)
