@@ -597,7 +597,7 @@ def test_names_that_a_stream_has_no_letters_for_do_not_stop_a_run(capsys, monkey
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    assert process.stdout.splitlines()[-1] == b"  distil show '?/distilled.safetensors'"
+    assert process.stdout.splitlines()[-1] == rb"  distil show '\xe4/distilled.safetensors'"
 
 
 def test_the_bar_on_a_terminal_shows_the_run():

@@ -192,7 +192,7 @@ def _start(
         "architecture": asdict(architecture),
         "pretrained": pretrained,
         "settings": asdict(settings),
-        "read": data.inventory.to_dict(),
+        "read": None if data.inventory is None else data.inventory.to_dict(),
         "versions": versions(),
     }
 

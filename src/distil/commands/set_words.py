@@ -1,7 +1,6 @@
 """What words of the commands on distilled sets mean: images, files, names."""
 
 import contextlib
-import sys
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,8 +44,7 @@ def open_images(word: str, root: Path | None, size: int | None, download: bool) 
     from distil.sources import open_source
 
     source = open_source(word, root=root, size=size, download=download)
-    encoding = sys.stdout.encoding or "utf-8"
-    print(str(source.inventory).encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    print(source.inventory, flush=True)
     return source
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -55,13 +56,15 @@ def to_nowhere(stream: TextIO) -> None:
 
 def open_standard_streams() -> None:
     """Put something in the place of standard streams that were closed before the program began: else the next file that
-    is opened becomes one of them."""
+    is opened becomes one of them. Letters that the output's encoding lacks are printed as escapes."""
     if sys.stdout is None or sys.stderr is None:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(descriptor)
         sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
         sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

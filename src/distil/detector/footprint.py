@@ -194,7 +194,7 @@ def _bytes_of_image(data: DetectionSet, pixels: int) -> int:
 
 
 def _fixed(module: Step, settings: DetectorSettings) -> int:
-    """Weights, gradients, the optimiser's state, and a copy of weights and state, which a checkpoint is written from."""
+    """Bytes of weights, gradients, the optimiser's state, and the copy that a checkpoint is written from."""
     weights, trained = _bytes(module.state_dict().values()), _bytes(p for p in module.parameters() if p.requires_grad)
     states = 2 if settings.optimiser == "adamw" else 1
     return 2 * (weights + states * trained) + trained
