@@ -72,7 +72,11 @@ def console() -> "Console":
     """Standard output; wide enough for a table when it is not a terminal."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=140)
+    class Output(Console):
+        def on_broken_pipe(self) -> None:  # rich would end the program with status 1
+            raise BrokenPipeError
+
+    return Output() if sys.stdout.isatty() else Output(width=140)
 
 
 def scan(
