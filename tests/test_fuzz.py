@@ -116,10 +116,9 @@ def test_a_reader_that_takes_too_much_memory_is_reported(plant, monkeypatch):
     assert found.peak > 90 << 20
 
 
-@pytest.mark.parametrize("message", ["", "x" * 2000], ids=["empty", "endless"])
-def test_a_refusal_that_nobody_reads_is_reported(plant, message):
+def test_a_refusal_that_says_nothing_is_reported(plant):
     def read(folder, name):
-        raise DistilError(message)
+        raise DistilError("")
 
     plant("log", read=read)
     assert case.run_case("log", 0, 1).kind == "message"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
-from distil.dataset.distilling import _proxy
 from distil.dataset.matching import advance, initial_state
+from distil.dataset.proxies import proxy_of
 from distil.evaluate import judge
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -38,7 +38,7 @@ def test_a_run_on_the_gpu_ends_near_the_one_on_the_cpu(method, changes):
     ends = {}
     for device in ("cpu", "cuda"):
         images = real.to(device)
-        proxy = _proxy(images, settings, device, None, False)
+        proxy = proxy_of(images, settings, device)
         state = initial_state(images, settings, proxy)
         start = state.canvases.cpu().clone()
         for _ in advance(state, images, settings, proxy):

@@ -20,8 +20,8 @@ from distil import (
     protocol_for,
     train_detector,
 )
-from distil.dataset.distilling import _proxy
 from distil.dataset.matching import advance, initial_state
+from distil.dataset.proxies import proxy_of
 from distil.detector import preflight as looking
 from distil.detector import preparing, training
 from distil.detector.adapters import freeze
@@ -128,7 +128,7 @@ def test_a_matching_step_waits_for_nothing(method):
     with pretended_gpu() as gpu:
         real = open_source("digits").train.to("cuda")
         settings = replace(preset(method, "digits", 1), **(TINY | {"outer": 1, "inner": 4, "windows_start": 0.5}))
-        proxy = _proxy(real, settings, "cuda", None, False)
+        proxy = proxy_of(real, settings, "cuda")
         waits = []
         for _ in advance(initial_state(real, settings, proxy), real, settings, proxy):
             waits.append(sum(gpu.waits.values()))

@@ -80,6 +80,7 @@ NOT_DIFFERENTIABLE = {
     "matched_names",
     "sgd_step",
     "pyramid_levels",
+    "released_levels",
     "mean_weights",
     "dense_enough",
     "select_prototypes",

@@ -95,7 +95,8 @@ def test_information_is_told_of_a_coefficient_that_all_images_lack():
 def test_jitter_from_donors_moves_what_all_images_share():
     x, donors, position = images(1).repeat(4, 1, 1, 1), images(3, seed=1), 7
     predict = one_coefficient(position)
-    assert float(jitter_of_cosines(predict, x, torch.Generator().manual_seed(3)).max()) < 1e-9
+    alike = jitter_of_cosines(predict, x, torch.Generator().manual_seed(3))
+    assert float(alike.abs().max()) < torch.finfo(torch.float32).eps  # equal predictions, but for rounding
     found = jitter_of_cosines(predict, x, torch.Generator().manual_seed(3), donors)
     order = torch.randperm(3, generator=torch.Generator().manual_seed(3))[[0, 1, 2, 0]]
     values = coefficients(x)
