@@ -317,7 +317,8 @@ def test_a_run_folder_inside_its_own_images_is_refused(capsys, monkeypatch, wher
     Path("link").symlink_to("photos")
     monkeypatch.chdir(where)
     message = fails(capsys, "dataset", "random", source, *([] if out is None else ["--out", out]))
-    assert f"would lie inside {source}, whose folders are read as classes" in message
+    named = os.getcwd() if source == "." else source
+    assert f"would lie inside the data folder {named}, whose folders are read as classes" in message
     assert message.endswith(remedy)
     assert sorted(os.listdir("." if where == "photos" else "photos")) == ["cat", "dog"]
     run(capsys, "dataset", "random", source, *remedy.split())

@@ -251,8 +251,8 @@ def _refuse_inside(folder: Path, word: str) -> None:
         return  # readers pass over names that begin with a dot
     outside = _shortest(str(root.parent / "runs" / folder.name))
     raise DistilError(
-        f"the run folder {folder} would lie inside {word}, whose folders are read as classes: choose another one, such "
-        f"as --out {shlex.quote(outside)}"
+        f"the run folder {folder} would lie inside the data folder {root if word == '.' else word}, whose folders are "
+        f"read as classes: choose another one, such as --out {shlex.quote(outside)}"
     )
 
 
