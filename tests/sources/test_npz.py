@@ -344,7 +344,7 @@ def test_labels_that_name_no_class_are_refused(tmp_path, labels, message):
 
 def test_an_archive_that_does_not_fit_says_how_much_it_needs(tmp_path, monkeypatch):
     path = save(tmp_path, arrays(1000, 10))
-    monkeypatch.setattr("distil.sources.available_memory.available_memory", lambda: 50_000)
+    monkeypatch.setattr("distil.sources.fitting.free_memory", lambda: 50_000)
     with pytest.raises(DistilError) as caught:
         open_source(path)
     assert str(caught.value) == (

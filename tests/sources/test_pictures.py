@@ -250,7 +250,7 @@ def test_pictures_that_do_not_fit_together_are_refused_before_they_are_decoded(t
         (tmp_path / name).mkdir()
         for index in range(3):
             Image.new("RGB", (1000, 1000)).save(tmp_path / name / f"{index}.png")
-    monkeypatch.setattr("distil.sources.available_memory.available_memory", lambda: 10**7)
+    monkeypatch.setattr("distil.sources.fitting.free_memory", lambda: 10**7)
     with pytest.raises(DistilError) as caught:
         open_source(tmp_path)
     assert str(caught.value) == (

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distil.errors import DistilError
 from distil.rng import stream
-from distil.sources.available_memory import check_fits
+from distil.sources.fitting import check_fits
 
 PUBLISHED_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "mnist": ((0.1307,), (0.3081,)),

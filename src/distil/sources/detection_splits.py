@@ -3,19 +3,17 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from distil.errors import DistilError
+from distil.sources import splits
+from distil.sources.splits import SplitWord
 
-Split = Literal["train", "val", "test"]
+Split = SplitWord
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-WORDS: dict[str, Split] = {
-    **dict.fromkeys(("train", "training", "trainval"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "minival"), "val"),
-    **dict.fromkeys(("test", "testing", "testdev", "evaluation"), "test"),
-}
+WORDS: dict[str, Split] = {**splits.WORDS, "trainval": "train", "minival": "val", "testdev": "test"}
+"""Those of image sets, and those that VOC and COCO have."""
 
 BESIDE = {"set", "sets", "split", "data", "image", "images", "img", "imgs"}
 """Words that may stand beside the split's in the name of a folder."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distil.errors import DistilError
 from distil.sources.arrays import PUBLISHED_STATISTICS, resize_images
-from distil.sources.available_memory import check_fits, in_bytes
+from distil.sources.fitting import check_fits, in_bytes
 from distil.sources.folder_layout import VALIDATION_UNUSED
 from distil.sources.image_fields import composed
 from distil.sources.images import Found, Source, source_from_tensors

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from distil.errors import DistilError
-from distil.sources.available_memory import check_fits
+from distil.sources.fitting import check_fits
 from distil.sources.paths import shown
 from distil.sources.picture_file import Decoded, decode, decode_within, opened
 from distil.sources.value_ranges import LARGEST, WHITE, brightness_table, range_note, white_value
