@@ -174,6 +174,15 @@ def test_the_replaced_file_can_be_kept(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["before", "file"]
 
 
+def test_a_file_that_is_kept_already_leaves_no_link(tmp_path):
+    """As a process leaves it that is killed once the old file is kept and before the new one is in its place."""
+    (tmp_path / "file").write_text("one")
+    os.link(tmp_path / "file", tmp_path / "before")
+    write_atomic(tmp_path / "file", lambda path: path.write_text("two"), previous=tmp_path / "before")
+    assert ((tmp_path / "file").read_text(), (tmp_path / "before").read_text()) == ("two", "one")
+    assert sorted(os.listdir(tmp_path)) == ["before", "file"]
+
+
 KILLED = """
 import os, signal, sys
 from distil.files import write_atomic

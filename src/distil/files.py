@@ -116,6 +116,8 @@ def _new_temporary(path: Path) -> tuple[Path, int | None]:
 
 def _keep(path: Path, previous: Path) -> None:
     """Make `previous` the file that `path` is now, without a moment in which neither is there."""
+    if previous.exists() and previous.samefile(path):  # a process died between this and the move
+        return
     link = previous.with_name(f".{previous.name}.{secrets.token_hex(8)}{PART}")
     try:
         os.link(path, link)

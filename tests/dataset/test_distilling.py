@@ -25,7 +25,7 @@ from distil.files import load_tensors, save_tensors
 from distil.locks import only_writer
 from distil.presets import METHODS, preset
 from distil.runs import CHECKPOINT, PREVIOUS, PROXY, RESULT, EventLog, Interrupted, read_log
-from distil.settings import MatchingSettings
+from distil.settings import CoresetSettings, MatchingSettings
 from distil.stopping import STOPPING
 
 from .conftest import make_images
@@ -548,6 +548,14 @@ def test_nonsense_in_a_resumed_state_is_refused_and_the_checkpoint_before_is_use
     with pytest.raises(DistilError, match=rf"{CHECKPOINT} is damaged: {named}"):
         distil_dataset(real, settings, folder=tmp_path, resume=True)
     assert (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_checkpoint_in_the_folder_of_a_coreset_is_of_another_run(real, tmp_path):
+    distil_dataset(real, tiny("idc"), folder=tmp_path)
+    (tmp_path / RESULT).unlink()
+    with pytest.raises(DistilError, match=r"holds a checkpoint, and random, which chooses real images, makes none"):
+        distil_dataset(real, CoresetSettings(method="random", ipc=1), folder=tmp_path, resume=True)
+    assert not (tmp_path / RESULT).exists()
 
 
 def write_checkpoint(path, tensors, header, of_before):

@@ -374,6 +374,7 @@ NONSENSE = [
     ({"teacher": torch.zeros(5, 3, dtype=torch.complex64)}, "teacher is torch.complex64 of shape [5, 3]"),
     ({"student": torch.zeros(5)}, "student is torch.float32 of shape [5]"),
     ({"boxes": torch.zeros(5, 3)}, "boxes have 3 numbers each: expected 4."),
+    ({"boxes": torch.tensor([[1.0, 1, 4, 4]] * 4 + [[0.0, 0, -8, 8]])}, "box 4 has no area: [0.0, 0.0, -8.0, 8.0]."),
     ({"spare": torch.zeros(5)}, "it holds a tensor 'spare', which is unknown."),
 ]
 

@@ -144,6 +144,7 @@ SPOILT = {
     "NaN in a weight": (lambda path: change_tensor(path, "module.model", with_first(float("nan"))), "no finite number"),
     "a weight of 1e30": (lambda path: change_tensor(path, "module.model", with_first(1e30)), "holds 1e\\+30"),
     "infinity in the optimiser": (lambda path: change_tensor(path, ".exp_avg", with_first(float("inf"))), "no finite"),
+    "a moment of 1e30": (lambda path: change_tensor(path, ".exp_avg", with_first(-1e30)), "holds 1e\\+30"),
     "a negative square": (lambda path: change_tensor(path, ".exp_avg_sq", with_first(-1.0)), "cannot be what an"),
     "a step of the optimiser": (lambda path: change_tensor(path, ".step", with_first(1e6)), "the run has 12 steps"),
     "another shape": (lambda path: change_tensor(path, ".exp_avg", lambda x: x[:1]), "no state of this run's optimi"),

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -15,6 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
+from distil.models import backbones
 from distil.models.backbones import TimmPyramid, build_backbone, read_weights, replace_norms
 from distil.models.detectors import (
     Architecture,
@@ -246,6 +248,22 @@ def test_networks_without_halving_maps_are_no_backbones(backbone):
     with pytest.raises(DistilError, match=r"cannot be a backbone: it gives no square maps, channels first") as error:
         build_detector(tiny(backbone=backbone), seed=0)
     assert str(error.value).endswith("Choose a convolutional network, as resnet18 or timm:resnet10t.")
+
+
+def test_a_giant_that_is_no_backbone_or_does_not_fit_is_refused_before_it_takes_memory(monkeypatch):
+    def built(*args, **given):
+        assert torch.empty(0).device.type == "meta", "weights of a giant were made"
+        return create(*args, **given)
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", built)
+    with pytest.raises(DistilError, match=r"cannot be a backbone: it gives no square maps"):
+        build_detector(tiny(backbone="timm:vit_giant_patch14_dinov2"), seed=0)
+    monkeypatch.setattr(backbones, "free_memory", lambda: 2_000_000_000)
+    with pytest.raises(
+        DistilError, match=r"convnext_xxlarge take 3\.4 GB of memory, and 2\.0 are free: choose a smaller"
+    ):
+        build_detector(tiny(backbone="timm:convnext_xxlarge"), seed=0)
 
 
 # ------------------------------------------------------------------------------------------------------------- files

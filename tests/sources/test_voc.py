@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from distil.errors import DistilError
+from distil.sources import voc
 from distil.sources.detection import open_detection
 from distil.sources.voc import VOC_CLASSES, open_voc, voc_source
 
@@ -319,6 +320,13 @@ def test_a_test_list_without_annotations_is_told_and_not_offered(tmp_path):
 def test_one_class_in_two_unicode_forms_is_one(tmp_path):
     write_voc(tmp_path, objects={"1": [("caf\u00e9", (2, 2, 4, 4), 0)], "2": [("cafe\u0301 ", (2, 2, 4, 4), 0)]})
     assert open_voc(tmp_path).classes == ("caf\u00e9",)
+
+
+def test_a_list_that_names_an_image_twice_is_refused_before_any_xml_is_read(tmp_path, monkeypatch):
+    write_voc(tmp_path / "VOC2007", lists={"trainval": ["1", "2", *["1"] * 1000]})
+    monkeypatch.setattr(voc, "_parse", lambda *_: pytest.fail("an xml was read"))
+    with pytest.raises(DistilError, match=r"VOC2007 trainval has the image 1 twice: keep one entry"):
+        open_voc(tmp_path, "trainval", 2007)
 
 
 def test_missing_files_are_named(tmp_path):

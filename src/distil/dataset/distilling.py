@@ -36,6 +36,7 @@ from distil.runs import (
     RESULT,
     Events,
     Interrupted,
+    has_checkpoint,
     load_checkpoint,
     remove_checkpoints,
     save_checkpoint,
@@ -96,6 +97,11 @@ def distil_dataset(
         if folder is not None:
             remove_unfinished(folder)
         if isinstance(settings, CoresetSettings):
+            if folder is not None and resume and has_checkpoint(folder):
+                raise DistilError(
+                    f"{folder} holds a checkpoint, and {settings.method}, which chooses real images, makes none: it is "
+                    "of another run. Start in another folder."
+                )
             result = _coreset(kept, real, settings, device, events)
         else:
             with freed_memory_kept():

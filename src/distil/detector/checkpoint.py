@@ -22,6 +22,8 @@ FREE = ("method", "workers", "teacher_floor")
 """Settings that decide nothing about the weights: a resumed run may have others."""
 LARGEST = 1e9
 """No weight of a network that still learns is larger."""
+LARGEST_MOMENT = {"momentum_buffer": 1e9, "exp_avg": 1e9, "exp_avg_sq": 1e18}
+"""Nor is what an optimiser keeps of its gradients, or of their squares."""
 FIELDS: dict[str, tuple[type, ...]] = {
     "step": (int,),
     "settings": (dict,),
@@ -183,6 +185,8 @@ def _refuse_optimiser(path: Path, tensors: Mapping[str, Tensor], optimiser: torc
             raise DistilError(f"{path}: {name} is no state of this run's optimiser. {_REMEDY}")
         if not x.is_floating_point() or (key == "exp_avg_sq" and x.numel() and float(x.min()) < 0):
             raise DistilError(f"{path}: {name} cannot be what an optimiser keeps. {_REMEDY}")
+        if key != "step" and x.numel() and float(x.abs().max()) > LARGEST_MOMENT[key]:
+            raise DistilError(f"{path}: {name} holds {float(x.abs().max()):.3g}. {_REMEDY}")
         if key == "step" and not 0 <= float(x) <= steps:
             raise DistilError(f"{path}: {name} is {float(x):g}, and the run has {steps} steps. {_REMEDY}")
         found.setdefault(index, set()).add(key)

@@ -179,6 +179,9 @@ def _check_tensors(tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> 
             raise DistilError(f"{name} holds values that are NaN or infinite.")
     if tensors["boxes"].shape[1] != 4:
         raise DistilError(f"boxes have {tensors['boxes'].shape[1]} numbers each: expected 4.")
+    flat = (tensors["boxes"][:, 2:] <= tensors["boxes"][:, :2]).any(1)
+    if bool(flat.any()):
+        raise DistilError(f"box {int(flat.nonzero()[0])} has no area: {tensors['boxes'][flat][0].tolist()}.")
     largest = {"levels": len(fields["strides"]) - 1, "labels": len(fields["classes"]), "images": 2**40}
     for name, most in largest.items():
         tensor, least = tensors[name], 1 if name == "labels" else 0

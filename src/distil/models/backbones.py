@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from distil.checks import shown
 from distil.errors import DistilError
 from distil.files import UNREADABLE, checked_header, read_safetensors
+from distil.memory import free_memory
 
 Norm = Literal["frozen", "batch", "group"]
 ExtraLevels = Literal["pool", "pyramid", "body"]
 
 TIMM = "timm:"
+GIANT = 800_000_000
+"""Bytes of a network's weights from which it is first tried without memory."""
 PROBE = 128
 """Side of the black image whose maps tell a network's strides."""
 CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.")
@@ -65,6 +68,7 @@ def build_backbone(
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool, LastLevelP6P7
 
+    _refuse_giant(name, strides)
     body: Any = _network(name, weights)
     found = _stage_maps(name, body, strides)
     replace_norms(body, norm)
@@ -183,6 +187,27 @@ def _network(name: str, weights: Path | str | None) -> nn.Module:
     return _timm_network(name, weights) if name.startswith(TIMM) else _torchvision_network(name, weights)
 
 
+def _refuse_giant(name: str, strides: Sequence[int]) -> None:
+    """Refuse a large network that is no backbone, or that does not fit, before its weights take memory."""
+    try:
+        with torch.device("meta"):
+            body = _network(name, None)
+    except DistilError:
+        raise
+    except Exception:  # a network that cannot be built without memory
+        return
+    needed = sum(weight.numel() * weight.element_size() for weight in body.parameters())
+    if needed < GIANT:
+        return
+    _stage_maps(name, body, strides)
+    free = free_memory()
+    if free is not None and needed > free:
+        raise DistilError(
+            f"the weights of {name} take {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free: choose a "
+            "smaller backbone."
+        )
+
+
 def _torchvision_network(name: str, weights: Path | str | None) -> nn.Module:
     from torchvision import models
 
@@ -235,7 +260,7 @@ def _stage_maps(name: str, body: nn.Module, strides: Sequence[int]) -> list[tupl
     modes = [(module, module.training) for module in body.modules()]
     body.eval()
     try:
-        image = torch.zeros(1, 3, PROBE, PROBE)
+        image = torch.zeros(1, 3, PROBE, PROBE, device=next(body.parameters()).device)
         maps = body(image) if name.startswith(TIMM) else _children_maps(body, image)
     except (RuntimeError, AttributeError, AssertionError, TypeError, ValueError) as error:
         raise _mapless(name, error) from error

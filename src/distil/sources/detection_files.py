@@ -139,6 +139,15 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
             yield folder / entry.name
 
 
+def refuse_repeated(name: str, identifiers: Sequence[str]) -> None:
+    """Raises: DistilError if an image of the set `name` is there twice."""
+    seen: set[str] = set()
+    for identifier in identifiers:
+        if identifier in seen:
+            raise DistilError(f"{name} has the image {identifier} twice: keep one entry with the objects of both.")
+        seen.add(identifier)
+
+
 def detection_set(
     name: str,
     classes: Sequence[str],
@@ -167,11 +176,12 @@ def detection_set(
     """
     if not paths:
         raise DistilError(f"{name} has no images: give a folder or a list with at least one.")
-    seen: dict[str | Path, str] = {}
+    refuse_repeated(name, identifiers)
+    seen: dict[Path, str] = {}
     for identifier, path in zip(identifiers, paths, strict=True):
-        if identifier in seen or seen.get(path, identifier) != identifier:
-            raise DistilError(f"{name} has the image {identifier} twice: keep one entry with the objects of both.")
-        seen[identifier] = seen[path] = identifier
+        if path in seen:
+            refuse_repeated(name, [identifier, identifier])
+        seen[path] = identifier
     headers = read_headers(paths)
     if not len(objects):
         raise DistilError(f"{name} has {len(paths)} images and not one object: a detector needs boxes to learn from.")

@@ -12,7 +12,14 @@ import numpy as np
 from distil.errors import DistilError
 from distil.sources.detection import DetectionSet, DetectionSource
 from distil.sources.detection_checks import ObjectTable
-from distil.sources.detection_files import detection_set, files_below, image_files, read_lines, source_of
+from distil.sources.detection_files import (
+    detection_set,
+    files_below,
+    image_files,
+    read_lines,
+    refuse_repeated,
+    source_of,
+)
 from distil.sources.detection_inventory import Findings, named, numbered, printable
 from distil.sources.detection_splits import SPLITS, Split, by_split, folder_named, folders_in, split_of
 from distil.sources.detection_values import check_names, class_name, flag, inside, number
@@ -262,6 +269,7 @@ def _built(
     names = _names(part)
     if not names:
         raise DistilError(f"{part.xml} has no xml. {LAYOUT}")
+    refuse_repeated(part.title, names)
     pictures = image_files(part.images)
     parsed = [_parse(part.xml / f"{name}.xml", findings) for name in names]
     paths = [_picture(name, pictures, part) for name in names]
