@@ -148,16 +148,16 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
 
 NOT_LOGGED = ("preparing",)
 """Events that only show that something is going on."""
-MADE_AGAIN = ("validation", "done")
-"""Events at the step of a checkpoint that come after it."""
+MADE_AGAIN = ("validation", "prototypes", "done")
+"""Events at the step of a checkpoint that a run which goes on from it tells again."""
 
 
 class EventLog:
     """Events appended to a JSON Lines file, one object a line: {"event": name, "time": seconds, ...}.
 
     A resumed run forgets the lines that it will write again: with `resume_at`, those whose "step" is at or after it;
-    with `resumed`, as soon as the event "start" tells the step that it goes on from, those of later steps, of
-    validations at that step, and at step 0 all.
+    with `resumed`, as soon as the event "start" tells the step that it goes on from, those of later steps, those of
+    MADE_AGAIN at that step, and at step 0 all.
     """
 
     def __init__(self, path: Path | str, resume_at: int | None = None, *, resumed: bool = False):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from distil.detector.training import BEST, LAST, train_detector
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.locks import only_writer
-from distil.runs import CHECKPOINT, PREVIOUS, Interrupted
+from distil.runs import CHECKPOINT, PREVIOUS, EventLog, Interrupted, read_log
 
 from .tiny import Recorder, cells, scripted, squares, tiny_settings
 
@@ -284,6 +285,48 @@ train_detector(
     resume=True, checkpoint_seconds=0.02,
 )
 """
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL: nothing of the run comes after it."""
+
+
+def judged(found, annotations, classes):
+    """A figure that depends on what was found."""
+    figure = float(sum(one["scores"].double().sum() + one["boxes"].double().sum() for one in found)) % 97
+    return SimpleNamespace(ap=figure, ap50=figure)
+
+
+def told(folder):
+    """What the log says of a run, apart from when, how long, and how often it began and saved."""
+    lines = [line for line in read_log(folder / "log.jsonl") if line["event"] not in ("start", "checkpoint")]
+    return [{name: x for name, x in line.items() if name not in ("time", "seconds")} for line in lines]
+
+
+@pytest.mark.parametrize("at", ["validation", "checkpoint", "prototypes"])
+def test_a_run_killed_at_the_end_of_an_epoch_tells_everything_once(tmp_path, at):
+    def events(folder, kill_at, resumed):
+        log, seen = EventLog(folder / "log.jsonl", resumed=resumed), []
+
+        def pass_on(name, **fields):
+            log(name, **fields)
+            seen.append(name)
+            after = seen[-2:] == ["validation", "checkpoint"] if kill_at == "checkpoint" else name == kill_at
+            if after and fields.get("step", 0) > 0:
+                raise Killed
+
+        return pass_on
+
+    def run(folder, kill_at="", resumed=False):
+        listener = events(folder, kill_at, resumed)
+        train(folder, measure=judged, events=listener, resume=resumed, checkpoint_seconds=0.0)
+
+    run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", at)
+    run(tmp_path / "killed", resumed=True)
+    assert told(tmp_path / "killed") == told(tmp_path / "whole")
+    assert {line["event"] for line in told(tmp_path / "whole")} == {"step", "validation", "prototypes", "done"}
 
 
 @pytest.mark.slow

@@ -123,6 +123,7 @@ class Run:
         self.events("start", step=self.step, steps=self.steps, epochs=self.settings.epochs, images=len(self.kept))
         if self.note:
             self.events("note", text=self.note)
+        self._tell_again()
         self.saved_at, self.checkpoint_seconds, self.stop_asked = time.monotonic(), checkpoint_seconds, stop_asked
         while True:
             epoch, position = divmod(self.step, self.epoch_steps)
@@ -137,6 +138,15 @@ class Run:
             self._epoch(epoch, position, stop_asked)
         if self._unsaved:
             self.save()
+
+    def _tell_again(self) -> None:
+        """Tell the validation at the step of the checkpoint that the run goes on from, if that holds it: a log forgets
+        it, since most often it is made again."""
+        entry = self.history[-1] if self.history else None
+        if entry is not None and entry["epoch"] * self.epoch_steps == self.step:
+            told = {name: entry[name] for name in ("epoch", "ap", "ap50")}
+            best = self._candidates[-1:] == [entry] and entry["ap"] == max(other["ap"] for other in self._candidates)
+            self.events("validation", step=self.step, steps=self.steps, **told, best=best)
 
     @property
     def _unsaved(self) -> bool:
