@@ -1,5 +1,6 @@
 """The lines that `distil detector export` prints build the same detector where there is no distil."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,7 +53,8 @@ def run(lines: list[str], folder) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     script = WITHOUT_DISTIL + "\n".join(lines) + COMPARED
-    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: sums of several threads are rounded otherwise
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, env=one_thread)
     assert done.returncode == 0, done.stderr
     return load_file(folder / "found.safetensors")
 
