@@ -15,9 +15,13 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+from distil.models.backbones import Norm
+from distil.models.detectors import Kind
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
-CASES = {
+CASES: dict[str, tuple[Literal["scratch", "custom"], Kind, Norm, int, int]] = {
     "resnet10t, Faster R-CNN, 8 images": ("scratch", "faster-rcnn", "group", 8, 3),
     "resnet10t, RetinaNet, 8 images": ("scratch", "retinanet", "group", 8, 3),
     "resnet10t, FCOS, 4 images": ("scratch", "fcos", "group", 4, 3),
