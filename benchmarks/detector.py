@@ -33,10 +33,13 @@ import torch
 from torch import nn
 
 from distil import Architecture, adapt, average_precision, compare_detectors, load_detector, open_detection
+from distil.data.detection.detection_set import DetectionSet, DetectionSource
+from distil.data.detection.transforms import loader
 from distil.detector.adapters import common_levels, freeze
 from distil.detector.gathering import Gathering
 from distil.detector.loop import predict
 from distil.detector.preparing import make_augmentation, make_knowledge, make_student, prototype_settings
+from distil.detector.presets import FROM_NOTHING, OURS, detector_preset, student_preset
 from distil.detector.prototypes import (
     PrototypeSet,
     PrototypeSettings,
@@ -45,16 +48,13 @@ from distil.detector.prototypes import (
     prototypes_among,
 )
 from distil.detector.step import Step, Work
-from distil.detector_presets import FROM_NOTHING, OURS, detector_preset, student_preset
 from distil.evaluate.precision import precision_by_tag
 from distil.files import load_tensors
 from distil.functional.prototypes import projection
 from distil.memory import freed_memory_kept
-from distil.models.detectors import build_detector
+from distil.networks.detectors import build_detector
 from distil.report.progress import show_progress
 from distil.settings import DetectorSettings
-from distil.sources.detection import DetectionSet, DetectionSource
-from distil.sources.detection_transforms import loader
 from held_out import value_of
 
 RESULTS = Path(__file__).parent / "results"

@@ -153,31 +153,31 @@ class Reference:
 def child(words: list[str]) -> int:
     """The command line with fewer steps where a command has no flag for that; says when it begins."""
     try:
-        import distil.demo
-        import distil.demo_detector
-        from distil import cli
-        from distil.commands import dataset
+        import distil.cli.detector_tour
+        import distil.cli.tour
+        from distil.cli import dataset
+        from distil.cli.main import main
         from distil.evaluate.protocols import PROTOCOLS
         from distil.settings import MatchingSettings
 
         os.replace = _slowly(os.replace)
         PROTOCOLS["quick"] = replace(PROTOCOLS["quick"], max_updates=40, whole_updates=40)
         dataset.FOLLOWED = 10
-        of_method = distil.demo.preset
+        of_method = distil.cli.tour.preset
 
         def small(method: str, key: str, ipc: int) -> Any:
             settings = of_method(method, key, ipc)
             assert isinstance(settings, MatchingSettings)
             return replace(settings, outer=2, inner=4, width=8, proxy_steps=5, network_samples=16, batch_real=8)
 
-        distil.demo.preset = small
-        tour = distil.demo_detector.run_detector_demo
-        distil.demo_detector.run_detector_demo = lambda out, **more: tour(out, **more, scenes=16, epochs=(1, 2))
+        distil.cli.tour.preset = small
+        tour = distil.cli.detector_tour.run_detector_demo
+        distil.cli.detector_tour.run_detector_demo = lambda out, **more: tour(out, **more, scenes=16, epochs=(1, 2))
     except KeyboardInterrupt:
         return 130
     say_ready()
     try:
-        return cli.main(words)
+        return main(words)
     finally:
         say_ready()
 

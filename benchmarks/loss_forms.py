@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from distil import Architecture, adapt, average_precision, load_detector, open_detection, train_detector
+from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import freeze
 from distil.detector.crossing import CrossKD
 from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
 from distil.detector.maps import Levels, painted
 from distil.detector.peers import _pyramids, build_knowledge
 from distil.detector.pooling import pool_instances
-from distil.detector_presets import detector_preset, student_preset
+from distil.detector.presets import detector_preset, student_preset
 from distil.functional.boxes import pyramid_levels, released_levels
-from distil.models.detectors import build_detector
+from distil.networks.detectors import build_detector
 from distil.report.progress import show_progress
-from distil.sources.detection import DetectionSet
 from distil.types import Trace, View
 
 RESULTS = Path(__file__).parent / "results" / "loss-forms.json"

@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from distil.models.backbones import Norm
-from distil.models.detectors import Kind
+from distil.networks.backbones import Norm
+from distil.networks.detectors import Kind
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 CASES: dict[str, tuple[Literal["scratch", "custom"], Kind, Norm, int, int]] = {
@@ -35,12 +35,12 @@ def measured(source: str, case: str) -> dict[str, float]:
     """MiB reckoned and taken, and height and width of the padded images."""
     import torch
 
+    from distil.data.detection.detection_set import open_detection
     from distil.detector.footprint import footprint
+    from distil.detector.presets import detector_preset, student_preset
     from distil.detector.sizes import sizes_for
     from distil.detector.training import train_detector
-    from distil.detector_presets import detector_preset, student_preset
-    from distil.models.detectors import Architecture
-    from distil.sources.detection import open_detection
+    from distil.networks.detectors import Architecture
 
     torch.set_num_threads(1)
     preset, detector, norm, batch, steps = CASES[case]

@@ -17,7 +17,7 @@ from distil.dataset.matching import chosen_windows, initial_state
 from distil.evaluate.protocols import lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalise
 from distil.functional.contrast import contrastive_loss
-from distil.functional.spectrum import from_coefficients
+from distil.functional.dct import from_coefficients
 from distil.rng import seed_at, stream
 
 

@@ -46,11 +46,11 @@ from distil.dataset.distilling import distil_dataset
 from distil.dataset.matching import advance, chosen_windows, decode, initial_state
 from distil.dataset.networks import fresh_learner, train_on_real, training_of
 from distil.dataset.step import Age, contrast_gradient, prepare, real_targets
-from distil.evaluate.judge import accuracy
+from distil.evaluate.evaluator import accuracy
 from distil.functional import augment as augment_module
 from distil.functional.augment import normalise
 from distil.memory import freed_memory_kept
-from distil.models.pooling import AveragePool
+from distil.networks.pooling import AveragePool
 from distil.rng import stream
 from reference import gathered_crop, reference_judge, reference_loop
 

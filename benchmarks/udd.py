@@ -54,11 +54,11 @@ from distil.dataset.distilling import _result
 from distil.dataset.formation import cosines_of_a_view
 from distil.dataset.matching import advance, all_ages, initial_state, total_steps
 from distil.dataset.policies import cosine_scores, kept_cosines
+from distil.dataset.presets import SMALL_WINDOWS
 from distil.dataset.proxies import proxy_of
 from distil.functional.augment import normalise
-from distil.functional.utilisation import stretch, utilisation_entropy
+from distil.functional.utilization import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
-from distil.presets import SMALL_WINDOWS
 from distil.report.choices import draw_choices
 from distil.report.progress import show_progress
 from distil.settings import Settings

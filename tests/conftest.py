@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = ["distil.functional", "distil.models", "distil.types", "distil.dataset.matching"]
+CHECKED = ["distil.functional", "distil.networks", "distil.types", "distil.dataset.matching"]
 CHECKED += ["distil.dataset.objectives", "distil.dataset.policies", "distil.dataset.initial", "distil.dataset.coresets"]
 
 install_import_hook(CHECKED, "beartype.beartype")

@@ -8,7 +8,7 @@ import torch
 from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.matching import advance, initial_state
 from distil.dataset.proxies import proxy_of
-from distil.evaluate import judge
+from distil.evaluate import evaluator
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -62,13 +62,13 @@ def test_the_judge_on_the_gpu_agrees_with_the_cpu():
 
 def test_the_judge_on_the_gpu_trains_all_runs_at_once_as_it_would_one_after_another(monkeypatch):
     groups = []
-    train = judge.train_together
+    train = evaluator.train_together
 
     def spy(nets, *args, **options):
         train(nets, *args, **options)
         groups.append([param.detach().cpu() for net in nets for param in net.parameters()])
 
-    monkeypatch.setattr(judge, "train_together", spy)
+    monkeypatch.setattr(evaluator, "train_together", spy)
     source = open_source("digits")
     made = distil_dataset(source.train, preset("random", "digits", 10))
     protocol = replace(protocol_for("quick", "digits"), epochs=2)

@@ -4,8 +4,8 @@ from dataclasses import asdict, fields
 
 import pytest
 
+from distil.dataset.presets import DATASETS, METHODS, preset, source_key
 from distil.errors import DistilError
-from distil.presets import DATASETS, METHODS, preset, source_key
 from distil.settings import CoresetSettings, MatchingSettings, check_settings, settings_from_dict
 
 REGION_FIELDS = {f.name for f in fields(MatchingSettings)} & {

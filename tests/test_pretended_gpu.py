@@ -25,8 +25,8 @@ from distil.dataset.proxies import proxy_of
 from distil.detector import preflight as looking
 from distil.detector import preparing, training
 from distil.detector.adapters import freeze
+from distil.detector.presets import student_preset
 from distil.detector.prototypes import generate_prototypes
-from distil.detector_presets import student_preset
 from tests.detector.tiny import scripted
 from tests.pretended_gpu import CPU, GPU, WrongDevice, place_of, pretended_gpu
 

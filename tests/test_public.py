@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import distil
-from distil import demo_detector, detector_presets
+from distil.cli import detector_tour
+from distil.data.detection import scenes
 from distil.dataset import distilling
-from distil.evaluate import judge
-from distil.presets import METHODS
-from distil.sources import scenes
+from distil.dataset.presets import METHODS
+from distil.detector import presets as detector_presets
+from distil.evaluate import evaluator
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -40,18 +41,18 @@ def tiny_runs(monkeypatch, tmp_path):
         distilling, "distil_dataset", lambda real, settings, **options: make(real, tiny(settings), **options)
     )
     for name in ("evaluate_distilled", "evaluate_real"):
-        original = getattr(judge, name)
+        original = getattr(evaluator, name)
 
         def quick(*sets, original=original, **options):
             *sets, protocol = sets
             few = replace(protocol, max_updates=3, whole_updates=3)
             return original(*sets, few, **options | {"width": 8, "runs": 1})
 
-        monkeypatch.setattr(judge, name, quick)
+        monkeypatch.setattr(evaluator, name, quick)
     few = partial(scenes.scenes_source, 4, 2, 2)
     monkeypatch.setattr(scenes, "scenes_source", lambda *count, seed=0: few(seed=seed))
     monkeypatch.setattr(detector_presets, "SCENES", detector_presets.SCENES | {"epochs": 1, "teacher_floor": 0.0})
-    monkeypatch.setattr(demo_detector, "run_detector_demo", partial(demo_detector.run_detector_demo, epochs=(1, 2)))
+    monkeypatch.setattr(detector_tour, "run_detector_demo", partial(detector_tour.run_detector_demo, epochs=(1, 2)))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -83,7 +84,7 @@ def test_every_public_name_is_there_and_says_what_it_is():
 
 
 def test_public_functions_stay_functions_whatever_is_imported():
-    code = "import distil.evaluate.judge, distil.dataset.export, distil\n"
+    code = "import distil.evaluate.evaluator, distil.distilled_set.export, distil\n"
     code += "assert callable(distil.export) and callable(distil.evaluate_distilled)"
     done = run_python(code)
     assert done.returncode == 0, done.stderr
@@ -128,7 +129,7 @@ def test_the_tour_runs_as_written(tiny_runs, capsys):
 
 
 def distil_main(words):
-    from distil.cli import main
+    from distil.cli.main import main
 
     return main(words)
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distil.data.detection.detection_set import open_detection
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.training import train_detector
-from distil.models.detectors import Architecture, build_detector, load_detector, save_detector
+from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
 from distil.runs import MANIFEST
 from distil.settings import DetectorSettings
-from distil.sources.detection import open_detection
 
 from .boxes import write_coco
 from .target import (

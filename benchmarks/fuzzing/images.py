@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from distil.sources import Source, open_source
+from distil.data.images.opener import Source, open_source
 
 from .target import Case, Target, bad_names, files_of, first_of
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from distil.dataset.artifact import Cosines, DistilledSet
+from distil.data.images.opener import ImageSet
 from distil.dataset.distilling import distil_dataset
-from distil.presets import preset
+from distil.dataset.presets import preset
+from distil.distilled_set.record import Cosines, DistilledSet
 from distil.report.scores import add_scores, read_scores
 from distil.runs import CHECKPOINT, LOG, MANIFEST, PREVIOUS, PROXY, RESULT, EventLog, read_log
 from distil.settings import MatchingSettings
-from distil.sources import ImageSet
 
 from .target import (
     Case,

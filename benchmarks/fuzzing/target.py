@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from distil.cli import main
+from distil.cli.main import main
 from distil.errors import DistilError
 from distil.runs import MANIFEST
 

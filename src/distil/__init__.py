@@ -7,28 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distil.dataset.artifact import DistilledSet
+    from distil.data.detection.detection_set import DetectionSet, open_detection
+    from distil.data.images.opener import ImageSet, Source, open_source
     from distil.dataset.distilling import distil_dataset
-    from distil.dataset.export import export
+    from distil.dataset.presets import METHODS, preset
     from distil.detector.adapters import adapt
     from distil.detector.comparing import compare_detectors
     from distil.detector.preflight import preflight
+    from distil.detector.presets import detector_preset
     from distil.detector.prototypes import PrototypeSet, generate_prototypes
     from distil.detector.training import train_detector
-    from distil.detector_presets import detector_preset
+    from distil.distilled_set.export import export
+    from distil.distilled_set.record import DistilledSet
     from distil.errors import DistilError
-    from distil.evaluate.judge import Scores, evaluate_distilled, evaluate_real
+    from distil.evaluate.evaluator import Scores, evaluate_distilled, evaluate_real
     from distil.evaluate.precision import average_precision
     from distil.evaluate.protocols import PROTOCOLS, Protocol, protocol_for
     from distil.functional.regions import crop_resize, grid_regions
-    from distil.models import build_network
-    from distil.models.detectors import Architecture, build_detector, load_detector, save_detector
-    from distil.presets import METHODS, preset
+    from distil.networks import build_network
+    from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
     from distil.report.pictures import draw_set
     from distil.rng import stream
     from distil.settings import CoresetSettings, DetectorSettings, MatchingSettings
-    from distil.sources import ImageSet, Source, open_source
-    from distil.sources.detection import DetectionSet, open_detection
     from distil.types import Batch
 
     __version__: str
@@ -75,42 +75,42 @@ __all__ = [
 ]
 
 _MODULES = {
-    "METHODS": "distil.presets",
+    "METHODS": "distil.dataset.presets",
     "PROTOCOLS": "distil.evaluate.protocols",
-    "Architecture": "distil.models.detectors",
+    "Architecture": "distil.networks.detectors",
     "Batch": "distil.types",
     "CoresetSettings": "distil.settings",
-    "DetectionSet": "distil.sources.detection",
+    "DetectionSet": "distil.data.detection.detection_set",
     "DetectorSettings": "distil.settings",
     "DistilError": "distil.errors",
-    "DistilledSet": "distil.dataset.artifact",
-    "ImageSet": "distil.sources",
+    "DistilledSet": "distil.distilled_set.record",
+    "ImageSet": "distil.data.images.opener",
     "MatchingSettings": "distil.settings",
     "Protocol": "distil.evaluate.protocols",
     "PrototypeSet": "distil.detector.prototypes",
-    "Scores": "distil.evaluate.judge",
-    "Source": "distil.sources",
+    "Scores": "distil.evaluate.evaluator",
+    "Source": "distil.data.images.opener",
     "adapt": "distil.detector.adapters",
     "average_precision": "distil.evaluate.precision",
-    "build_detector": "distil.models.detectors",
-    "build_network": "distil.models",
+    "build_detector": "distil.networks.detectors",
+    "build_network": "distil.networks",
     "compare_detectors": "distil.detector.comparing",
     "crop_resize": "distil.functional.regions",
-    "detector_preset": "distil.detector_presets",
+    "detector_preset": "distil.detector.presets",
     "distil_dataset": "distil.dataset.distilling",
     "draw_set": "distil.report.pictures",
-    "evaluate_distilled": "distil.evaluate.judge",
-    "evaluate_real": "distil.evaluate.judge",
-    "export": "distil.dataset.export",
+    "evaluate_distilled": "distil.evaluate.evaluator",
+    "evaluate_real": "distil.evaluate.evaluator",
+    "export": "distil.distilled_set.export",
     "generate_prototypes": "distil.detector.prototypes",
     "grid_regions": "distil.functional.regions",
-    "load_detector": "distil.models.detectors",
-    "open_detection": "distil.sources.detection",
-    "open_source": "distil.sources",
+    "load_detector": "distil.networks.detectors",
+    "open_detection": "distil.data.detection.detection_set",
+    "open_source": "distil.data.images.opener",
     "preflight": "distil.detector.preflight",
-    "preset": "distil.presets",
+    "preset": "distil.dataset.presets",
     "protocol_for": "distil.evaluate.protocols",
-    "save_detector": "distil.models.detectors",
+    "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",
     "train_detector": "distil.detector.training",
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distil.sources.images import ImageSet
+from distil.data.images.image_set import ImageSet
 
 
 def make_images(classes=3, each=12, side=8, channels=1, seed=0) -> ImageSet:

@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import save_file
 
 from distil.dataset import distilling
-from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
 from distil.dataset.matching import advance, initial_state, restored_state
+from distil.dataset.presets import METHODS, preset
 from distil.dataset.restoring import check_state
 from distil.dataset.step import Age, matching_gradient, real_targets
+from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.locks import only_writer
-from distil.presets import METHODS, preset
 from distil.runs import CHECKPOINT, PREVIOUS, PROXY, RESULT, EventLog, Interrupted, read_log
 from distil.settings import CoresetSettings, MatchingSettings
 from distil.stopping import STOPPING

@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distil.dataset.artifact import DistilledSet
 from distil.dataset.distilling import distil_dataset
 from distil.dataset.formation import Spectrum, cosines_of_a_view, spectral_canvases, views_of, views_on
 from distil.dataset.matching import advance, choose_cosines_again, initial_state
 from distil.dataset.networks import fresh_learner, trained_proxy
 from distil.dataset.policies import kept_cosines
 from distil.dataset.step import Age, matching_gradient, real_targets
+from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
-from distil.functional.spectrum import GREY, coefficients, from_kept_coefficients, lowest_frequencies
+from distil.functional.dct import GREY, coefficients, from_kept_coefficients, lowest_frequencies
 from distil.runs import RESULT
 
 from .conftest import make_images

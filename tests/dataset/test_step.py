@@ -10,12 +10,12 @@ from distil.dataset import matching, step
 from distil.dataset.matching import advance, initial_state, lr_image_at
 from distil.dataset.networks import fresh_learner
 from distil.dataset.policies import Mined
+from distil.dataset.presets import preset
 from distil.dataset.step import Age, matching_gradient, prepare, real_targets
 from distil.errors import DistilError
 from distil.functional.distances import gradient_distance
 from distil.functional.gradients import matched_names
 from distil.functional.regions import crop_resize, grid_regions
-from distil.presets import preset
 from distil.rng import stream
 from distil.settings import check_settings
 

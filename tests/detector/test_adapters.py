@@ -19,8 +19,8 @@ from distil.detector.adapters import (
     freeze,
 )
 from distil.errors import DistilError
-from distil.models.backbones import build_backbone
-from distil.models.detectors import Architecture, build_detector
+from distil.networks.backbones import build_backbone
+from distil.networks.detectors import Architecture, build_detector
 
 KINDS = [("faster-rcnn", 1), ("faster-rcnn", 2), ("retinanet", 1), ("retinanet", 2), ("fcos", 1)]
 EVERY = pytest.mark.parametrize(("kind", "version"), KINDS)

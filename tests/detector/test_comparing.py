@@ -14,7 +14,7 @@ from distil.detector.comparing import Comparison, Contender, compare_detectors
 from distil.detector.loop import LAST
 from distil.errors import DistilError
 from distil.locks import only_writer
-from distil.models.detectors import Architecture, build_detector, load_detector
+from distil.networks.detectors import Architecture, build_detector, load_detector
 from distil.rng import seed_at
 from distil.runs import Interrupted
 
@@ -86,9 +86,9 @@ def tiny_world(monkeypatch):
     def build(architecture, *, seed):
         return cells(seed_at(seed, "student")).model
 
-    for module in ("distil.detector.preparing", "distil.models.detectors"):
+    for module in ("distil.detector.preparing", "distil.networks.detectors"):
         monkeypatch.setattr(f"{module}.build_detector", build)
-    monkeypatch.setattr("distil.models.detectors._outline", lambda architecture: cells().model, raising=False)
+    monkeypatch.setattr("distil.networks.detectors._outline", lambda architecture: cells().model, raising=False)
     for module in ("distil.detector.preparing", "distil.detector.comparing"):
         monkeypatch.setattr(f"{module}.adapt", CellsAdapter)
     assert isinstance(build(None, seed=0), Cells)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from distil.data.detection.scenes import SceneSettings, scenes_source
 from distil.detector.adapters import adapt
 from distil.detector.loop import BEST, LAST, predict
 from distil.detector.preflight import preflight
@@ -15,9 +16,8 @@ from distil.detector.training import train_detector
 from distil.errors import DistilError
 from distil.evaluate.precision import average_precision
 from distil.files import load_tensors
-from distil.models.detectors import Architecture, build_detector, load_detector
+from distil.networks.detectors import Architecture, build_detector, load_detector
 from distil.runs import Interrupted
-from distil.sources.scenes import SceneSettings, scenes_source
 
 from .tiny import Recorder, in_two_processes, tiny_settings
 

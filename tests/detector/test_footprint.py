@@ -11,8 +11,8 @@ import torch
 
 from distil.detector.adapters import adapt
 from distil.detector.footprint import Footprint, _Held, footprint
-from distil.detector_presets import detector_preset
-from distil.models.detectors import Architecture, build_detector
+from distil.detector.presets import detector_preset
+from distil.networks.detectors import Architecture, build_detector
 
 from .tiny import CLASSES, squares
 
@@ -72,7 +72,7 @@ import torch
 torch.set_num_threads(1)
 from distil.detector.footprint import footprint
 from distil.detector.training import train_detector
-from distil.detector_presets import detector_preset
+from distil.detector.presets import detector_preset
 from tests.detector.test_footprint import SMALL
 from tests.detector.tiny import squares
 settings = replace(detector_preset("plain", "scratch"), epochs=1, batch=8)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from distil.data.detection.transforms import Augmentation, loader
 from distil.detector import gathering
 from distil.detector.gathering import Gathering
 from distil.detector.knowledge import GlobalKnowledge
@@ -14,7 +15,6 @@ from distil.detector.preparing import make_knowledge, make_student, prototype_se
 from distil.detector.prototypes import PrototypeSet, choose_candidates, generate_prototypes
 from distil.detector.step import Step, Work
 from distil.detector.training import train_detector
-from distil.sources.detection_transforms import Augmentation, loader
 
 from .tiny import Recorder, Squares, cells, squares, tiny_settings
 

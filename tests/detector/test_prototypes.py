@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from distil.data.detection.detection_set import Annotations, DetectionSet
+from distil.data.detection.scenes import scenes_source
 from distil.detector.adapters import adapt
 from distil.detector.pooling import pool_instances
 from distil.detector.prototypes import PrototypeSet, PrototypeSettings, choose_candidates, generate_prototypes
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.functional.prototypes import dense_enough, select_prototypes
-from distil.models.detectors import Architecture, build_detector
-from distil.sources.detection import Annotations, DetectionSet
-from distil.sources.scenes import scenes_source
+from distil.networks.detectors import Architecture, build_detector
 from distil.types import View
 
 HEIGHT, WIDTH = 64, 96

@@ -18,8 +18,8 @@ from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
 from distil.detector.maps import Pyramids
 from distil.detector.peers import build_knowledge
 from distil.detector.preparing import global_settings
+from distil.detector.presets import detector_preset
 from distil.detector.published import kind_of
-from distil.detector_presets import detector_preset
 from distil.rng import stream
 from distil.settings import DetectorSettings
 from tests.detector.test_peers import Detector, make_adapter, slow_attention, slow_context

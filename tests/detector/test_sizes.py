@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from distil.data.detection.detection_set import Annotations, DetectionSet
+from distil.detector.presets import student_preset
 from distil.detector.sizes import sizes_for
-from distil.detector_presets import student_preset
-from distil.models.detectors import Architecture, check_architecture
-from distil.sources.detection import Annotations, DetectionSet
+from distil.networks.detectors import Architecture, check_architecture
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from distil.data.detection.detection_set import match_classes
 from distil.detector.loop import predict
 from distil.detector.preparing import class_match, in_data_labels, make_fabric
 from distil.detector.prototypes import PrototypeSet
@@ -24,7 +25,6 @@ from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.runs import CHECKPOINT, PREVIOUS, Interrupted
 from distil.settings import losses_named
-from distil.sources.detection import match_classes
 from distil.types import Trace
 
 from .tiny import CLASSES, CellsAdapter, Recorder, cells, in_two_processes, scripted, squares, tiny_settings

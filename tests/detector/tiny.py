@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
+from distil.data.detection.detection_set import Annotations, DetectionSet
 from distil.rng import seed_at, stream
 from distil.settings import DetectorSettings
-from distil.sources.detection import Annotations, DetectionSet
 from distil.types import Trace, View
 
 SIDE = 64

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distil.dataset.artifact import DistilledSet
+from distil.data.images.image_set import ImageSet
+from distil.distilled_set.record import DistilledSet
 from distil.evaluate.protocols import PROTOCOLS
-from distil.sources.images import ImageSet
 
 PLAIN = replace(PROTOCOLS["quick"], name="plain", epochs=30, strategy="none", cutmix=0.0, lr=0.05, weight_decay=0.0)
 MEAN, STD = (0.4,), (0.3,)

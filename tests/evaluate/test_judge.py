@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from distil.data.images.image_set import ImageSet
 from distil.errors import DistilError
-from distil.evaluate import judge, training
-from distil.evaluate.judge import Scores, accuracy, evaluate_distilled, evaluate_real
+from distil.evaluate import evaluator, training
+from distil.evaluate.evaluator import Scores, accuracy, evaluate_distilled, evaluate_real
 from distil.evaluate.protocols import PROTOCOLS
 from distil.functional.augment import normalise
-from distil.sources.images import ImageSet
 from distil.types import Batch
 
 from .conftest import MEAN, PLAIN, STD, distilled_set, image_set, stripes, weights
@@ -38,14 +38,14 @@ def test_equal_seeds_give_equal_scores_and_other_seeds_other_networks():
 
     def record(seed):
         nets = []
-        train = judge.train_together
+        train = evaluator.train_together
 
         def spy(group, *args, **options):
             train(group, *args, **options)
             nets.extend(weights(net) for net in group)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(judge, "train_together", spy)
+            patch.setattr(evaluator, "train_together", spy)
             scores = evaluate_distilled(
                 distilled_set(),
                 image_set(30),
@@ -79,7 +79,7 @@ def test_one_network_is_tested_once_after_its_last_update(monkeypatch):
         calls.append(weights(net))
         return 50.0 - len(calls)  # falls: a judge that keeps the best would show it
 
-    monkeypatch.setattr(judge, "accuracy", spy)
+    monkeypatch.setattr(evaluator, "accuracy", spy)
     scores = evaluate_distilled(distilled_set(), image_set(30), PLAIN, networks=("convnet1",), width=8, runs=3)
     assert scores.accuracies["convnet1"] == (49.0, 48.0, 47.0)
 
@@ -94,13 +94,13 @@ def test_soft_labels_of_a_set_are_learnt():
 def groups(monkeypatch):
     """What was trained together: the images of each network before, its weights after."""
     trained = []
-    train = judge.train_together
+    train = evaluator.train_together
 
     def spy(nets, images, *args, **options):
         train(nets, images, *args, **options)
         trained.append((images, [weights(net) for net in nets]))
 
-    monkeypatch.setattr(judge, "train_together", spy)
+    monkeypatch.setattr(evaluator, "train_together", spy)
     return trained
 
 
@@ -155,7 +155,7 @@ class Constant(nn.Module):
 
 
 def test_accuracy_is_the_percentage_over_all_batches(monkeypatch):
-    monkeypatch.setattr(judge, "TEST_BATCH", 4)
+    monkeypatch.setattr(evaluator, "TEST_BATCH", 4)
     images = torch.zeros(10, 1, 8, 8, dtype=torch.uint8)
     images[:3] = 255
     labels = torch.tensor([2, 2, 0, 0, 0, 0, 0, 1, 1, 2])
@@ -226,7 +226,7 @@ def test_random_real_images_are_drawn_afresh_each_run(monkeypatch, at_once):
     def spy(nets, images, targets, *args, **options):
         drawn.extend(Batch(own, rows.argmax(1)) for own, rows in zip(images, targets, strict=True))
 
-    monkeypatch.setattr(judge, "train_together", spy)
+    monkeypatch.setattr(evaluator, "train_together", spy)
     train = image_set(60, name="stripes train")
     options = {"images_per_class": 4, "networks": ("convnet1", "alexnet"), "width": 4, "runs": 2}
     scores = evaluate_real(train, image_set(30), PLAIN, **options, at_once=at_once)

@@ -10,7 +10,7 @@ from distil.evaluate import training
 from distil.evaluate.protocols import PROTOCOLS
 from distil.evaluate.training import probabilities, train_network, train_together
 from distil.functional.augment import normalise
-from distil.models import build_network
+from distil.networks import build_network
 from distil.types import Batch
 
 from .conftest import MEAN, PLAIN, STD, stripes, weights

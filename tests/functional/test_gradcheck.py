@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import distil.functional as functional
-from distil.functional import augment, contrast, distances, regions, spectrum, utilisation
+from distil.functional import augment, contrast, dct, distances, regions, utilization
 from distil.rng import stream
 
 
@@ -27,14 +27,14 @@ CHECKED = {
     "crop_resize": (lambda x: regions.crop_resize(x, BOXES, (3, 4)), (draws(1, 2, 5, 5),)),
     "paste_back": (lambda m: regions.paste_back(m, BOXES, (5, 5))[0], (draws(1, 2, 3, 3),)),
     "window_means": (lambda m: regions.window_means(m, WINDOWS), (draws(2, 4, 4),)),
-    "stretch": (utilisation.stretch, (draws(2, 3, 3),)),
+    "stretch": (utilization.stretch, (draws(2, 3, 3),)),
     "response_map": (
-        lambda a: utilisation.response_map(a, regions.grid_regions(2, (4, 4))[None], (4, 4), (4, 4)),
+        lambda a: utilization.response_map(a, regions.grid_regions(2, (4, 4))[None], (4, 4), (4, 4)),
         (draws(4, 2, 2, 2),),
     ),
-    "jitter_divergence": (utilisation.jitter_divergence, (draws(3, 4), draws(3, 4, seed=1))),
-    "spread_scores": (lambda s: utilisation.spread_scores(s, WINDOWS, (4, 4)), (draws(2, 2),)),
-    "utilisation_entropy": (utilisation.utilisation_entropy, (draws(2, 3, 3) + 0.1,)),
+    "jitter_divergence": (utilization.jitter_divergence, (draws(3, 4), draws(3, 4, seed=1))),
+    "spread_scores": (lambda s: utilization.spread_scores(s, WINDOWS, (4, 4)), (draws(2, 2),)),
+    "utilisation_entropy": (utilization.utilisation_entropy, (draws(2, 3, 3) + 0.1,)),
     "contrastive_loss": (lambda z: contrast.contrastive_loss(z, draws(3, 4, seed=1), 0.3), (draws(3, 4),)),
     "cosine_distance": (lambda g: distances.cosine_distance(draws(3, 4, seed=1), g), (draws(3, 4),)),
     "squared_distance": (lambda g: distances.squared_distance(draws(3, 4, seed=1), g), (draws(3, 4),)),
@@ -44,13 +44,13 @@ CHECKED = {
         (draws(3, 4),),
     ),
     "mean_embedding_distance": (distances.mean_embedding_distance, (draws(3, 4), draws(2, 4, seed=1))),
-    "coefficients": (spectrum.coefficients, (draws(2, 3, 4, 5),)),
-    "from_coefficients": (lambda a: spectrum.from_coefficients(a, (3, 2, 2)), (draws(2, 12),)),
+    "coefficients": (dct.coefficients, (draws(2, 3, 4, 5),)),
+    "from_coefficients": (lambda a: dct.from_coefficients(a, (3, 2, 2)), (draws(2, 12),)),
     "from_kept_coefficients": (
-        lambda a: spectrum.from_kept_coefficients(a, torch.tensor([7, 0, 3]), (3, 2, 2)),
+        lambda a: dct.from_kept_coefficients(a, torch.tensor([7, 0, 3]), (3, 2, 2)),
         (draws(2, 3),),
     ),
-    "shared_among_views": (lambda a: spectrum.shared_among_views(a, 2), (draws(2, 5),)),
+    "shared_among_views": (lambda a: dct.shared_among_views(a, 2), (draws(2, 5),)),
     "normalise": (lambda x: augment.normalise(x, (0.4, 0.5), (0.2, 0.3)), (draws(1, 2, 3, 3),)),
     "augment": (
         lambda x: augment.augment(x, "color_crop_cutout_flip_scale_rotate", stream(0), shared=True, one=False),

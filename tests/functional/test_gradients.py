@@ -7,7 +7,7 @@ from torch.nn.functional import softmax
 
 from distil.functional.distances import gradient_distance
 from distil.functional.gradients import class_gradient, class_gradients_batched, matched_names
-from distil.models import build_network
+from distil.networks import build_network
 
 
 def convnet(seed=0, classes=3):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from distil.functional.spectrum import (
+from distil.functional.dct import (
     GREY,
     coefficients,
     cosines,
@@ -16,7 +16,7 @@ from distil.functional.spectrum import (
     response_to_cosines,
     shared_among_views,
 )
-from distil.functional.utilisation import jitter_divergence
+from distil.functional.utilization import jitter_divergence
 
 SHAPE = (3, 4, 6)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distil.functional.regions import candidate_windows, grid_regions
-from distil.functional.utilisation import (
+from distil.functional.utilization import (
     jitter_divergence,
     response_map,
     spread_scores,

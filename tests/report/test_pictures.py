@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from distil.dataset.artifact import Cosines, DistilledSet
+from distil.distilled_set.record import Cosines, DistilledSet
 from distil.errors import DistilError
 from distil.functional.regions import candidate_windows, grid_regions, whole_region
 from distil.report.detections import draw_training

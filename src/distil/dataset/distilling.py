@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.checks import check_class_names, check_statistics, check_text
-from distil.dataset.artifact import Cosines, DistilledSet, packed
+from distil.data.images.image_set import ImageSet
 from distil.dataset.coresets import choose, random_choice
 from distil.dataset.formation import Spectrum, cosines_of_a_view
 from distil.dataset.matching import LARGEST, State, advance, all_regions, initial_state, restored_state, total_steps
@@ -21,15 +21,16 @@ from distil.dataset.networks import Progress, embed_all, trained_proxy
 from distil.dataset.policies import response_utilisation, seam_windows
 from distil.dataset.proxies import preparing, proxy_of
 from distil.dataset.restoring import check_state, check_step
+from distil.distilled_set.record import Cosines, DistilledSet, packed
 from distil.errors import DistilError
 from distil.files import remove_unfinished
 from distil.functional.augment import operations_of
+from distil.functional.dct import shared_among_views
 from distil.functional.regions import whole_region
-from distil.functional.spectrum import shared_among_views
-from distil.functional.utilisation import utilisation_entropy
+from distil.functional.utilization import utilisation_entropy
 from distil.locks import only_writer
 from distil.memory import freed_memory_kept
-from distil.models import check_network
+from distil.networks import check_network
 from distil.runs import (
     CHECKPOINT,
     PREVIOUS,
@@ -43,7 +44,6 @@ from distil.runs import (
     silent,
 )
 from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
-from distil.sources.images import ImageSet
 from distil.stopping import StopRequest, stop_requests
 
 LOG_LINES = 500

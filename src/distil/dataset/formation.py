@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distil.data.images.image_set import ImageSet
 from distil.errors import DistilError
+from distil.functional.dct import coefficients, from_kept_coefficients, shared_among_views
 from distil.functional.regions import crop_resize
-from distil.functional.spectrum import coefficients, from_kept_coefficients, shared_among_views
 from distil.rng import stream
 from distil.settings import MatchingSettings
-from distil.sources.images import ImageSet
 from distil.types import Regions
 
 REPEATS_NOISE = 0.3

@@ -5,9 +5,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from distil.data.images.image_set import ImageSet
 from distil.functional.regions import grid_regions
 from distil.rng import stream
-from distil.sources.images import ImageSet
 from distil.types import Regions
 
 

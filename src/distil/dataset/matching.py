@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from distil.data.images.image_set import ImageSet
 from distil.dataset.formation import Spectrum, spectral_canvases, views_of
 from distil.dataset.initial import initial_canvases, paste_real
 from distil.dataset.networks import (
@@ -28,7 +29,6 @@ from distil.dataset.step import Age, matching_gradient, real_targets
 from distil.functional.regions import grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
-from distil.sources.images import ImageSet
 from distil.types import Batch, Regions
 
 LARGEST = 1e4

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
+from distil.data.images.image_set import ImageSet
 from distil.functional.augment import augment, cutmix, normalise
 from distil.functional.optimise import sgd_step
-from distil.models import build_network
+from distil.networks import build_network
 from distil.rng import seed_at, stream
 from distil.settings import MatchingSettings
-from distil.sources.images import ImageSet
 from distil.types import Batch
 
 Progress = Callable[[int, int], object]

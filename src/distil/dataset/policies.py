@@ -12,9 +12,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from distil.data.images.image_set import ImageSet
 from distil.dataset.formation import cosines_of_a_view
 from distil.errors import DistilError
 from distil.functional.augment import normalise
+from distil.functional.dct import (
+    coefficients,
+    information_about_cosines,
+    jitter_of_cosines,
+    lowest_frequencies,
+    response_to_cosines,
+)
 from distil.functional.regions import (
     candidate_windows,
     crop_resize,
@@ -22,17 +30,9 @@ from distil.functional.regions import (
     lowest_apart,
     window_means,
 )
-from distil.functional.spectrum import (
-    coefficients,
-    information_about_cosines,
-    jitter_of_cosines,
-    lowest_frequencies,
-    response_to_cosines,
-)
-from distil.functional.utilisation import jitter_divergence, response_map, spread_scores
+from distil.functional.utilization import jitter_divergence, response_map, spread_scores
 from distil.rng import stream
 from distil.settings import MatchingSettings
-from distil.sources.images import ImageSet
 from distil.types import Regions
 
 SCORED = 1000

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distil.data.images.image_set import ImageSet
 from distil.dataset.networks import Progress, trained_proxy
 from distil.dataset.restoring import LARGEST_WEIGHT
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.runs import PROXY, Events, silent
 from distil.settings import MatchingSettings
-from distil.sources.images import ImageSet
 
 
 def preparing(events: Events, what: str, unit: str, **more: Any) -> Progress:

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distil.data.images.image_set import ImageSet
 from distil.dataset.formation import cosines_of_a_view, numbers_on_a_canvas
 from distil.dataset.matching import LARGEST, lr_image_at, mines_by, total_steps
 from distil.dataset.networks import fresh_learner
 from distil.errors import DistilError
 from distil.settings import MatchingSettings
-from distil.sources.images import ImageSet
 
 LARGEST_WEIGHT = 1e6
 """A network's weight or its momentum beyond this is damage, not training."""

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distil.data.images.image_set import ImageSet
 from distil.dataset.formation import Spectrum, views_of, views_on
 from distil.dataset.networks import Learner
 from distil.dataset.objectives import feature_matching, gradient_matching, real_gradients
@@ -17,7 +18,6 @@ from distil.functional.gradients import matched_names
 from distil.functional.regions import grid_regions
 from distil.rng import stream
 from distil.settings import MatchingSettings
-from distil.sources.images import ImageSet
 from distil.types import Regions
 
 CONTRAST_VIEWS = 1024

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distil.checks import is_finite
+from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import adapt, freeze
 from distil.detector.checkpoint import weights_hash
 from distil.detector.loop import Measure, predict
@@ -21,10 +22,9 @@ from distil.detector.training import train_detector
 from distil.errors import DistilError
 from distil.files import read_json, write_atomic
 from distil.locks import only_writer
-from distil.models.detectors import Architecture, load_detector
+from distil.networks.detectors import Architecture, load_detector
 from distil.runs import Events, Interrupted, load_checkpoint, silent
 from distil.settings import DetectorSettings, check_settings
-from distil.sources.detection import DetectionSet
 
 BASELINE = "plain"
 RESULT = "result.json"

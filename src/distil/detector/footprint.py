@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from distil.data.detection.detection_set import DetectionSet
+from distil.data.detection.transforms import prepare
 from distil.detector.adapters import freeze
 from distil.detector.preparing import make_knowledge, make_student, own_random_numbers
 from distil.detector.step import Step, Work
-from distil.models.detectors import Architecture
+from distil.networks.detectors import Architecture
 from distil.settings import DetectorSettings
-from distil.sources.detection import DetectionSet
-from distil.sources.detection_transforms import prepare
 
 TRIED = (192, 320)
 """Sides of the square images that are tried; larger ones are reckoned from these, since memory grows with the area."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distil.data.detection.detection_set import DetectionSet
+from distil.data.detection.transforms import loader
 from distil.detector.checkpoint import refuse_other_run, refuse_unsound, restore, save_checkpoint, weights_hash
 from distil.detector.gathering import Gathering
 from distil.detector.preparing import make_augmentation, on_first, prototype_settings
@@ -25,12 +27,10 @@ from distil.detector.step import Step, Work, learning_rate, make_optimiser, shar
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.locks import LOCK
-from distil.models.detectors import Architecture, save_detector
+from distil.networks.detectors import Architecture, save_detector
 from distil.rng import seed_at
 from distil.runs import CHECKPOINT, Events, Interrupted, has_checkpoint, load_checkpoint
 from distil.settings import DetectorSettings
-from distil.sources.detection import DetectionSet
-from distil.sources.detection_transforms import loader
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"

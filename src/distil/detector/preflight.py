@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from distil.data.detection.detection_set import DetectionSet
+from distil.data.detection.transforms import loader
 from distil.detector.adapters import common_levels, freeze
 from distil.detector.loop import Measure, predict
 from distil.detector.preparing import (
@@ -23,12 +25,10 @@ from distil.detector.preparing import (
 from distil.detector.prototypes import generate_prototypes
 from distil.detector.step import Step, Work
 from distil.errors import DistilError
-from distil.models.detectors import Architecture
+from distil.networks.detectors import Architecture
 from distil.rng import seed_at, stream
 from distil.runs import Events, silent
 from distil.settings import DetectorSettings, check_settings
-from distil.sources.detection import DetectionSet
-from distil.sources.detection_transforms import loader
 
 LITTLE, MUCH = 0.01, 0.97
 """Shares of the gradient's norm: under the first all of a teacher's losses do next to nothing, over the second the

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distil.data.detection.detection_set import ClassMatch, DetectionSet, match_classes
+from distil.data.detection.transforms import Augmentation
 from distil.detector.adapters import adapt
 from distil.detector.knowledge import GlobalSettings
 from distil.detector.peers import Knowledge, build_knowledge
 from distil.detector.prototypes import PrototypeSettings
 from distil.detector.step import Columns
 from distil.errors import DistilError
-from distil.models.detectors import Architecture, build_detector
+from distil.networks.detectors import Architecture, build_detector
 from distil.settings import DetectorSettings, losses_named
-from distil.sources.detection import ClassMatch, DetectionSet, match_classes
-from distil.sources.detection_transforms import Augmentation
 
 
 def make_student(

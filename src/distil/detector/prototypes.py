@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from distil.checks import check_class_names, is_integer, shown
+from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import DetectorAdapter, common_levels
 from distil.detector.pooling import pool_pair
 from distil.detector.views import device_of, evaluating
@@ -22,7 +23,6 @@ from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.functional.prototypes import dense_enough, select_prototypes
 from distil.rng import stream
-from distil.sources.detection import DetectionSet
 
 KIND = "prototypes"
 FORMAT_VERSION = 1

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import common_levels
 from distil.detector.pooling import pool_pair
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.views import evaluating
 from distil.functional.boxes import pyramid_levels
 from distil.functional.prototypes import nearest_cosine, reliability
-from distil.sources.detection import DetectionSet
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from distil.models.detectors import BODY_STRIDES, FINEST
-from distil.sources.detection import DetectionSet
+from distil.data.detection.detection_set import DetectionSet
+from distil.networks.detectors import BODY_STRIDES, FINEST
 
 USUAL, LARGEST = 320, 640
 """Pixels of the shorter side of a resized image: usually at most, and where objects would be too small."""

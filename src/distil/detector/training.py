@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import freeze
 from distil.detector.loop import BEST, LAST, Measure, Run, predict
 from distil.detector.preparing import make_fabric, make_knowledge, make_student, own_random_numbers
@@ -16,10 +17,9 @@ from distil.detector.step import Step
 from distil.errors import DistilError
 from distil.locks import only_writer
 from distil.memory import freed_memory_kept
-from distil.models.detectors import Architecture
+from distil.networks.detectors import Architecture
 from distil.runs import Events, has_checkpoint, silent
 from distil.settings import DetectorSettings, check_settings
-from distil.sources.detection import DetectionSet
 from distil.stopping import stop_requests
 
 __all__ = ["BEST", "LAST", "Measure", "hold_out", "predict", "train_detector"]

@@ -32,7 +32,7 @@ class Objects(Protocol):
 
 
 class TaggedObjects(Protocol):
-    """Images with objects and what makes each object hard, as `distil.sources.detection.DetectionSet` tells it."""
+    """Images with objects and what makes each object hard, as a `DetectionSet` tells it."""
 
     @property
     def classes(self) -> Sequence[str]: ...

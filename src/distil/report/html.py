@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from distil.dataset.artifact import DistilledSet
+from distil.distilled_set.record import DistilledSet
 from distil.files import write_atomic
 from distil.report.choices import draw_choices
 from distil.report.pictures import bytes_in_words, draw_curves, draw_set

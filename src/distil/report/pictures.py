@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from distil.dataset.artifact import Cosines, DistilledSet
+from distil.distilled_set.record import Cosines, DistilledSet
 from distil.files import write_atomic
 from distil.runs import number_in
 

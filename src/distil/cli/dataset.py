@@ -1,0 +1,474 @@
+"""`distil dataset`: start a run, go on with it, finish it."""
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from distil.cli.flags import Device, device_named, option, parse, scan, versions
+from distil.cli.set_words import Download, Root, Size, SourceWord, in_bytes, opened, short_name
+from distil.dataset.presets import DATASETS, METHODS, preset, source_key
+from distil.errors import DistilError
+from distil.files import remove_unfinished
+from distil.locks import only_writer
+from distil.runs import (
+    CHECKPOINT,
+    LOG,
+    MANIFEST,
+    PREVIOUS,
+    RESULT,
+    EventLog,
+    Events,
+    Interrupted,
+    has_checkpoint,
+    is_abandoned,
+    read_log,
+    read_manifest,
+    remove_abandoned,
+    start_run,
+)
+from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
+from distil.stopping import number_of
+
+if TYPE_CHECKING:
+    from distil.data.images.opener import ImageSet, Source
+    from distil.distilled_set.record import DistilledSet
+
+RUN_FORMAT = 1
+"""Version of run.json."""
+LONG = 10_000
+"""Matching steps from which a run on a CPU is announced as long."""
+FOLLOWED = 300
+"""Updates of the network by which a run is followed on held-out images."""
+MethodWord = Annotated[str, arg(metavar="METHOD", help=f"{', '.join(METHODS)}.")]
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Where images come from and results go."""
+
+    recipe: Annotated[
+        Literal["published", "fast"],
+        arg(
+            help="Whose values the settings start from: the paper's, or ours for little time (idc and the udd methods)."
+        ),
+    ] = "published"
+    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
+    root: Root = None
+    size: Size = None
+    download: Download = False
+    device: Device = "auto"
+    checkpoint_seconds: float = 120.0
+    """Time between checkpoints."""
+    resume: Annotated[
+        Path | None, option("DIR", "Go on with the run in this folder; takes no METHOD, SOURCE or settings.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ResumeFlags:
+    """Go on with a run that was stopped."""
+
+    resume: Annotated[Path, arg(metavar="DIR")]
+    """Its run folder; run.json there holds the settings."""
+
+    root: Annotated[Path | None, option("DIR", "Folder that holds the named data sets, if it has moved.")] = None
+
+    device: Device = "auto"
+    checkpoint_seconds: float = 120.0
+    """Time between checkpoints."""
+
+
+Fixed = tyro.conf.Suppress[tyro.conf.Fixed[str]]
+
+
+@dataclass(frozen=True)
+class CoresetFlags(CoresetSettings):
+    method: Fixed = "random"  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+@dataclass(frozen=True)
+class MatchingFlags(MatchingSettings):
+    method: Fixed = "idc"
+
+
+def dataset() -> None:
+    """Distil the training images of SOURCE into a few images per class with METHOD.
+
+    The run folder receives run.json (all settings), log.jsonl (every event),
+    checkpoint.safetensors every two minutes and distilled.safetensors at the end.
+    Ctrl-C saves; --resume goes on.
+
+    Examples:
+    distil dataset idc digits
+    distil dataset idc cifar10 --ipc 10 --root data
+    distil dataset udd photos/ --size 32 --recipe fast --out runs/photos
+    distil dataset --resume runs/cifar10-idc-ipc10-seed0
+    """
+
+
+def dataset_command(words: list[str]) -> None:
+    """The flags of a run are the fields of its settings, and their defaults the preset: so METHOD, SOURCE, --ipc and
+    --recipe are read first."""
+    positional, ipc, recipe = _peek(words)
+    wants_help = bool({"-h", "--help"} & set(words))
+    if any(word == "--resume" or word.startswith("--resume=") for word in words):
+        if positional:
+            raise DistilError(f"--resume takes METHOD, SOURCE and settings from run.json: leave {positional[0]!r} out.")
+        parse(_resume_run, "dataset", words, dataset)
+        return
+    if wants_help and not positional:
+        more = "\nWith a METHOD and a SOURCE this lists the settings, with the values of that preset:\n"
+        parse(_start_run_without_method, "dataset", words, dataset, f"{more}distil dataset idc cifar10 --ipc 10 --help")
+        return
+    if not positional:
+        raise DistilError(f"give a METHOD and a SOURCE: distil dataset idc digits. Methods: {', '.join(METHODS)}.")
+    method, source = positional[0], positional[1] if len(positional) > 1 else ""
+    if method in DATASETS and source in METHODS:
+        raise DistilError(f"METHOD comes before SOURCE: distil dataset {source} {method}")
+    key = source_key(source or "custom")
+    default = preset(method, key, ipc, recipe)
+    if not source and not wants_help:
+        raise DistilError(f"give a SOURCE after {method}: {', '.join(DATASETS)}, a folder, FILE.npz or hf:NAME.")
+    kind = CoresetFlags if isinstance(default, CoresetSettings) else MatchingFlags
+    flags = kind(**asdict(default))
+    where = "a source of your own" if key == "custom" else key
+    about = f"\nThe defaults of the settings are those of {method} on {where} at {ipc} per class;\n"
+    about += f"distil methods {method} tells where each comes from."
+    if recipe != "published":
+        about = f"\nThe defaults of the settings are our own, of the recipe {recipe}: see docs/speed.md."
+
+    def start_run_with(
+        method: Positional[MethodWord],
+        source: Positional[SourceWord],
+        run: Annotated[RunFlags, arg(name="")],
+        settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
+    ) -> None:
+        _start_run(method, source, _plain(settings), run)
+
+    parse(start_run_with, "dataset", words, dataset, about)
+
+
+def _start_run_without_method(
+    method: Positional[MethodWord],
+    source: Positional[SourceWord],
+    run: Annotated[RunFlags, arg(name="")],
+) -> None:
+    """Only for its help text."""
+
+
+def _peek(words: Sequence[str]) -> tuple[list[str], int, str]:
+    """The positional words, and the values of --ipc (1 if it is absent or no number: the parser will complain) and of
+    --recipe."""
+    switches = {"-h", "--help", "--download"}
+    for kind in (CoresetSettings, MatchingSettings):
+        names = [field.name.replace("_", "-") for field in fields(kind) if field.type is bool]
+        switches |= {f"--{negation}{name}" for name in names for negation in ("", "no-")}
+    positional, values = scan(words, switches)
+    ipc, recipe = values.get("--ipc", "1"), values.get("--recipe", "published")
+    return positional, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, recipe
+
+
+def _plain(flags: Settings) -> Settings:
+    """Settings as the library knows them."""
+    kind = CoresetSettings if isinstance(flags, CoresetSettings) else MatchingSettings
+    return kind(**asdict(flags))
+
+
+def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> None:
+    check_settings(settings)
+    folder = run.out or Path("runs") / f"{short_name(word)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+    _refuse_inside(folder, word)
+    place = folder.absolute()  # that is found again if the working folder is deleted
+    with only_writer(folder):
+        _refuse_taken(folder)
+        made = _start(method, word, settings, run, folder, place)
+    _tell_result(folder, *made)
+
+
+def _start(
+    method: str, word: str, settings: Settings, run: RunFlags, folder: Path, place: Path
+) -> "tuple[DistilledSet, Source, dict[str, Any], str]":
+    """What a new run made, and what its next commands have to know; its folder is locked."""
+    from distil.report.progress import show_progress
+
+    device = device_named(run.device)
+    if isinstance(settings, MatchingSettings) and settings.bfloat16 != "none" and not _computes_bfloat16(device):
+        print("This processor has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
+    with show_progress(f"{method} on {short_name(word)}") as shown:
+        source = opened(word, run.root, run.size, run.download, shown)
+        if (key := source_key(word)) != source.key:
+            raise DistilError(
+                f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number "
+                "of classes differs): give it another name."
+            )
+        manifest = {
+            "format_version": RUN_FORMAT,
+            "command": "dataset",
+            "source": _lasting(word),
+            "root": None if run.root is None else str(run.root.absolute()),
+            "size": run.size,
+            "device": run.device,
+            "settings": asdict(settings),
+            "source_fingerprint": source.train.fingerprint(),
+            "read": None if source.inventory is None else source.inventory.to_dict(),
+            "versions": versions(),
+        }
+        if device == "cpu" and isinstance(settings, MatchingSettings) and settings.outer * settings.inner >= LONG:
+            quicker = "; --recipe fast takes minutes" if settings.network_data == "real" else ""
+            print(f"{settings.outer * settings.inner:,} matching steps: hours to days on a CPU{quicker}.")
+        start_run(place, manifest)
+        try:
+            made = _distil(
+                folder, place, source, settings, device, run.checkpoint_seconds, manifest, shown, resume=False
+            )
+        except BaseException as error:
+            if _forgotten_if_nothing_happened(place) and isinstance(error, Interrupted):
+                raise Interrupted("interrupted before the first step: nothing was kept", error.number) from error
+            raise
+    return made, source, manifest, device
+
+
+def _refuse_inside(folder: Path, word: str) -> None:
+    """Refuse a run folder inside the folder that the images are read from, where it would become a class."""
+    source = Path(word)
+    with contextlib.suppress(RuntimeError):  # no such home
+        source = source.expanduser()
+    if word in DATASETS or not source.is_dir():
+        return
+    root, inside = source.resolve(), folder.resolve()
+    if inside != root and root not in inside.parents:
+        return
+    if any(part.startswith(".") for part in inside.relative_to(root).parts):
+        return  # readers pass over names that begin with a dot
+    outside = _shortest(str(root.parent / "runs" / folder.name))
+    raise DistilError(
+        f"the run folder {folder} would lie inside the data folder {root if word == '.' else word}, whose folders are "
+        f"read as classes: choose another one, such as --out {shlex.quote(outside)}"
+    )
+
+
+def _refuse_taken(folder: Path) -> None:
+    """Refuse a folder with a run that can go on or is finished; take over one of a run that never got that far."""
+    if is_abandoned(folder, "dataset"):
+        print(f"Note: the run in {folder} ended before its first checkpoint: it is begun again.")
+        remove_abandoned(folder)
+        return
+    if (folder / MANIFEST).exists():
+        if (folder / RESULT).is_file():
+            raise DistilError(f"{folder} already holds a finished run: choose another folder with --out.")
+        raise DistilError(
+            f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another folder with "
+            "--out."
+        )
+    if left := [name for name in (RESULT, CHECKPOINT, PREVIOUS) if (folder / name).exists()]:
+        raise DistilError(f"{folder} holds {left[0]} of another run, without its {MANIFEST}: choose another folder.")
+
+
+def _computes_bfloat16(device: str) -> bool:
+    """False where bfloat16 is known to be emulated: x86 processors without its instructions."""
+    import torch
+
+    if device != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is None or check() for check in checks)
+
+
+def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
+    from distil.report.progress import show_progress
+
+    folder, place = resume.resume, resume.resume.absolute()
+    manifest = _checked_manifest(folder)
+    settings = _checked_settings(folder, manifest)
+    if (folder / RESULT).is_file() and _is_sound(folder / RESULT):
+        with contextlib.suppress(DistilError), only_writer(folder):
+            remove_unfinished(folder)
+        print(f"This run is finished: {folder / RESULT}")
+        return
+    device = device_named(manifest["device"] if resume.device == "auto" else resume.device)
+    root = resume.root or (Path(manifest["root"]) if manifest["root"] else None)
+    word = manifest["source"]
+    with only_writer(folder), show_progress(f"{settings.method} on {short_name(word)}") as shown:
+        source = opened(word, root, manifest["size"], False, shown)
+        if source.train.fingerprint() != manifest["source_fingerprint"]:
+            raise DistilError(
+                f"the training images of {_shortest(word)} are not those that the run in {folder} began with "
+                "(their hash differs): put the old images back, or start a new run."
+            )
+        seconds = resume.checkpoint_seconds
+        made = _distil(folder, place, source, settings, device, seconds, manifest, shown, resume=True)
+    _tell_result(folder, made, source, manifest, device)
+
+
+def _is_sound(result: Path) -> bool:
+    """Whether a finished set can be read; one that cannot is made again from the last checkpoint."""
+    from distil.distilled_set.record import DistilledSet
+
+    try:
+        DistilledSet.load(result)
+    except DistilError as damage:
+        print(f"Note: {damage} It is made again.")
+        return False
+    return True
+
+
+FIELDS = {
+    "format_version": (int,),
+    "command": (str,),
+    "source": (str,),
+    "root": (str, type(None)),
+    "size": (int, type(None)),
+    "device": (str,),
+    "settings": (dict,),
+    "source_fingerprint": (str,),
+}
+"""What run.json has to hold, and of which type."""
+KINDS = {int: "a whole number", str: "text", dict: "an object", type(None): "null"}
+
+
+def _checked_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run of this command. Raises: DistilError that names the file, the field and what it holds."""
+    manifest, path = read_manifest(folder), folder / MANIFEST
+    if missing := [name for name in FIELDS if name not in manifest]:
+        raise DistilError(
+            f"{path} does not describe a run: {missing[0]} is missing. Start the run again in another folder."
+        )
+    for name, kinds in FIELDS.items():
+        value = manifest[name]
+        if type(value) not in kinds:
+            wanted = " or ".join(KINDS[kind] for kind in kinds)
+            raise DistilError(
+                f"{path} does not describe a run: {name} is {_short(value)} and should be {wanted}. Put a sound copy "
+                "there, or start the run again in another folder."
+            )
+    if manifest["command"] != "dataset":
+        raise DistilError(
+            f"{folder} holds a run of distil {manifest['command']}, not of distil dataset: give the folder of one."
+        )
+    if manifest["format_version"] > RUN_FORMAT:
+        raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
+    if manifest["format_version"] < 1:
+        raise DistilError(f"{path} does not describe a run: format_version is {_short(manifest['format_version'])}.")
+    return manifest
+
+
+def _checked_settings(folder: Path, manifest: dict[str, Any]) -> Settings:
+    """The settings that a manifest holds. Raises: DistilError that names the file and the setting."""
+    try:
+        settings = settings_from_dict(manifest["settings"])
+        check_settings(settings)
+    except DistilError as error:
+        raise DistilError(f"{folder / MANIFEST}: {error}") from error
+    return settings
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _distil(
+    folder: Path,
+    place: Path,
+    source: "Source",
+    settings: Settings,
+    device: str,
+    checkpoint_seconds: float,
+    manifest: dict[str, Any],
+    shown: Events,
+    *,
+    resume: bool,
+) -> "DistilledSet":
+    from distil.dataset.distilling import distil_dataset
+    from distil.evaluate.evaluator import evaluate_distilled
+    from distil.evaluate.protocols import protocol_for
+    from distil.report.progress import both
+
+    protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)
+
+    def validate(distilled: "DistilledSet", held_out: "ImageSet") -> float:
+        scores = evaluate_distilled(
+            distilled, held_out, protocol, networks=(settings.network,), width=settings.width, runs=1, device=device
+        )
+        return scores.mean[settings.network]
+
+    def watch(name: str, **fields: Any) -> None:
+        if name == "damaged":
+            print(f"Note: {fields['message']}")
+        if name in ("checkpoint", "done") and not (place / MANIFEST).is_file():
+            print(f"Note: {folder} was deleted while the run went on; it is made anew, without the earlier log.")
+            start_run(place, manifest)
+
+    try:
+        return distil_dataset(
+            source.train,
+            settings,
+            device=device,
+            folder=place,
+            resume=resume,
+            events=both(EventLog(place / LOG, resumed=resume), shown, watch),
+            validate=validate,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+    except Interrupted as stop:
+        where = f"{str(stop).partition(':')[0]}: go on with {_resume_command(folder)}"
+        raise Interrupted(where, stop.number) from stop
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"interrupted: go on with {_resume_command(folder)}", number_of(stop)) from stop
+
+
+def _tell_result(
+    folder: Path, distilled: "DistilledSet", source: "Source", manifest: dict[str, Any], device: str
+) -> None:
+    """What was made, and the commands that use it."""
+    file, count = shlex.quote(str(folder / RESULT)), len(distilled.canvases)
+    where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
+    where += "" if manifest["size"] is None else f" --size {manifest['size']}"
+    if source.note:
+        print(f"Note: {source.note}")
+    print(f"{folder / RESULT}")
+    print(f"{count} images, {distilled.images_per_class} per class, {in_bytes(distilled.bytes['total'])}")
+    quick = " --protocol quick" if device == "cpu" else ""
+    word = shlex.quote(_shortest(manifest["source"]))
+    print(f"Next:\n  distil evaluate {file} {word}{where}{quick}\n  distil show {file}")
+
+
+def _forgotten_if_nothing_happened(folder: Path) -> bool:
+    """Take back what a run wrote that failed before its first step, so that the mended command can use the folder."""
+    log = folder / LOG
+    if has_checkpoint(folder) or (folder / RESULT).exists():
+        return False
+    if log.is_file() and any(line.get("event") == "step" for line in read_log(log)):
+        return False
+    remove_abandoned(folder)
+    return True
+
+
+def _resume_command(folder: Path) -> str:
+    return f"distil dataset --resume {shlex.quote(str(folder))}"
+
+
+def _lasting(word: str) -> str:
+    """A SOURCE word that means the same from any working folder."""
+    if word in DATASETS:
+        return word
+    path = Path(word).expanduser()
+    return str(path.absolute()) if path.exists() else word
+
+
+def _shortest(path: str) -> str:
+    """An absolute path as seen from the working folder, if that is shorter; other words as they are."""
+    try:
+        relative = os.path.relpath(path) if os.path.isabs(path) else path
+    except OSError:  # the working folder was deleted
+        return path
+    return relative if len(relative) < len(path) else path

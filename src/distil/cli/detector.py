@@ -1,0 +1,210 @@
+"""`distil detector ...`: which command, with defaults that suit its words. Nothing heavy is imported before it runs."""
+
+import shlex
+from dataclasses import asdict, fields, replace
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from distil.cli.detector_compare import compare, preflight, run_comparison, run_preflight
+from distil.cli.detector_flags import (
+    KINDS,
+    SEVERAL,
+    ArmFlags,
+    DataFlags,
+    DetectorFlags,
+    MethodWord,
+    PlaceFlags,
+    PlainFlags,
+    RunFlags,
+    SourceWord,
+    StudentFlags,
+    TrainFlags,
+    plain_settings,
+)
+from distil.cli.detector_memory import check_memory
+from distil.cli.detector_models import evaluate, export, show
+from distil.cli.detector_train import distil, resume, start_training, train
+from distil.cli.detector_words import adapter_named, architecture_of, open_boxes, pretrained_word
+from distil.cli.flags import nearest, parse, scan
+from distil.detector.presets import detector_preset, student_preset
+from distil.errors import DistilError
+from distil.runs import Interrupted
+from distil.settings import DetectorSettings, check_settings
+from distil.stopping import number_of
+
+HELP = """\
+usage: distil detector COMMAND ...
+
+Train a small object detector to see what a large one sees.
+
+  distil detector train SOURCE             a detector from labelled boxes: a teacher, or a student alone
+  distil detector preflight TEACHER SOURCE is this teacher, on this data, worth distilling? Minutes, before hours
+  distil detector distil TEACHER SOURCE    a student with the knowledge of TEACHER
+  distil detector compare TEACHER SOURCE   students with and without a teacher, at equal budget, over seeds
+  distil detector evaluate MODEL SOURCE    average precision, COCO's and PASCAL VOC's
+  distil detector show FILE SOURCE         what a model finds, or a gallery of prototypes
+  distil detector export MODEL             the weights for plain torchvision
+
+  distil detector COMMAND --help           the flags of a command, with examples
+
+SOURCE   scenes (embedded), scenes:N, coco:FOLDER, voc:FOLDER, yolo:FOLDER, or a folder of one of these
+TEACHER  a run folder or .safetensors file of distil, or torchvision:NAME (with --download)
+
+Start here:
+  distil demo detector
+"""
+
+
+def detector_command(words: list[str]) -> None:
+    """Run `distil detector WORDS`. Raises: DistilError for an unknown command; SystemExit from a help text."""
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise DistilError(
+            f"unknown command 'detector {name}'.{nearest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}."
+        )
+    command = COMMANDS[name]
+    if name in ("train", "distil") and any(word == "--resume" or word.startswith("--resume=") for word in rest):
+        command = resume
+    elif name in ("train", "distil", "compare", "preflight"):
+        command = _with_presets(name, rest)
+    try:
+        parse(command, f"detector {name}", rest, COMMANDS[name])
+    except (KeyboardInterrupt, Interrupted) as stop:
+        if name != "compare":
+            raise
+        where = str(stop).partition(": ")[0] if isinstance(stop, Interrupted) else "interrupted"
+        command = shlex.join(["distil", "detector", *words])
+        raise Interrupted(f"{where}: go on with {command}", number_of(stop)) from stop
+
+
+def _with_presets(name: str, words: list[str]) -> Any:
+    """The command with defaults that suit its SOURCE, --method and --detector."""
+    place = 0 if name == "train" else 1
+    positional, values = scan(words, _switches(), SEVERAL, wanted=place + 1)
+    source = positional[place:][:1]
+    key = "custom" if "--pretrained" in values else "scratch"
+    key = "scenes" if source and source[0].split(":")[0] == "scenes" else key
+    method = "plain" if name == "train" else values.get("--method", "gkd")
+    kind = values.get("--detector", "")
+    kind = kind if kind in KINDS else KINDS[0]
+    settings = detector_preset(method, key)
+    student = StudentFlags(**student_preset(kind, key, teacher=name == "train"))
+    return {
+        "train": _train_command(student, settings),
+        "distil": _distil_command(student, settings),
+        "compare": _compare_command(student, settings),
+        "preflight": _preflight_command(student, settings),
+    }[name]
+
+
+def _switches() -> set[str]:
+    """Flags that take no value."""
+    names = [field.name.replace("_", "-") for field in fields(DetectorSettings) if field.type is bool]
+    return {"-h", "--help", "--download", "--fix-boxes"} | {
+        f"--{negation}{name}" for name in (*names, "preflight", "memory-check") for negation in ("", "no-")
+    }
+
+
+def _train_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
+    kind, flags = PlainFlags, PlainFlags(**asdict(defaults))
+
+    def train_with(
+        source: Positional[SourceWord],
+        place: Annotated[TrainFlags, arg(name="")],
+        student: Annotated[StudentFlags, arg(name="")] = student,
+        settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
+    ) -> None:
+        start_training(
+            source, None, student, replace(plain_settings(settings), method="plain", knowledge="none"), place
+        )
+
+    return train_with
+
+
+def _distil_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
+    kind, flags = DetectorFlags, DetectorFlags(**asdict(defaults))
+
+    def distil_with(
+        teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
+        source: Positional[SourceWord],
+        place: Annotated[RunFlags, arg(name="")],
+        method: MethodWord = defaults.method,
+        preflight: Annotated[
+            bool, arg(help="Look at teacher, data and losses first, and stop if they make no sense.")
+        ] = True,
+        student: Annotated[StudentFlags, arg(name="")] = student,
+        settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
+    ) -> None:
+        chosen = replace(plain_settings(settings), method=method)
+        _check_taught(chosen)
+        start_training(source, teacher, student, chosen, place, preflight=preflight)
+
+    return distil_with
+
+
+def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
+    kind, flags = DetectorFlags, DetectorFlags(**asdict(defaults))
+
+    def preflight_with(
+        teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
+        source: Positional[SourceWord],
+        place: Annotated[DataFlags, arg(name="")],
+        method: MethodWord = defaults.method,
+        student: Annotated[StudentFlags, arg(name="")] = student,
+        settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
+    ) -> None:
+        chosen = replace(plain_settings(settings), method=method)
+        _check_taught(chosen)
+        check_settings(chosen)
+        data = open_boxes(source, place.root, place.fix_boxes)
+        pretrained, architecture = pretrained_word(student), architecture_of(student, data.train)
+        taught_by = adapter_named(teacher, place)
+        check_memory(architecture, data.train, chosen, place, taught_by=taught_by)
+        found = run_preflight(taught_by, architecture, pretrained, data, chosen, place)
+        if found.fatal:
+            raise DistilError("distilling from this teacher makes no sense as it is: see the lines marked stop.")
+
+    return preflight_with
+
+
+def _compare_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
+    kind, flags = ArmFlags, ArmFlags(**asdict(defaults))
+
+    def compare_with(
+        teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
+        source: Positional[SourceWord],
+        place: Annotated[PlaceFlags, arg(name="")],
+        arms: Annotated[
+            tuple[str, ...], arg(metavar="KNOWLEDGE", help="Knowledge of each arm beside the plain student.")
+        ] = ("gkd",),
+        seeds: Annotated[int, arg(metavar="N", help="Runs of each arm, which begin with the same weights.")] = 3,
+        method: MethodWord = defaults.method,
+        student: Annotated[StudentFlags, arg(name="")] = student,
+        settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
+    ) -> None:
+        run_comparison(teacher, source, arms, seeds, student, replace(plain_settings(settings), method=method), place)
+
+    return compare_with
+
+
+def _check_taught(settings: DetectorSettings) -> None:
+    if settings.method == "plain" or settings.knowledge == "none":
+        flag = "--method plain" if settings.method == "plain" else "--knowledge none"
+        raise DistilError(
+            f"{flag} learns nothing from TEACHER: leave {flag} out, or take distil detector train SOURCE."
+        )
+
+
+COMMANDS: dict[str, Any] = {
+    "train": train,
+    "preflight": preflight,
+    "distil": distil,
+    "compare": compare,
+    "evaluate": evaluate,
+    "show": show,
+    "export": export,
+}

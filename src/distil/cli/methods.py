@@ -1,0 +1,123 @@
+"""`distil methods`: every method and every setting, with sources."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from distil.cli.flags import console, option
+from distil.dataset.presets import DATASETS, METHODS, preset
+from distil.detector.presets import DETECTOR_METHODS, DETECTOR_SOURCES, OURS_SOURCES, detector_preset
+
+
+def methods(
+    name: Annotated[Positional[str], option("NAME", f"{', '.join((*METHODS, *DETECTOR_METHODS))}.")] = "",
+) -> None:
+    """List the methods: what each is, costs and reaches.
+
+    With NAME: every setting of that method, for each data set, and its source.
+
+    Examples:
+    distil methods
+    distil methods idc
+    distil methods gkd
+    """
+    if name in DETECTOR_METHODS:
+        _describe_detector_method(name)
+    elif name:
+        preset(name, "custom", 1)
+        _describe_method(name)
+    else:
+        _list_methods()
+
+
+def _list_methods() -> None:
+    from rich.table import Table
+
+    table = Table(title="Test accuracy (%) as published, on CIFAR-10 at 1 / 10 / 50 images per class", show_lines=True)
+    table.add_column("method", no_wrap=True)
+    table.add_column("what it is", ratio=3)
+    table.add_column("cost (DC = 1)", ratio=2)
+    table.add_column("published", no_wrap=True)
+    for method in METHODS.values():
+        published = method.published.get("cifar10")
+        what = f"[bold]{method.title}[/]. {method.description}\n[dim]{method.paper}[/]"
+        table.add_row(method.name, what, method.cost, "not known" if published is None else _accuracies(published))
+    console().print(table)
+    print(f"Every setting of a method: distil methods NAME; of detectors NAME is {', '.join(DETECTOR_METHODS)}.")
+
+
+def _accuracies(values: Iterable[float | None]) -> str:
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in values)
+
+
+IPCS = (1, 10, 50)
+
+
+def _describe_method(name: str) -> None:
+    from rich.table import Table
+
+    method, output = METHODS[name], console()
+    output.print(f"[bold]{name}[/]: {method.title}. {method.description}", highlight=False)
+    output.print(f"Paper: {method.paper}\nCost, DC at 1 per class being 1: {method.cost}", highlight=False)
+    keys = (*DATASETS, "custom")
+    if method.published:
+        table = Table(title="Published test accuracy (%), ConvNet-3", title_justify="left")
+        for column in ("data set", *(f"{ipc} per class" for ipc in IPCS)):
+            table.add_column(column)
+        for key, values in method.published.items():
+            table.add_row(key, *("-" if value is None else f"{value:.1f}" for value in values))
+        output.print(table)
+
+    values = {(key, ipc): asdict(preset(name, key, ipc)) for key in keys for ipc in IPCS}
+    shared = Table(title="Settings that are the same everywhere", title_justify="left")
+    varying = Table(title="Settings that depend on the data set or on the images per class", title_justify="left")
+    for table, columns in (
+        (shared, ("flag", "value", "source")),
+        (varying, ("flag", "data set", *(f"{ipc} per class" for ipc in IPCS), "source")),
+    ):
+        for column in columns:
+            table.add_column(column, no_wrap=column == "flag")
+    for field in values[keys[0], IPCS[0]]:
+        if field in ("method", "ipc"):
+            continue
+        flag, source = "--" + field.replace("_", "-"), method.sources.get(field, "")
+        rows = {key: tuple(_setting(values[key, ipc][field]) for ipc in IPCS) for key in keys}
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for key, row in rows.items():
+            alike.setdefault(row, []).append(key)
+        if len(alike) == 1 and len(set(rows[keys[0]])) == 1:
+            shared.add_row(flag, rows[keys[0]][0], source)
+            continue
+        for index, (row, whose) in enumerate(alike.items()):
+            shown, last = "all" if len(alike) == 1 else ", ".join(whose), index == len(alike) - 1
+            varying.add_row("" if index else flag, shown, *row, "" if index else source, end_section=last)
+    for table in (varying, shared):
+        if table.row_count:
+            output.print(table)
+    print("digits: our own values, sized for two CPU cores. custom: any other source.")
+
+
+def _describe_detector_method(name: str) -> None:
+    from rich.table import Table
+
+    output = console()
+    output.print(f"[bold]{name}[/]: {DETECTOR_METHODS[name]}", highlight=False)
+    output.print("Paper: Distilling Object Detectors With Global Knowledge. ECCV 2022", highlight=False)
+    table = Table(title="Settings of distil detector train and distil", title_justify="left")
+    for column in ("flag", "value", "for scenes", "source of the value"):
+        table.add_column(column, no_wrap=column == "flag")
+    own, scenes = (asdict(detector_preset(name, key)) for key in ("custom", "scenes"))
+    sources = DETECTOR_SOURCES | (OURS_SOURCES if name == "gkd" else {})
+    for field, value in own.items():
+        if field != "method":
+            small = "" if scenes[field] == value else _setting(scenes[field])
+            table.add_row(f"--{field.replace('_', '-')}", _setting(value), small, sources.get(field, "ours"))
+    output.print(table)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(_setting(each) for each in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

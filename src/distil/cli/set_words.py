@@ -1,0 +1,61 @@
+"""What words of the commands on distilled sets mean: images, files, names."""
+
+import contextlib
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import FlagCreatePairsOff, arg
+
+from distil.cli.flags import option, switch
+from distil.dataset.presets import DATASETS, source_key
+from distil.runs import Events
+
+if TYPE_CHECKING:
+    from distil.data.images.opener import Source
+
+SourceWord = Annotated[
+    str,
+    arg(
+        metavar="SOURCE",
+        help="Real images: digits, mnist, fashionmnist, svhn, cifar10, cifar100, a folder with one folder of images "
+        "per class, FILE.npz, or hf:NAME.",
+    ),
+]
+ArtifactFile = Annotated[Path, arg(metavar="FILE", help="A distilled set (.safetensors).")]
+Root = Annotated[
+    Path | None, option("DIR", "Folder that holds the named data sets; $DISTIL_DATA or ~/.cache/distil unless given.")
+]
+Size = Annotated[int | None, option("N", "Resize the images to N x N pixels.")]
+Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch a named data set that --root lacks.")]
+
+
+def short_name(word: str) -> str:
+    """A source's name as part of a folder's name: "cifar10", "photos" of data/photos/, or of . when that is photos/,
+    "NAME" of hf:USER/NAME."""
+    key = source_key(word)
+    name = key if key != "custom" else PurePath(word.removeprefix("hf:")).stem
+    if name in ("", "..") and Path(word).is_dir():
+        name = Path(word).resolve().name
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip(".") or "images"
+
+
+def open_images(word: str, root: Path | None, size: int | None, download: bool) -> "Source":
+    """The source that a word names, once what was read and what was left out has been printed."""
+    from distil.data.images.opener import open_source
+
+    source = open_source(word, root=root, size=size, download=download)
+    print(source.inventory, flush=True)
+    return source
+
+
+def opened(word: str, root: Path | None, size: int | None, download: bool, events: Events) -> "Source":
+    """The same; events: shown what goes on where opening can take its time."""
+    if word not in DATASETS:
+        with contextlib.suppress(OSError, ValueError):
+            if word.startswith("hf:") or Path(word).exists():
+                events("preparing", what=f"opening {short_name(word)}")
+    return open_images(word, root, size, download)
+
+
+def in_bytes(count: int) -> str:
+    return f"{count:,} bytes"

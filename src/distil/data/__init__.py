@@ -1,0 +1,1 @@
+"""Image sets and detection sets: where they come from and how they are read."""

@@ -1,0 +1,1 @@
+"""Images with boxes: one file for each format they are read from."""

@@ -1,0 +1,1 @@
+"""The distilled set: its record, its file, its exports."""

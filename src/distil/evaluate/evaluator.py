@@ -1,0 +1,350 @@
+"""Train fresh networks on a set and test them: the one place where a set gets its score.
+
+Nothing is selected: a network is tested once, after its last update.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distil.data.images.image_set import ImageSet
+from distil.distilled_set.record import DistilledSet
+from distil.errors import DistilError
+from distil.evaluate.protocols import Protocol, updates_of
+from distil.evaluate.training import probabilities, train_together
+from distil.functional.augment import normalise
+from distil.memory import freed_memory_kept
+from distil.networks import build_network, check_network
+from distil.rng import seed_at, stream
+from distil.runs import Events
+
+TEST_BATCH = 500
+Finished = Mapping[tuple[str, int], float]
+"""(network, run) -> accuracy in percent."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a set was worth: test accuracy in percent of every network that was trained on it.
+
+    name, method: of the set. images_per_class: None for a whole training set.
+    views: images that the networks were trained on. bytes: stored bytes of the set, labels and regions included.
+    protocol, width, seed: how the networks were trained; width None is each network's own.
+    test, test_images: name and number of the images tested on.
+    updates: of each network.
+    accuracies: by network, one accuracy a run.
+    """
+
+    name: str
+    method: str
+    images_per_class: int | None
+    views: int
+    bytes: int
+    protocol: Protocol
+    width: int | None
+    seed: int
+    test: str
+    test_images: int
+    updates: int
+    accuracies: dict[str, tuple[float, ...]]
+
+    @property
+    def runs(self) -> int:
+        return len(next(iter(self.accuracies.values())))
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean accuracy over the runs, by network."""
+        return {network: fmean(values) for network, values in self.accuracies.items()}
+
+    @property
+    def std(self) -> dict[str, float]:
+        """Sample standard deviation over the runs (divided by runs - 1), by network; 0 for one run."""
+        return {network: stdev(values) if len(values) > 1 else 0.0 for network, values in self.accuracies.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores as JSON can hold them: protocol by name, its numbers under protocol_settings."""
+        mean, std = self.mean, self.std
+        return {
+            "name": self.name,
+            "method": self.method,
+            "images_per_class": self.images_per_class,
+            "views": self.views,
+            "bytes": self.bytes,
+            "protocol": self.protocol.name,
+            "protocol_settings": {**asdict(self.protocol), "milestones": list(self.protocol.milestones)},
+            "width": self.width,
+            "seed": self.seed,
+            "test": self.test,
+            "test_images": self.test_images,
+            "updates": self.updates,
+            "runs": self.runs,
+            "networks": {
+                network: {"accuracies": list(values), "mean": mean[network], "std": std[network]}
+                for network, values in self.accuracies.items()
+            },
+        }
+
+
+def evaluate_distilled(
+    distilled: DistilledSet,
+    test: ImageSet,
+    protocol: Protocol,
+    *,
+    networks: Sequence[str] = ("convnet3",),
+    width: int | None = None,
+    runs: int = 5,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    at_once: int | None = None,
+    events: Events | None = None,
+    finished: Finished | None = None,
+) -> Scores:
+    """Train fresh networks on the decoded views of a distilled set and test each after its last update.
+
+    networks: names, see `distil.networks.NETWORKS`. width: of every network, None for each one's own. runs: networks of
+    each name. Equal arguments give equal scores on the CPU.
+    at_once: networks of one name that are trained together, in batched operations; every update is the same up to
+    rounding whatever it is, which deep networks amplify as they train. None is all runs on a GPU, which small networks
+    leave idle, and 1 elsewhere: on a CPU only small images in small batches gain from more. Memory grows with it.
+    events: called as events("evaluate", network=, run=, accuracy=) for each run, once those that were trained with it
+    are trained.
+    finished: accuracies of an earlier call with equal arguments that was stopped; those networks are not trained again
+    (of some that are trained together, all have to be there) and not told of.
+
+    Raises: DistilError when the set is for other classes, channels or sizes than the test images, on an unknown
+    network, on runs or at_once below 1, and when a loss is not finite, which names the network and the run.
+    """
+    channels = distilled.canvases.shape[1]
+    test.check_matches(
+        distilled.classes, channels, distilled.view_size, what=f"the distilled set of {distilled.source}"
+    )
+    views = distilled.decoded().to(device)
+    images = normalise(views.images, distilled.mean, distilled.std)
+    targets = probabilities(views.labels, len(distilled.classes))
+    accuracies, updates = _judge(
+        lambda _run: (images, targets),
+        test,
+        protocol,
+        mean=distilled.mean,
+        std=distilled.std,
+        networks=networks,
+        width=width,
+        runs=runs,
+        seed=seed,
+        device=device,
+        at_once=at_once,
+        events=events,
+        finished=finished,
+    )
+    return Scores(
+        name=distilled.source,
+        method=distilled.method,
+        images_per_class=distilled.images_per_class,
+        views=len(views),
+        bytes=distilled.bytes["total"],
+        protocol=protocol,
+        width=width,
+        seed=seed,
+        test=test.name,
+        test_images=len(test.images),
+        updates=updates,
+        accuracies=accuracies,
+    )
+
+
+def evaluate_real(
+    train: ImageSet,
+    test: ImageSet,
+    protocol: Protocol,
+    *,
+    images_per_class: int | None,
+    networks: Sequence[str] = ("convnet3",),
+    width: int | None = None,
+    runs: int = 5,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    at_once: int | None = None,
+    events: Events | None = None,
+    finished: Finished | None = None,
+) -> Scores:
+    """The same judge on real images: the controls of every distilled set.
+
+    images_per_class: so many random images of every class, drawn afresh for each run; None trains on the whole set,
+    with at most `protocol.whole_updates` updates. The rest as in `evaluate_distilled`.
+
+    Raises: DistilError as `evaluate_distilled`, and when a class has fewer images than asked for.
+    """
+    test.check_matches(train.classes, train.channels, train.size, what=f"the training set {train.name}")
+    _check_count(train, images_per_class)
+    whole = images_per_class is None
+    on_device = train.to(device) if whole else train
+    labels = (
+        train.labels
+        if images_per_class is None
+        else torch.arange(len(train.classes)).repeat_interleave(images_per_class)
+    )
+    targets = probabilities(labels.to(device), len(train.classes))
+
+    def draw(run: int) -> tuple[Tensor, Tensor]:
+        if images_per_class is None:
+            return on_device.images, targets
+        drawn = [
+            train.sample_class(label, images_per_class, stream(seed, "judge", "real images", run, label))
+            for label in range(len(train.classes))
+        ]
+        return normalise(torch.cat(drawn).to(device), train.mean, train.std), targets
+
+    accuracies, updates = _judge(
+        draw,
+        test,
+        protocol,
+        mean=train.mean,
+        std=train.std,
+        networks=networks,
+        width=width,
+        runs=runs,
+        seed=seed,
+        device=device,
+        at_once=at_once,
+        events=events,
+        finished=finished,
+        whole=whole,
+    )
+    views = len(train.images) if images_per_class is None else images_per_class * len(train.classes)
+    return Scores(
+        name=train.name,
+        method="whole set" if whole else "random",
+        images_per_class=images_per_class,
+        views=views,
+        bytes=views * (train.images[0].numel() + _label_bytes(len(train.classes))),
+        protocol=protocol,
+        width=width,
+        seed=seed,
+        test=test.name,
+        test_images=len(test.images),
+        updates=updates,
+        accuracies=accuracies,
+    )
+
+
+@freed_memory_kept()
+def _judge(
+    draw: Callable[[int], tuple[Tensor, Tensor]],
+    test: ImageSet,
+    protocol: Protocol,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    networks: Sequence[str],
+    width: int | None,
+    runs: int,
+    seed: int,
+    device: torch.device | str,
+    at_once: int | None,
+    events: Events | None,
+    finished: Finished | None,
+    whole: bool = False,
+) -> tuple[dict[str, tuple[float, ...]], int]:
+    """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalised floats, and
+    their class probabilities, both on the device."""
+    if runs < 1:
+        raise DistilError(f"runs is {runs}: at least 1 network has to be trained.")
+    if at_once is not None and at_once < 1:
+        raise DistilError(f"at_once is {at_once}: at least 1 network is trained at a time.")
+    if not networks:
+        raise DistilError("no networks to train: name at least one, such as convnet3.")
+    for network in networks:
+        check_network(network)
+    if repeated := sorted({network for network in networks if list(networks).count(network) > 1}):
+        raise DistilError(f"network {repeated[0]} is named twice: raise runs to train more of one kind.")
+    at_once = trained_at_once(at_once, runs, device)
+    test = test.to(device)
+    accuracies: dict[str, tuple[float, ...]] = {}
+    updates = 0
+    for network in networks:
+        values: list[float] = []
+        for first in range(0, runs, at_once):
+            group = range(first, min(first + at_once, runs))
+            images, targets = zip(*(draw(run) for run in group), strict=True)
+            updates = updates_of(protocol, len(images[0]), whole=whole)
+            if finished is not None and all((network, run) in finished for run in group):
+                values += [finished[network, run] for run in group]
+                continue
+            nets = [
+                build_network(
+                    network,
+                    channels=test.channels,
+                    size=test.size,
+                    classes=len(test.classes),
+                    width=width,
+                    seed=seed_at(seed, "judge", "network", run),
+                ).to(device)
+                for run in group
+            ]
+            train_together(
+                nets,
+                images,
+                targets,
+                protocol,
+                mean=mean,
+                std=std,
+                seeds=[seed_at(seed, "judge", "training", network, run) for run in group],
+                updates=updates,
+                names=[f"{network}, run {run + 1} of {runs}" for run in group],
+            )
+            for run, net in zip(group, nets, strict=True):
+                values.append(accuracy(net, test, mean=mean, std=std))
+                if events is not None:
+                    events("evaluate", network=network, run=run, accuracy=values[-1])
+        accuracies[network] = tuple(values)
+    return accuracies, updates
+
+
+def trained_at_once(at_once: int | None, runs: int, device: torch.device | str) -> int:
+    """Networks of one name that are trained together: `at_once`, or for None all runs on a GPU and 1 elsewhere."""
+    if at_once is not None:
+        return at_once
+    return runs if torch.device(device).type == "cuda" else 1
+
+
+@torch.no_grad()
+def accuracy(
+    net: nn.Module,
+    test: ImageSet,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> float:
+    """Percent of the images whose largest logit is that of their label; net and images are on one device.
+
+    mean, std: what the network was trained with; None for the image set's own.
+    """
+    mean, std = test.mean if mean is None else mean, test.std if std is None else std
+    correct = torch.zeros((), dtype=torch.int64, device=test.images.device)
+    for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
+        logits = net(normalise(images.float() / 255, mean, std))
+        correct += (logits.argmax(1) == labels).sum()
+    return 100 * int(correct) / len(test.images)
+
+
+def _check_count(train: ImageSet, images_per_class: int | None) -> None:
+    if images_per_class is None:
+        return
+    if images_per_class < 1:
+        raise DistilError(f"images_per_class is {images_per_class}: ask for at least 1, or for the whole set.")
+    for name, count in zip(train.classes, train.counts, strict=True):
+        if count < images_per_class:
+            raise DistilError(
+                f"class {name!r} of {train.name} has {count} images, {images_per_class} were asked for: "
+                f"ask for at most {min(train.counts)}."
+            )
+
+
+def _label_bytes(classes: int) -> int:
+    """Bytes of a class index in the smallest integer type that holds it, as the artifact counts them."""
+    return 1 if classes <= 2**8 else 2 if classes <= 2**15 else 4
