@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
 from distil import ImageSet, MatchingSettings, Protocol, build_network
 from distil.dataset.matching import chosen_windows, initial_state
 from distil.evaluate.protocols import lr_at, updates_of
-from distil.functional.augment import augment, cutmix, normalise
+from distil.functional.augment import augment, cutmix, normalize
 from distil.functional.contrast import contrastive_loss
 from distil.functional.dct import from_coefficients
 from distil.rng import seed_at, stream
@@ -91,7 +91,7 @@ def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module 
                 views = cut(rows, factor, real.size) if waves is None else sums_of(rows, waves)
                 if len(views) > settings.batch_views:
                     views = views[torch.randperm(len(views), generator=generator)[: settings.batch_views]]
-                both = normalise(torch.cat([images, views]), real.mean, real.std)
+                both = normalize(torch.cat([images, views]), real.mean, real.std)
                 both = augmented(both, settings.augment, generator, shared=True)
                 labels = torch.full((len(both),), c, device=both.device)
                 n = len(images)
@@ -105,7 +105,7 @@ def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module 
                 distance.backward()
                 if mined:
                     views = window_views(rows, windows[c * ipc : (c + 1) * ipc], real.size)
-                    views = augmented(normalise(views, real.mean, real.std), settings.augment, generator, shared=True)
+                    views = augmented(normalize(views, real.mean, real.std), settings.augment, generator, shared=True)
                     loss = cross_entropy(net(views), labels[: len(views)])
                     gradient = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
                     pairs = [(a.detach(), b) for a, b in zip(target, gradient, strict=True) if a.dim() == 4]
@@ -115,7 +115,7 @@ def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module 
                     centres.append(net.embed(both[:n].detach()).detach().mean(0))
             if centres:
                 generator = stream(settings.seed, "reference", outer, inner, "contrast")
-                views = normalise(cut(canvases, factor, real.size), real.mean, real.std)
+                views = normalize(cut(canvases, factor, real.size), real.mean, real.std)
                 embedded = net.embed(augmented(views, settings.augment, generator, shared=True))
                 means = embedded.unflatten(0, (factor**2, classes, ipc)).mean((0, 2))
                 image_optimizer.zero_grad()
@@ -129,7 +129,7 @@ def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module 
                 for update in range(-(-settings.network_samples // settings.network_batch)):
                     generator = stream(settings.seed, "reference", outer, inner, "network", update)
                     batch = real.sample(settings.network_batch, generator)
-                    images = normalise(batch.images, real.mean, real.std)
+                    images = normalize(batch.images, real.mean, real.std)
                     images = augmented(images, settings.augment_network, generator, shared=False)
                     goal = one_hot(batch.labels, classes).float()
                     images, goal = cutmix(images, goal, generator, probability=settings.network_cutmix)
@@ -195,5 +195,5 @@ def reference_judge(images: Tensor, labels: Tensor, test: ImageSet, protocol: Pr
         correct = 0
         with torch.no_grad():
             for pictures, wanted in zip(test.images.split(256), test.labels.split(256), strict=True):
-                logits = net(normalise(pictures.float() / 255, test.mean, test.std))
+                logits = net(normalize(pictures.float() / 255, test.mean, test.std))
                 correct += int((logits.argmax(1) == wanted).sum())

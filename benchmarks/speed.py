@@ -48,7 +48,7 @@ from distil.dataset.networks import fresh_learner, train_on_real, training_of
 from distil.dataset.step import Age, contrast_gradient, prepare, real_targets
 from distil.evaluate.evaluator import accuracy
 from distil.functional import augment as augment_module
-from distil.functional.augment import normalise
+from distil.functional.augment import normalize
 from distil.memory import freed_memory_kept
 from distil.networks.pooling import AveragePool
 from distil.rng import stream
@@ -404,7 +404,7 @@ def plain_judge_seconds(shape: str, ipc: int, rules: Protocol, args: argparse.Na
     torch.set_num_threads(args.threads)
     made, test = judged_set(shape, ipc, args.device)
     views = made.decoded().to(args.device)
-    images = normalise(views.images, made.mean, made.std)
+    images = normalize(views.images, made.mean, made.std)
     return timed(lambda: reference_judge(images, views.labels, test, rules, args.width, RUNS), args.device)
 
 

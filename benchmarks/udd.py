@@ -56,7 +56,7 @@ from distil.dataset.matching import advance, all_ages, initial_state, total_step
 from distil.dataset.policies import cosine_scores, kept_cosines
 from distil.dataset.presets import SMALL_WINDOWS
 from distil.dataset.proxies import proxy_of
-from distil.functional.augment import normalise
+from distil.functional.augment import normalize
 from distil.functional.utilization import stretch, utilisation_entropy
 from distil.memory import freed_memory_kept
 from distil.report.choices import draw_choices
@@ -215,7 +215,7 @@ def judge(args: argparse.Namespace) -> None:
 @torch.no_grad()
 def entropy_of(made: DistilledSet, proxy: nn.Module) -> float:
     """mUE of a set: U is the proxy's response at every cell of its last maps of all views of a canvas."""
-    views = normalise(made.decoded().images, made.mean, made.std)
+    views = normalize(made.decoded().images, made.mean, made.std)
     maps = torch.cat([proxy.activations(part).mean(1) for part in views.split(256)])  # pyright: ignore[reportCallIssue]
     return float(utilisation_entropy(stretch(maps.view(len(made.canvases), -1, maps.shape[2]))))
 

@@ -239,7 +239,7 @@ def test_dataset_normalises_after_the_transform():
     image, _ = made.dataset(transform)[5]
     assert torch.equal(seen[0], views[5])
     assert torch.allclose(image, (1 - views[5] - 0.25) / 0.5)
-    image, _ = made.dataset(normalise=False)[5]
+    image, _ = made.dataset(normalize=False)[5]
     assert torch.equal(image, views[5])
     assert len(made.dataset()) == 12
     _, label = make_set(labels="view").dataset()[11]

@@ -10,7 +10,7 @@ from distil.errors import DistilError
 from distil.evaluate import evaluator, training
 from distil.evaluate.evaluator import Scores, accuracy, evaluate_distilled, evaluate_real
 from distil.evaluate.protocols import PROTOCOLS
-from distil.functional.augment import normalise
+from distil.functional.augment import normalize
 from distil.types import Batch
 
 from .conftest import MEAN, PLAIN, STD, distilled_set, image_set, stripes, weights
@@ -233,7 +233,7 @@ def test_random_real_images_are_drawn_afresh_each_run(monkeypatch, at_once):
     assert all(views.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4 for views in drawn)
     assert not torch.equal(drawn[0].images, drawn[1].images)
     assert torch.equal(drawn[0].images, drawn[2].images)  # both networks of a run see the same images
-    originals = normalise(train.images.float() / 255, MEAN, STD)
+    originals = normalize(train.images.float() / 255, MEAN, STD)
     for views in drawn:
         for image, label in zip(views.images, views.labels, strict=True):
             matches = (originals == image).flatten(1).all(1).nonzero().flatten()

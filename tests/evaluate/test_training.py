@@ -9,7 +9,7 @@ from distil.errors import DistilError
 from distil.evaluate import training
 from distil.evaluate.protocols import PROTOCOLS
 from distil.evaluate.training import probabilities, train_network, train_together
-from distil.functional.augment import normalise
+from distil.functional.augment import normalize
 from distil.networks import build_network
 from distil.types import Batch
 
@@ -148,7 +148,7 @@ def test_networks_trained_together_end_as_each_alone(kind, labels):
 def test_networks_trained_together_may_share_one_uint8_tensor():
     images, labels = stripes(10)
     targets, protocol = [probabilities(labels, 3)] * 3, replace(PROTOCOLS["idc"], batch=4)
-    alone = one_by_one(convnets(), [normalise(images.float() / 255, MEAN, STD)] * 3, targets, protocol, 4)
+    alone = one_by_one(convnets(), [normalize(images.float() / 255, MEAN, STD)] * 3, targets, protocol, 4)
     for one, other in zip(together(convnets(), [images] * 3, targets, protocol, 4), alone, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distil.functional.augment import CONTRAST, OPERATIONS, augment, cutmix, normalise, operations_of
+from distil.functional.augment import CONTRAST, OPERATIONS, augment, cutmix, normalize, operations_of
 from distil.rng import stream
 
 ALL = "color_crop_cutout_flip_scale_rotate"
@@ -133,7 +133,7 @@ def test_idc_semantics_apply_one_of_the_rest():
 
 def test_normalise_by_hand():
     x = torch.ones(1, 2, 1, 1)
-    assert normalise(x, (0.5, 0.25), (0.5, 0.25)).flatten().tolist() == [1.0, 3.0]
+    assert normalize(x, (0.5, 0.25), (0.5, 0.25)).flatten().tolist() == [1.0, 3.0]
 
 
 def test_cutmix_mixes_targets_by_the_pasted_area():

@@ -51,7 +51,7 @@ CHECKED = {
         (draws(2, 3),),
     ),
     "shared_among_views": (lambda a: dct.shared_among_views(a, 2), (draws(2, 5),)),
-    "normalise": (lambda x: augment.normalise(x, (0.4, 0.5), (0.2, 0.3)), (draws(1, 2, 3, 3),)),
+    "normalize": (lambda x: augment.normalize(x, (0.4, 0.5), (0.2, 0.3)), (draws(1, 2, 3, 3),)),
     "augment": (
         lambda x: augment.augment(x, "color_crop_cutout_flip_scale_rotate", stream(0), shared=True, one=False),
         (draws(2, 2, 4, 4),),

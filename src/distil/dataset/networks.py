@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from distil.data.images.image_set import ImageSet
-from distil.functional.augment import augment, cutmix, normalise
+from distil.functional.augment import augment, cutmix, normalize
 from distil.functional.optimise import sgd_step
 from distil.networks import build_network
 from distil.rng import seed_at, stream
@@ -101,7 +101,7 @@ def fresh_learner(
 
 def train_batch(learner: Learner, batch: Batch, training: Training, real: ImageSet, generator: torch.Generator) -> None:
     """One update of the network on one batch, augmented image by image."""
-    images = normalise(batch.images, real.mean, real.std)
+    images = normalize(batch.images, real.mean, real.std)
     images = augment(images, training.augment, generator, shared=False, one=training.augment_one)
     targets = batch.labels
     if not targets.is_floating_point():
@@ -178,7 +178,7 @@ def embed_all(
     """The network's embedding of every real image, on the CPU. progress: called with how many images are done."""
     parts = []
     for rows in torch.arange(len(real.labels)).split(batch):
-        images = normalise(real.batch(rows.to(real.labels.device)).images, real.mean, real.std)
+        images = normalize(real.batch(rows.to(real.labels.device)).images, real.mean, real.std)
         parts.append(net.embed(images).flatten(1).cpu())  # pyright: ignore[reportCallIssue]
         if progress:
             progress(int(rows[-1]) + 1, len(real.labels))

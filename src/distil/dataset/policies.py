@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distil.data.images.image_set import ImageSet
 from distil.dataset.formation import cosines_of_a_view
 from distil.errors import DistilError
-from distil.functional.augment import normalise
+from distil.functional.augment import normalize
 from distil.functional.dct import (
     coefficients,
     information_about_cosines,
@@ -136,7 +136,7 @@ def response_utilisation(
     cells = grid_regions(factor, size, device=canvases.device)[None]
     maps = []
     for part in canvases.split(max(1, batch // cells.shape[1])):
-        views = normalise(crop_resize(part, cells, size), mean, std)
+        views = normalize(crop_resize(part, cells, size), mean, std)
         maps.append(response_map(proxy.activations(views), cells, size, size))  # pyright: ignore[reportCallIssue]
     return torch.cat(maps)
 
@@ -162,7 +162,7 @@ def jitter_scores(
     cells = grid_regions(factor, size, device=canvases.device)[None]
 
     def predict(images: Tensor) -> Tensor:
-        return proxy(normalise(crop_resize(images, cells, size), mean, std))
+        return proxy(normalize(crop_resize(images, cells, size), mean, std))
 
     before = torch.cat([predict(part) for part in canvases.split(128)])
     columns = []
@@ -262,4 +262,4 @@ def _proxy_and_images(
     images = torch.cat([real.sample_class(c, min(each, n), generator) for c, n in enumerate(real.counts)])
     if settings.policy == "jitter":
         images = images[torch.randperm(len(images), generator=generator)[:JITTERED].to(images.device)]
-    return lambda x: proxy(normalise(x, real.mean, real.std)), images
+    return lambda x: proxy(normalize(x, real.mean, real.std)), images

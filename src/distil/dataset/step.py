@@ -12,7 +12,7 @@ from distil.dataset.formation import Spectrum, views_of, views_on
 from distil.dataset.networks import Learner
 from distil.dataset.objectives import feature_matching, gradient_matching, real_gradients
 from distil.dataset.policies import Mined
-from distil.functional.augment import augment, normalise
+from distil.functional.augment import augment, normalize
 from distil.functional.contrast import contrastive_loss
 from distil.functional.gradients import matched_names
 from distil.functional.regions import grid_regions
@@ -91,7 +91,7 @@ def prepare(
     images: Float[Tensor, "n c h w"], real: ImageSet, settings: MatchingSettings, address: tuple[str | int, ...]
 ) -> Float[Tensor, "n c h w"]:
     """Normalise and augment images of one class; equal addresses give equal draws (siamese augmentation)."""
-    images = normalise(images, real.mean, real.std)
+    images = normalize(images, real.mean, real.std)
     generator = stream(settings.seed, *address, "augment")
     return augment(images, settings.augment, generator, shared=True, one=settings.augment_one)
 

@@ -364,13 +364,13 @@ class DistilledSet:
         values = (shares - 0.5) * cosines.spans.to(canvases.device)
         return from_kept_coefficients(values, cosines.kept, (channels, height, width))
 
-    def dataset(self, transform: Callable[[Tensor], Tensor] | None = None, *, normalise: bool = True) -> Views:
+    def dataset(self, transform: Callable[[Tensor], Tensor] | None = None, *, normalize: bool = True) -> Views:
         """The views, decoded once, as a torch dataset of (image, label); see `Views`.
 
         transform: called on each view in [0, 1], before normalisation, each time it is read.
-        normalise: subtract `mean` and divide by `std`.
+        normalize: subtract `mean` and divide by `std`.
         """
-        mean, std = (self.mean, self.std) if normalise else ((0.0,), (1.0,))
+        mean, std = (self.mean, self.std) if normalize else ((0.0,), (1.0,))
         return Views(self.decoded(), transform, mean, std)
 
     def header(self) -> dict[str, Any]:

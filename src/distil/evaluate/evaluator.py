@@ -16,7 +16,7 @@ from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.evaluate.protocols import Protocol, updates_of
 from distil.evaluate.training import probabilities, train_together
-from distil.functional.augment import normalise
+from distil.functional.augment import normalize
 from distil.memory import freed_memory_kept
 from distil.networks import build_network, check_network
 from distil.rng import seed_at, stream
@@ -124,7 +124,7 @@ def evaluate_distilled(
         distilled.classes, channels, distilled.view_size, what=f"the distilled set of {distilled.source}"
     )
     views = distilled.decoded().to(device)
-    images = normalise(views.images, distilled.mean, distilled.std)
+    images = normalize(views.images, distilled.mean, distilled.std)
     targets = probabilities(views.labels, len(distilled.classes))
     accuracies, updates = _judge(
         lambda _run: (images, targets),
@@ -197,7 +197,7 @@ def evaluate_real(
             train.sample_class(label, images_per_class, stream(seed, "judge", "real images", run, label))
             for label in range(len(train.classes))
         ]
-        return normalise(torch.cat(drawn).to(device), train.mean, train.std), targets
+        return normalize(torch.cat(drawn).to(device), train.mean, train.std), targets
 
     accuracies, updates = _judge(
         draw,
@@ -327,7 +327,7 @@ def accuracy(
     mean, std = test.mean if mean is None else mean, test.std if std is None else std
     correct = torch.zeros((), dtype=torch.int64, device=test.images.device)
     for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
-        logits = net(normalise(images.float() / 255, mean, std))
+        logits = net(normalize(images.float() / 255, mean, std))
         correct += (logits.argmax(1) == labels).sum()
     return 100 * int(correct) / len(test.images)
 

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from distil.errors import DistilError
 from distil.evaluate.protocols import Protocol, lr_at, updates_of
-from distil.functional.augment import augment, cutmix, normalise
+from distil.functional.augment import augment, cutmix, normalize
 from distil.functional.optimise import sgd_step
 from distil.rng import stream
 from distil.types import Batch
@@ -52,7 +52,7 @@ def train_network(
     views = views.to(device)
     train_together(
         [net.to(device)],
-        [views.images if views.images.dtype == torch.uint8 else normalise(views.images, mean, std)],
+        [views.images if views.images.dtype == torch.uint8 else normalize(views.images, mean, std)],
         [probabilities(views.labels, classes)],
         protocol,
         mean=mean,
@@ -106,7 +106,7 @@ def train_together(
             chosen = order[step * protocol.batch : (step + 1) * protocol.batch]
             batch, goal = own_images[chosen], own_targets[chosen]
             if batch.dtype == torch.uint8:
-                batch = normalise(batch.float() / 255, mean, std)
+                batch = normalize(batch.float() / 255, mean, std)
             draws = stream(seed, "update", update)
             batch = augment(batch, protocol.strategy, draws, shared=False, one=protocol.one)
             batch, goal = cutmix(batch, goal, draws, probability=protocol.cutmix)

@@ -25,7 +25,7 @@ OPERATIONS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 ALWAYS_IN_IDC = ("flip", "color", "cutout")
 
 
-def normalise(
+def normalize(
     images: Float[Tensor, "n c h w"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "n c h w"]:
     """Channel by channel, (image - mean) / std."""

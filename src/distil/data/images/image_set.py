@@ -23,7 +23,7 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one split, with what is needed to name and to normalise them.
+    """Images of one split, with what is needed to name and to normalize them.
 
     images: uint8, 255 is 1.0; a batch alone is turned to float.
     labels: int64, indices into classes, on the device of the images.
