@@ -5,7 +5,7 @@
     python benchmarks/curve.py judge CIFAR10.npz FOLDER --protocol quick --width 32 --runs 3
     python benchmarks/curve.py picture FOLDER/curve.jsonl ... --to docs/images/curve.png
 
-`run` saves the canvases at minutes that grow by 1.6, until --minutes or, with outer among --set, to the end of its
+`run` saves the parameters at minutes that grow by 1.6, until --minutes or, with outer among --set, to the end of its
 schedule; saving does not count as time, a proxy network's training does. Reference: benchmarks/reference.py. Ours: the
 product's loop from the method's preset, with what --set changes, freed memory kept. A tenth of the training images is
 held out, as always; `judge` tests every saved set on the test images, or with --held-out on those, selects nothing, and
@@ -16,28 +16,27 @@ import argparse
 import json
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import log2
 from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
 
-from distil import DistilledSet, MatchingSettings, evaluate_distilled, open_source, preset, protocol_for
-from distil.dataset.distilling import _result
-from distil.dataset.matching import State, advance, initial_state, total_steps
-from distil.dataset.proxies import proxy_of
+from distil import DistilledSet, Matching, evaluate_distilled, open_source, preset, protocol_for
+from distil.fields import to_dict
 from distil.memory import freed_memory_kept
 from held_out import value_of
+from parts import changed, loop_of, proxy_of, set_of
 from reference import reference_loop
 
 
-def settings_of(args: argparse.Namespace, key: str) -> MatchingSettings:
+def settings_of(args: argparse.Namespace, key: str) -> Matching:
     changes = {name: value_of(text) for name, text in (item.split("=", 1) for item in args.set)}
-    settings = preset(args.method, key, args.ipc)
-    if not isinstance(settings, MatchingSettings):
+    settings = preset(args.method, key, args.ipc, "published")
+    if not isinstance(settings, Matching):
         raise SystemExit(f"{args.method} chooses real images and has no steps to follow")
-    return replace(settings, **({"seed": args.seed, "validation": 0.1, "outer": 10**6} | changes))
+    return changed(settings, {"seed": args.seed, "validation": 0.1, "outer": 10**6} | changes)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,26 +45,24 @@ def run(args: argparse.Namespace) -> None:
     kept = source.train.split(0.1, args.seed)[0]
     args.folder.mkdir(parents=True, exist_ok=True)
     head = {"arm": args.arm, "source": Path(args.source).name, "seed": args.seed, "threads": torch.get_num_threads()}
-    (args.folder / "run.json").write_text(json.dumps(head | {"settings": asdict(settings)}, indent=1))
+    (args.folder / "run.json").write_text(json.dumps(head | {"settings": to_dict(settings)}, indent=1))
     due, spent, step = args.first, 0.0, 0
     with nullcontext() if args.arm == "reference" else freed_memory_kept():
         began = time.perf_counter()
-        spectrum = None
-        proxy = proxy_of(kept, settings)
-        if args.arm == "reference":
-            loop = (canvases for canvases in reference_loop(kept, settings, proxy))
-        else:
-            state = initial_state(kept, settings, proxy)
-            spectrum = state.spectrum
-            loop = (state.canvases for state in advance(state, kept, settings, proxy))
+        loop = loop_of(kept, settings, proxy_of(kept, settings), whole=source.train)
+        slow = reference_loop(kept, settings, loop.task.proxy) if args.arm == "reference" else None
         while True:
-            canvases = next(loop)
+            if slow is None:
+                loop.step()
+                params = loop.params
+            else:
+                params = next(slow)
             spent += time.perf_counter() - began
             step += 1
-            last = spent >= 60 * args.minutes or step == total_steps(settings)
+            last = spent >= 60 * args.minutes or step == loop.steps
             if spent >= 60 * due or last:
-                saved = State(step, canvases.clone(), torch.zeros_like(canvases), spectrum=spectrum)
-                _result(saved, kept, source.train, settings, None).save(args.folder / f"{step:07d}.safetensors")
+                made = set_of(loop, loop.placed, params.detach().clone())
+                made.save(args.folder / f"{step:07d}.safetensors")
                 with open(args.folder / "times.jsonl", "a") as file:
                     file.write(json.dumps({"step": step, "minutes": round(spent / 60, 3)}) + "\n")
                 due = max(due * 1.6, spent / 60 * 1.05)

@@ -13,7 +13,6 @@ import argparse
 import json
 import platform
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -21,27 +20,30 @@ import torch
 
 from distil import METHODS, DistilledSet, distil_dataset, evaluate_distilled, open_source, preset, protocol_for
 from distil.files import write_atomic
+from parts import changed
 
 RESULTS = Path(__file__).parent / "results"
 
 CPU = {
-    "idc": {"distance": "squared", "lr_image": 0.02, "outer": 30, "inner": 10, "network_samples": 256},
-    "dsa": {"lr_image": 0.3, "outer": 300, "batch_real": 64},
-    "dc": {"lr_image": 0.3, "outer": 300, "batch_real": 64},
-    "dm": {"lr_image": 0.3, "outer": 600, "batch_real": 64},
+    "idc": {"distance": "squared", "lr": 0.02, "outer": 30, "inner": 10, "network_samples": 256},
+    "dsa": {"lr": 0.3, "outer": 300, "batch": 64},
+    "dc": {"lr": 0.3, "outer": 300, "batch": 64},
+    "dm": {"lr": 0.3, "outer": 600, "batch": 64},
 }
-CPU["udd"] = CPU["udd-jitter"] = CPU["idc"] | {"refresh": 3, "proxy_steps": 500}
+CPU["udd"] = CPU["udd-jitter"] = CPU["idc"] | {"proxy_steps": 500}
 
 
 def settings_for(method: str, key: str, ipc: int, setting: str, width: int, seed: int):
     """The preset of a method, cut to the "cpu" setting unless "published" is asked for."""
-    settings = replace(preset(method, key, ipc), seed=seed)
+    settings = preset(method, key, ipc, "published", seed=seed)
     if setting == "published":
         return settings
     changes = CPU.get(method, {})
-    if "lr_image" in changes and method in ("idc", "udd", "udd-jitter"):
-        changes = changes | {"lr_image": changes["lr_image"] * ipc}
-    return replace(settings, width=width, **changes)
+    if "lr" in changes and method in ("idc", "udd", "udd-jitter"):
+        changes = changes | {"lr": changes["lr"] * ipc}
+    if getattr(settings, "observer", True) is None:
+        return settings
+    return changed(settings, {"width": width} | changes)
 
 
 def cell(source, method: str, ipc: int, setting: str, width: int, seed: int, judge: dict, sets: Path | None) -> dict:

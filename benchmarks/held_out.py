@@ -11,13 +11,15 @@ test split is never opened.
 import argparse
 import json
 from ast import literal_eval
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 import torch
 
 from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
+from distil.fields import to_dict
+from parts import changed
 
 RESULTS = Path(__file__).parent / "results" / "held_out.jsonl"
 
@@ -46,7 +48,7 @@ def main() -> None:
     source = open_source(args.source)
     protocol = protocol_for("quick", source.key)
     accuracies = []
-    settings = replace(preset(args.method, source.key, args.ipc), validation=0.1, **changes)
+    settings = changed(preset(args.method, source.key, args.ipc, "published"), {"validation": 0.1} | changes)
     for seed in range(args.seeds):
         settings = replace(settings, seed=seed)
         held_out = source.train.split(0.1, seed)[1]
@@ -65,7 +67,7 @@ def main() -> None:
         "accuracies": [round(a, 2) for a in accuracies],
         "mean": round(fmean(accuracies), 2),
         "std": round(stdev(accuracies), 2) if len(accuracies) > 1 else 0.0,
-        "settings": asdict(settings),
+        "settings": to_dict(settings),
     }
     with open(RESULTS, "a") as file:
         file.write(json.dumps(line) + "\n")

@@ -48,7 +48,7 @@ SLOW_DISK = 0.05
 READY = "DISTIL_KILLS_READY"
 """Names the descriptor on which a child says that the command begins, and that it is done."""
 
-DISTIL = "dataset {method} numbers.npz --out run --device cpu --width 8 --batch-real 8 --network-samples 16"
+DISTIL = "dataset {method} numbers.npz --out run --device cpu --width 8 --batch 8 --network-samples 16"
 DISTIL += " --validations 2 --checkpoint-seconds 0.2"
 STUDENT = "--detector retinanet --backbone timm:test_resnet --norm group --channels 16 --min-size 64 --max-size 64"
 STUDENT += " --anchor 16 --head-convs 1 --batch 4 --lr 0.001 --optimiser adamw --device cpu --checkpoint-seconds 0.2"
@@ -157,8 +157,9 @@ def child(words: list[str]) -> int:
         import distil.cli.tour
         from distil.cli import dataset
         from distil.cli.main import main
+        from distil.dataset.config import Matching
         from distil.evaluate.protocols import PROTOCOLS
-        from distil.settings import MatchingSettings
+        from parts import changed
 
         os.replace = _slowly(os.replace)
         PROTOCOLS["quick"] = replace(PROTOCOLS["quick"], max_updates=40, whole_updates=40)
@@ -167,8 +168,9 @@ def child(words: list[str]) -> int:
 
         def small(method: str, key: str, ipc: int) -> Any:
             settings = of_method(method, key, ipc)
-            assert isinstance(settings, MatchingSettings)
-            return replace(settings, outer=2, inner=4, width=8, proxy_steps=5, network_samples=16, batch_real=8)
+            assert isinstance(settings, Matching)
+            small = {"outer": 2, "inner": 4, "width": 8, "network_samples": 16, "batch": 8}
+            return changed(settings, small | ({"proxy_steps": 5} if method == "udd" else {}))
 
         distil.cli.tour.preset = small
         tour = distil.cli.detector_tour.run_detector_demo

@@ -7,18 +7,21 @@ images; the random crop gathers pixels from a permuted view, as the published co
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
 
-from distil import ImageSet, MatchingSettings, Protocol, build_network
-from distil.dataset.matching import chosen_windows, initial_state
+from distil import ImageSet, Matching, Protocol, build_network
+from distil.dataset.config import Windows
 from distil.evaluate.protocols import lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalize
 from distil.functional.contrast import contrastive_loss
 from distil.functional.dct import from_coefficients
+from distil.parameterizations.dct import Dct
 from distil.rng import seed_at, stream
+from parts import loop_of
 
 
 def gathered_crop(images: Tensor, draws: int, generator: torch.Generator) -> Tensor:
@@ -48,20 +51,22 @@ def augmented(images: Tensor, strategy: str, generator: torch.Generator, *, shar
     return images
 
 
-def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None = None) -> Iterator[Tensor]:
+def reference_loop(real: ImageSet, settings: Matching, proxy: nn.Module | None = None) -> Iterator[Tensor]:
     """Run the whole loop; yields the canvases after every matching step and the network's training that follows it.
 
     proxy: network that tells which cosines to keep, where views are made of cosines.
     """
-    classes, ipc, factor = len(real.classes), settings.ipc, settings.factor
-    state = initial_state(real, settings, proxy)
-    canvases = state.canvases.requires_grad_()
-    windows = torch.zeros(0)
-    waves, mined = None, settings.policy != "none" and state.spectrum is None
-    if state.spectrum is not None:
-        of_one = torch.eye(real.images[0].numel(), device=canvases.device)[state.spectrum.kept]
-        waves = state.spectrum.unit * (from_coefficients(of_one, state.spectrum.shape) - 0.5)
-    image_optimizer = torch.optim.SGD([canvases], lr=settings.lr_image, momentum=settings.momentum_image)
+    classes, ipc = len(real.classes), settings.ipc
+    placed: Any = settings.parameterization
+    networks: Any = settings.networks
+    loop = loop_of(real, settings, proxy)
+    canvases = loop.params.requires_grad_()
+    windows, waves, factor = torch.zeros(0), None, getattr(placed, "factor", 1)
+    mined, contrast = isinstance(placed, Windows), settings.contrastive
+    if isinstance(loop.placed, Dct):
+        of_one = torch.eye(real.images[0].numel(), device=canvases.device)[loop.placed.kept]
+        waves = loop.placed.unit * (from_coefficients(of_one, loop.placed.shape) - 0.5)
+    image_optimizer = torch.optim.SGD([canvases], lr=settings.optimizer.lr, momentum=settings.optimizer.momentum)
     for outer in range(settings.outer):
         net = build_network(
             settings.network,
@@ -73,24 +78,27 @@ def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module 
         ).to(real.images.device)
         optimizer = torch.optim.SGD(
             net.parameters(),
-            lr=settings.network_lr,
-            momentum=settings.network_momentum,
-            weight_decay=settings.network_weight_decay,
+            lr=networks.lr,
+            momentum=networks.momentum,
+            weight_decay=networks.weight_decay,
         )
         if waves is None:
             canvases.data.clamp_(0, 1)
         for inner in range(settings.inner):
             total = 0.0
-            if mined and inner == 0 and outer % settings.refresh == 0:
-                windows = chosen_windows(canvases.detach(), real, settings, net, outer).windows
+            if mined and inner == 0 and outer % placed.refresh == 0:
+                loop.task.proxy = net
+                with torch.no_grad():
+                    chosen = loop.selection.refresh(outer, loop.placed, canvases.detach(), loop.momentum)
+                windows = chosen.windows  # pyright: ignore[reportAttributeAccessIssue]
             centres: list[Tensor] = []
             for c in range(classes):
                 generator = stream(settings.seed, "reference", outer, inner, c)
-                images = real.sample_class(c, settings.batch_real, generator)
+                images = real.sample_class(c, settings.sampler.batch, generator)
                 rows = canvases[c * ipc : (c + 1) * ipc]
                 views = cut(rows, factor, real.size) if waves is None else sums_of(rows, waves)
-                if len(views) > settings.batch_views:
-                    views = views[torch.randperm(len(views), generator=generator)[: settings.batch_views]]
+                if len(views) > settings.batch_synthetic:
+                    views = views[torch.randperm(len(views), generator=generator)[: settings.batch_synthetic]]
                 both = normalize(torch.cat([images, views]), real.mean, real.std)
                 both = augmented(both, settings.augment, generator, shared=True)
                 labels = torch.full((len(both),), c, device=both.device)
@@ -109,30 +117,31 @@ def reference_loop(real: ImageSet, settings: MatchingSettings, proxy: nn.Module 
                     loss = cross_entropy(net(views), labels[: len(views)])
                     gradient = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
                     pairs = [(a.detach(), b) for a, b in zip(target, gradient, strict=True) if a.dim() == 4]
-                    (settings.windows_share * torch.stack([(a - b).square().sum() for a, b in pairs]).sum()).backward()
+                    (
+                        getattr(placed.windows_loss, "windows_share", 1.0)
+                        * torch.stack([(a - b).square().sum() for a, b in pairs]).sum()
+                    ).backward()
                 image_optimizer.step()
-                if settings.cfc_share > 0:
+                if contrast is not None:
                     centres.append(net.embed(both[:n].detach()).detach().mean(0))
-            if centres:
+            if contrast is not None:
                 generator = stream(settings.seed, "reference", outer, inner, "contrast")
                 views = normalize(cut(canvases, factor, real.size), real.mean, real.std)
                 embedded = net.embed(augmented(views, settings.augment, generator, shared=True))
                 means = embedded.unflatten(0, (factor**2, classes, ipc)).mean((0, 2))
                 image_optimizer.zero_grad()
-                (
-                    settings.cfc_share * contrastive_loss(means, torch.stack(centres), settings.cfc_temperature)
-                ).backward()
+                (contrast.share * contrastive_loss(means, torch.stack(centres), contrast.temperature)).backward()
                 image_optimizer.step()
             if total != total:
                 raise ValueError("the reference loop diverged")
             if inner < settings.inner - 1:
-                for update in range(-(-settings.network_samples // settings.network_batch)):
+                for update in range(-(-networks.samples // networks.batch)):
                     generator = stream(settings.seed, "reference", outer, inner, "network", update)
-                    batch = real.sample(settings.network_batch, generator)
+                    batch = real.sample(networks.batch, generator)
                     images = normalize(batch.images, real.mean, real.std)
-                    images = augmented(images, settings.augment_network, generator, shared=False)
+                    images = augmented(images, networks.augment, generator, shared=False)
                     goal = one_hot(batch.labels, classes).float()
-                    images, goal = cutmix(images, goal, generator, probability=settings.network_cutmix)
+                    images, goal = cutmix(images, goal, generator, probability=networks.cutmix)
                     optimizer.zero_grad()
                     cross_entropy(net(images), goal).backward()
                     optimizer.step()

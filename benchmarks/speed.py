@@ -35,23 +35,25 @@ from torch.nn.functional import avg_pool2d, conv2d
 from distil import (
     DistilledSet,
     ImageSet,
-    MatchingSettings,
+    Matching,
     Protocol,
+    distil_dataset,
     evaluate_distilled,
     preset,
     protocol_for,
 )
-from distil.dataset import step as step_module
-from distil.dataset.distilling import distil_dataset
-from distil.dataset.matching import advance, chosen_windows, decode, initial_state
-from distil.dataset.networks import fresh_learner, train_on_real, training_of
-from distil.dataset.step import Age, contrast_gradient, prepare, real_targets
+from distil.dataset import step
+from distil.dataset.config import Dct, TrainedOnReal, Windows
+from distil.dataset.network_state import fresh_network
+from distil.dataset.side_losses import CONTRASTED
+from distil.dataset.step import Here, NetworkStage, params_gradient, step_address
 from distil.evaluate.evaluator import accuracy
 from distil.functional import augment as augment_module
 from distil.functional.augment import normalize
 from distil.memory import freed_memory_kept
 from distil.networks.pooling import AveragePool
 from distil.rng import stream
+from parts import changed, loop_of
 from reference import gathered_crop, reference_judge, reference_loop
 
 SHAPES = {"cifar": (3, 32), "grey28": (1, 28)}
@@ -59,7 +61,7 @@ RESULTS = Path(__file__).parent / "results"
 RUNS = 5
 EXACT: dict = {}
 BF16 = {"bfloat16": "real_network_synthetic"}
-FAST = BF16 | {"target_updates": 5}
+FAST = BF16 | {"target_reuse": 5}
 
 
 def made_up_images(channels: int, side: int, classes: int, device: str = "cpu") -> ImageSet:
@@ -70,18 +72,16 @@ def made_up_images(channels: int, side: int, classes: int, device: str = "cpu") 
     return ImageSet(images, labels, names, (0.5,) * channels, (0.25,) * channels, "noise").to(device)
 
 
-def step_settings(args: argparse.Namespace, ipc: int, **changes) -> MatchingSettings:
+def step_settings(args: argparse.Namespace, ipc: int, **changes) -> Matching:
     """IDC's settings for CIFAR-10 with this run's width and number of network samples."""
-    settings = preset(args.method, "cifar10", ipc)
-    if not isinstance(settings, MatchingSettings):
+    settings = preset(args.method, "cifar10", ipc, "published")
+    if not isinstance(settings, Matching):
         raise SystemExit(f"{args.method} chooses real images and has no step to time")
-    udd = {"windows_start": 0.0, "proxy_steps": 1} if settings.policy != "none" else {}
-    return replace(settings, **({"width": args.width, "network_samples": args.network_samples} | udd | changes))
+    windows = {"windows_start": 0.0} if isinstance(settings.parameterization, Windows) else {}
+    return changed(settings, {"width": args.width, "network_samples": args.network_samples} | windows | changes)
 
 
-def reference_seconds(
-    real: tuple[int, int, int], settings: MatchingSettings, steps: int, device: str, threads: int
-) -> float:
+def reference_seconds(real: tuple[int, int, int], settings: Matching, steps: int, device: str, threads: int) -> float:
     """Seconds of a step of the reference loop; runs in a process of its own."""
     torch.set_num_threads(threads)
     images = made_up_images(*real, device=device)
@@ -93,35 +93,36 @@ def reference_seconds(
     return (seconds(device) - began) / steps
 
 
-def our_seconds(real: ImageSet, settings: MatchingSettings, steps: int, device: str) -> float:
+def product_seconds(real: ImageSet, settings: Matching, steps: int, device: str) -> float:
     """Seconds of a step of the product's loop, after one step that is not counted.
 
     Where a target serves several steps: of a step in the whole service of one network, its targets included.
     """
-    several = settings.target_updates > 1
+    several = settings.target_reuse > 1
     settings = replace(settings, outer=1, inner=10 if several else steps + 2)
     proxy = untrained(real, settings)
-    loop = advance(initial_state(real, settings, proxy), real, settings, proxy)
+    loop = loop_of(real, settings, proxy)
     if several:
         began = seconds(device)
-        done = sum(1 for _ in loop)
-        return (seconds(device) - began) / done
-    next(loop)
+        while loop.done < loop.steps:
+            loop.step()
+        return (seconds(device) - began) / loop.done
+    loop.step()
     began = seconds(device)
     for _ in range(steps):
-        next(loop)
+        loop.step()
     return (seconds(device) - began) / steps
 
 
-def untrained(real: ImageSet, settings: MatchingSettings) -> nn.Module | None:
+def untrained(real: ImageSet, settings: Matching) -> nn.Module | None:
     """A network in the proxy's place: the time of a step does not depend on what it says."""
-    if settings.policy not in ("response", "jitter"):
+    if not hasattr(getattr(settings.parameterization, "policy", None), "proxy_steps"):
         return None
     device = str(real.images.device)
-    return fresh_learner(settings.network, settings.width, real, device=device, seed=0, address=("p",)).net
+    return fresh_network(settings.network, settings.width, real, device=device, seed=0, address=("p",)).net
 
 
-def step_flops(real: ImageSet, settings: MatchingSettings) -> float:
+def step_flops(real: ImageSet, settings: Matching) -> float:
     """Operations of a step's convolutions.
 
     A forward pass of the network counts 1, so do the gradients of its weights and of its inputs, without the inputs of
@@ -134,16 +135,17 @@ def step_flops(real: ImageSet, settings: MatchingSettings) -> float:
         incoming = settings.width
     forward = sum(layers)
     classes = len(real.classes)
-    spectral = settings.formation == "spectrum"
-    cells = settings.ipc * (settings.spectral_views if spectral else settings.factor**2)
-    views = classes * min(settings.batch_views, cells)
-    if settings.policy != "none" and not spectral:
-        views += classes * min(settings.batch_views, settings.ipc * settings.windows)
-    if settings.cfc_share > 0:
-        views += classes * min(cells, step_module.CONTRAST_VIEWS // classes) / 3
-    trained = -(-settings.network_samples // settings.network_batch) if settings.network_data == "real" else 0
-    images = classes * settings.batch_real + settings.network_batch * trained
-    return (3 * forward - layers[0]) * images / settings.target_updates + 9 * forward * views
+    placed, networks = settings.parameterization, settings.networks
+    cells = settings.ipc * (placed.images if isinstance(placed, Dct) else placed.factor**2)
+    synthetic = classes * min(settings.batch_synthetic, cells)
+    if isinstance(placed, Windows):
+        synthetic += classes * min(settings.batch_synthetic, settings.ipc * placed.windows)
+    if settings.contrastive is not None:
+        synthetic += classes * min(cells, CONTRASTED // classes) / 3
+    images = classes * settings.sampler.batch
+    if isinstance(networks, TrainedOnReal):
+        images += networks.batch * -(-networks.samples // networks.batch)
+    return (3 * forward - layers[0]) * images / settings.target_reuse + 9 * forward * synthetic
 
 
 def machine_rate(width: int, device: str, dtype: torch.dtype) -> float:
@@ -164,7 +166,7 @@ def seconds(device: str) -> float:
     return time.perf_counter()
 
 
-def floor_seconds(real: ImageSet, settings: MatchingSettings, device: str) -> float:
+def floor_seconds(real: ImageSet, settings: Matching, device: str) -> float:
     dtype = torch.bfloat16 if settings.bfloat16 != "none" else torch.float32
     return step_flops(real, settings) / machine_rate(settings.width, device, dtype)
 
@@ -192,7 +194,7 @@ def one_size(args: argparse.Namespace, worker, shape: str, classes: int, ipc: in
         }
         with freed_memory_kept():
             for name, changes in forms.items():
-                spent[name] = our_seconds(real, replace(plain, **changes), args.steps, args.device)
+                spent[name] = product_seconds(real, replace(plain, **changes), args.steps, args.device)
         for name, changes in forms.items():
             spent["floor_" + name] = floor_seconds(real, replace(plain, **changes), args.device)
         rounds.append(spent)
@@ -248,9 +250,9 @@ def levers(args: argparse.Namespace) -> Iterator[dict]:
                     if depth >= 3:
                         without.enter_context(freed_memory_kept())
                     if depth < 4:
-                        without.enter_context(patch.dict(step_module.VIEWS_AT_ONCE, {"cpu": 1}))
+                        without.enter_context(patch.dict(step.IMAGES_AT_ONCE, {"cpu": 1}))
                     settings = replace(plain, **changes)
-                    spent.append(our_seconds(real, settings, args.steps, args.device))
+                    spent.append(product_seconds(real, settings, args.steps, args.device))
             rounds.append(spent)
     names = ["reference loop", *(name for name, _ in chain)]
     for i, name in enumerate(names):
@@ -293,26 +295,32 @@ def stages(args: argparse.Namespace) -> Iterator[dict]:
                         }
 
 
-def stage_calls(real: ImageSet, settings: MatchingSettings, device: str) -> dict[str, Callable[[], object]]:
+def stage_calls(real: ImageSet, settings: Matching, device: str) -> dict[str, Callable[[], object]]:
     """Every stage of a UDD step by name."""
-    learner = fresh_learner(
-        settings.network, settings.width, real, device=device, seed=0, address=("x",), bfloat16=True
-    )
-    state = initial_state(real, settings)
-    age = Age(learner, real_targets(learner, real, settings, 0, 0), 0, 0)
-    cells = step_module.grid_regions(settings.factor, real.size, device=device)[None]
-    training = training_of(settings)
-    images = [real.sample_class(c, settings.batch_real, stream(0, c)) for c in range(len(real.classes))]
+    net = (settings.network, settings.width, real)
+    state = fresh_network(*net, device=device, seed=0, address=("x",), bfloat16=True)
+    settings = changed(settings, {"contrastive": "cfc"})
+    loop = loop_of(real, settings, state.net)
+    stage = loop.with_targets(NetworkStage(state, {}, 0, 0))
+    here = Here(loop.params, state.computing("synthetic" in settings.bfloat16), stage, loop.augmentation, loop.task)
+    images = [real.sample_class(c, settings.sampler.batch, stream(0, c)) for c in range(len(real.classes))]
+    contrast = loop.side_losses[-1]
 
     return {
-        "real gradients": lambda: real_targets(learner, real, settings, 0, 0),
-        "synthetic double backward": lambda: step_module._views_gradient(state.canvases, cells, age, real, settings),
-        "network training": lambda: train_on_real(learner, real, settings.network_samples, training, 0, "n"),
-        "contrastive loss": lambda: contrast_gradient(state.canvases, age, real, settings),
-        "augmentation of real images": lambda: [prepare(x, real, settings, ("a", c)) for c, x in enumerate(images)],
-        "decode": lambda: decode(state.canvases, None, settings, len(real.classes)),
-        "mining": lambda: chosen_windows(state.canvases, real, settings, learner.net, 0),
-        "evaluation of 1,000 images": lambda: accuracy(learner.net, thousand(real), mean=real.mean, std=real.std),
+        "real gradients": lambda: loop.with_targets(NetworkStage(state, {}, 0, 0)),
+        "synthetic double backward": lambda: params_gradient(
+            loop.objective, stage.targets["loss"], loop.placed.unmined, loop.draw, here
+        ),
+        "network training": lambda: loop.networks.advance(state, 0, 0, stage.targets["loss"], loop.synthetic),
+        "contrastive loss": lambda: params_gradient(
+            contrast.objective, stage.targets["contrast"], loop.placed.unmined, contrast.draw, here
+        ),
+        "augmentation of real images": lambda: [
+            loop.augmentation(x, real, 0, step_address(0, 0, str(c))) for c, x in enumerate(images)
+        ],
+        "decode": loop.synthetic,
+        "mining": lambda: loop.selection.refresh(0, loop.placed, loop.params, loop.momentum),
+        "evaluation of 1,000 images": lambda: accuracy(state.net, thousand(real), mean=real.mean, std=real.std),
     }
 
 
@@ -357,8 +365,8 @@ def growth(args: argparse.Namespace) -> Iterator[dict]:
         real = made_up_images(3, size.get("side", 32), size.get("classes", 10), args.device)
         settings = step_settings(args, size.get("ipc", 1), batch_real=size.get("batch", 64), **FAST)
         with freed_memory_kept():
-            spent = median(our_seconds(real, settings, args.steps, args.device) for _ in range(args.repeats))
-        peak = peak_memory(lambda real=real, x=settings: our_seconds(real, x, 1, args.device), args.device)
+            spent = median(product_seconds(real, settings, args.steps, args.device) for _ in range(args.repeats))
+        peak = peak_memory(lambda real=real, x=settings: product_seconds(real, x, 1, args.device), args.device)
         value = next(iter(size.values()))
         yield {
             "what": "growth",
@@ -423,10 +431,10 @@ def memory(args: argparse.Namespace) -> Iterator[dict]:
     real = made_up_images(channels, side, args.classes[0], args.device)
     settings = step_settings(args, args.ipc[0], **FAST, outer=args.until // 50 + 1, inner=10)
     with freed_memory_kept():
-        for state in advance(initial_state(real, settings), real, settings, None):
-            if state.step > args.until:
-                return
-            if state.step in (10, 100) or state.step % 200 == 0:
+        loop = loop_of(real, settings)
+        while loop.done < min(args.until, loop.steps):
+            loop.step()
+            if loop.done in (10, 100) or loop.done % 200 == 0:
                 held = torch.cuda.memory_reserved() if args.device == "cuda" else status_bytes("VmRSS")
                 peak = (
                     torch.cuda.max_memory_allocated()
@@ -435,7 +443,7 @@ def memory(args: argparse.Namespace) -> Iterator[dict]:
                 )
                 yield {
                     "what": "memory",
-                    "step": state.step,
+                    "step": loop.done,
                     "held_mb": round(held / 2**20),
                     "objects": len(gc.get_objects()),
                     "peak_mb": round(peak / 2**20),

@@ -35,6 +35,7 @@ from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
 from statistics import correlation, fmean, median, stdev
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ from torch import nn
 from distil import (
     DistilledSet,
     ImageSet,
-    MatchingSettings,
+    Matching,
     Scores,
     distil_dataset,
     evaluate_distilled,
@@ -50,28 +51,37 @@ from distil import (
     preset,
     protocol_for,
 )
-from distil.dataset.distilling import _result
-from distil.dataset.formation import cosines_of_a_view
-from distil.dataset.matching import advance, all_ages, initial_state, total_steps
-from distil.dataset.policies import cosine_scores, kept_cosines
-from distil.dataset.presets import SMALL_WINDOWS
-from distil.dataset.proxies import proxy_of
+from distil.dataset.compose import coefficient_policy
+from distil.dataset.config import Settings
+from distil.dataset.protocols import Task
+from distil.dataset.proxies import trained_proxy
+from distil.dataset.selection.coefficients import coefficients_of_an_image
 from distil.functional.augment import normalize
-from distil.functional.utilization import stretch, utilisation_entropy
+from distil.functional.utilization import stretch, utilization_entropy
 from distil.memory import freed_memory_kept
 from distil.report.choices import draw_choices
 from distil.report.progress import show_progress
-from distil.settings import Settings
+from distil.rng import stream
 from held_out import value_of
+from parts import changed, loop_of
 
 RESULTS = Path(__file__).parent / "results"
 HELD_OUT = 4000
 FEW = 10_000
 """Of fewer training images three tenths are held out, for a tenth would be too few to judge by."""
 NETWORKS = 2
+PROXY_STEPS = 1000
 TRANSFER = ("arm", "seed", "network", "updates", "width")
 """What tells one judgement of a saved set from another."""
 
+SMALL_WINDOWS = {
+    "windows": 8,
+    "windows_factor": 4,
+    "windows_init": "real",
+    "windows_loss": "joint",
+    "windows_start": 0.0,
+    "windows_freeze": 1.0,
+}
 MINED = {**SMALL_WINDOWS, "cfc_share": 0.0}
 COSINES = {"method": "udd", "formation": "spectrum", "spectral_views": 24, "storage": "uint8", "cfc_share": 0.0}
 ARMS = {
@@ -105,22 +115,23 @@ PEERS = {
 """Arms that are methods of their own, and what they change of their presets; they have as many matching steps."""
 
 
-def settings_of(arm: str, key: str, args: argparse.Namespace, seed: int) -> MatchingSettings:
-    fast = preset("idc", key, args.ipc, "fast")
-    assert isinstance(fast, MatchingSettings)
-    base = replace(fast, width=args.width, outer=args.outer, seed=seed)
+def settings_of(arm: str, key: str, args: argparse.Namespace, seed: int) -> Matching:
+    fast = preset("idc", key, args.ipc, "fast", seed=seed)
+    assert isinstance(fast, Matching)
+    base = replace(fast, width=args.width, outer=args.outer)
     name, changes = parsed(arm)
-    return replace(base, **(ARMS[name] | changes))
+    return changed(base, ARMS[name] | changes)
 
 
 def peer_settings(arm: str, key: str, args: argparse.Namespace, seed: int) -> Settings:
     name, changes = parsed(arm)
-    method, own = PEERS[name]
-    settings = replace(preset(method, key, args.ipc), width=args.width, validation=0.0, seed=seed)
-    if isinstance(settings, MatchingSettings):
-        steps = total_steps(settings_of("idc", key, args, seed))
-        settings = replace(settings, outer=max(1, steps // settings.inner))
-    return replace(settings, **(own | changes))
+    method, of_method = PEERS[name]
+    settings = replace(preset(method, key, args.ipc, "published", seed=seed), validation=0.0)
+    if not isinstance(settings, Matching):
+        return settings
+    idc = settings_of("idc", key, args, seed)
+    steps = idc.outer * idc.inner * idc.target_reuse
+    return changed(settings, {"width": args.width, "outer": max(1, steps // settings.inner)} | of_method | changes)
 
 
 def parsed(arm: str) -> tuple[str, dict]:
@@ -147,31 +158,33 @@ def one_seed(args: argparse.Namespace, source, kept, held_out, seed: int, arms: 
     shared: dict[int, list] = {}
     base = settings_of("idc", source.key, args, seed)
 
-    def ages(outer: int) -> list:
+    def stages(outer: int) -> list:
         if outer not in shared:
-            shared[outer] = all_ages(kept, base, outer)
+            shared[outer] = loop_of(kept, changed(base, {"contrastive": "cfc"})).all_stages(outer)
         return shared[outer]
 
-    proxy = proxy_of(kept, replace(base, policy="response"))
-    assert proxy is not None
+    proxy = trained_proxy(base.network, base.width, kept, PROXY_STEPS, device="cpu", seed=seed)
     for arm in arms:
         with show_progress(f"{arm}, seed {seed}") as shown:
             if parsed(arm)[0] in PEERS:
                 made = distil_dataset(kept, peer_settings(arm, source.key, args, seed), events=shown)
             else:
                 settings = settings_of(arm, source.key, args, seed)
-                state, steps = initial_state(kept, settings, proxy), total_steps(settings)
-                shown("start", step=0, steps=steps)
-                chosen = [] if state.spectrum is None else [(0, state.spectrum)]
-                for _ in advance(state, kept, settings, proxy, ages):
-                    shown("step", step=state.step, steps=steps, loss=float(state.losses["loss"]))
-                    if state.spectrum is not None and state.spectrum is not chosen[-1][1]:
-                        chosen.append((state.step, state.spectrum))
-                if len(chosen) > 1:
-                    events = [{"event": "cosines", "step": step, "kept": x.kept.tolist()} for step, x in chosen]
+                loop = loop_of(kept, settings, proxy, whole=source.train, stages=stages)
+                shown("start", step=0, steps=loop.steps)
+                told = loop.event()
+                chosen = [] if told is None else [(0, told)]
+                while loop.done < loop.steps:
+                    losses = loop.step()
+                    shown("step", step=loop.done, steps=loop.steps, loss=float(losses["loss"]))
+                    if (event := loop.event()) is not None and event is not told:
+                        told = event
+                        chosen.append((loop.done, event))
+                if len(chosen) > 1 and chosen[0][1][0] == "cosines":
+                    events = [{"event": name, "step": step, **fields} for step, (name, fields) in chosen]
                     text = "".join(json.dumps(event) + "\n" for event in events)
                     (args.out / f"{arm.replace('/', ' ')}-{seed}.choices.jsonl").write_text(text)
-                made = _result(state, kept, source.train, settings, proxy)
+                made = loop.snapshot()
         made.save(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
         scores = judged(made, held_out, source.key, args.width, seed)
         line = {
@@ -217,7 +230,7 @@ def entropy_of(made: DistilledSet, proxy: nn.Module) -> float:
     """mUE of a set: U is the proxy's response at every cell of its last maps of all views of a canvas."""
     views = normalize(made.decoded().images, made.mean, made.std)
     maps = torch.cat([proxy.activations(part).mean(1) for part in views.split(256)])  # pyright: ignore[reportCallIssue]
-    return float(utilisation_entropy(stretch(maps.view(len(made.canvases), -1, maps.shape[2]))))
+    return float(utilization_entropy(stretch(maps.view(len(made.params), -1, maps.shape[2]))))
 
 
 def transfer(args: argparse.Namespace) -> None:
@@ -253,18 +266,20 @@ def cosines(args: argparse.Namespace) -> None:
     kept = held_out_of(source, args.seed)[0]
     settings = settings_of("cosines-response", source.key, args, args.seed)
     with freed_memory_kept():
-        proxy = proxy_of(kept, settings)
-        runs = [all_ages(kept, settings, outer) for outer in range(args.outer)]
-    chosen = set(kept_cosines(kept, settings, proxy).tolist())
+        proxy = trained_proxy(settings.network, settings.width, kept, PROXY_STEPS, device="cpu", seed=args.seed)
+        loop = loop_of(kept, settings, proxy)
+        runs = [loop.all_stages(outer) for outer in range(args.outer)]
+    chosen = set(loop.placed.kept.tolist())  # pyright: ignore[reportAttributeAccessIssue]
 
     def share(net: nn.Module | None, **changes) -> float:
-        return round(len(chosen & set(kept_cosines(kept, replace(settings, **changes), net).tolist())) / len(chosen), 3)
+        other = loop_of(kept, changed(settings, changes), net).placed
+        return round(len(chosen & set(other.kept.tolist())) / len(chosen), 3)  # pyright: ignore[reportAttributeAccessIssue]
 
     line = {"source": Path(args.source).name, "cosines": len(chosen), "seed": args.seed}
     line |= {"other images": share(proxy, seed=args.seed + 1), "jitter": share(proxy, policy="jitter")}
     line["fixed"] = share(None, policy="fixed")
     for age in (0, settings.inner // 4, settings.inner - 1):
-        line[f"networks of age {age}"] = [share(ages[age].learner.net) for ages in runs]
+        line[f"networks of age {age}"] = [share(stages[age].state.net) for stages in runs]
     with open(RESULTS / "udd-cosines.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line))
@@ -279,9 +294,13 @@ def utilisation(args: argparse.Namespace) -> None:
     kept = held_out_of(source, args.seed)[0]
     settings = settings_of(f"cosines-response/storage=uint4,spectral_views={args.views}", source.key, args, args.seed)
     with freed_memory_kept():
-        used = cosine_scores(kept, settings, proxy_of(kept, settings))
+        proxy = trained_proxy(settings.network, settings.width, kept, PROXY_STEPS, device="cpu", seed=args.seed)
+        task = Task(kept, settings.ipc, args.seed, settings.outer, proxy)
+        placed: Any = settings.parameterization
+        policy = coefficient_policy(placed.policy)
+        used = policy.scores(task, stream(args.seed, "cosines"))
     planes = used.view(kept.channels, *kept.size)
-    count = cosines_of_a_view((kept.channels, *kept.size), settings)
+    count = coefficients_of_an_image((kept.channels, *kept.size), placed)
     chosen = torch.zeros_like(used)
     chosen[used.argsort(descending=True, stable=True)[:count]] = 1
     line: dict = {"source": Path(args.source).name, "seed": args.seed}
@@ -345,10 +364,10 @@ def bits(args: argparse.Namespace) -> None:
     source = open_source(args.source)
     for seed, arm, count in product(args.seeds, args.arms, args.bits):
         made = DistilledSet.load(args.out / f"{arm.replace('/', ' ')}-{seed}.safetensors")
-        assert made.cosines is None or made.cosines.bits == 8
+        assert getattr(made.parameterization, "bits", 8) == 8
         levels = 2**count - 1
-        rounded = (made.canvases_float() * levels).round() / levels
-        made = replace(made, canvases=(rounded * 255).round().to(torch.uint8))
+        rounded = (made.params.float() / 255 * levels).round() / levels
+        made = replace(made, params=(rounded * 255).round().to(torch.uint8))
         held_out = held_out_of(source, seed)[1]
         with freed_memory_kept():
             scores = judged(made, held_out, source.key, args.width, seed)
@@ -371,23 +390,21 @@ def overhead(args: argparse.Namespace) -> None:
     }
     with freed_memory_kept():
         began = time.process_time()
-        proxy = proxy_of(kept, chosen["udd"])
+        idc = chosen["idc"]
+        proxy = trained_proxy(idc.network, idc.width, kept, PROXY_STEPS, device="cpu", seed=args.seed)
         trained = time.process_time()
-        kept_cosines(kept, chosen["udd"], proxy)
+        loop_of(kept, chosen["udd"], proxy)
         told = time.process_time()
-        ages = all_ages(kept, chosen["idc"], 0)
+        stages = loop_of(kept, idc).all_stages(0)
         networks = time.process_time() - told
-        loops = {
-            name: advance(initial_state(kept, settings, proxy), kept, settings, proxy, lambda _: ages)
-            for name, settings in chosen.items()
-        }
+        loops = {name: loop_of(kept, settings, proxy, stages=lambda _: stages) for name, settings in chosen.items()}
         spent: dict[str, list[float]] = {name: [] for name in loops}
         for _ in range(args.steps):
             for name, loop in loops.items():
                 start = time.process_time()
-                next(loop)
+                loop.step()
                 spent[name].append(time.process_time() - start)
-    ratios = [own / base for own, base in zip(spent["udd"], spent["idc"], strict=True)]
+    ratios = [other / base for other, base in zip(spent["udd"], spent["idc"], strict=True)]
     line = {"source": Path(args.source).name, "width": args.width, "views": args.factor**2, "steps": args.steps}
     line |= {name: round(median(values), 4) for name, values in spent.items()}
     line |= {"ratio": round(median(ratios), 3), "networks of 100 steps": round(networks, 1)}

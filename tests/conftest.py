@@ -2,8 +2,8 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = ["distil.functional", "distil.networks", "distil.types", "distil.dataset.matching"]
-CHECKED += ["distil.dataset.objectives", "distil.dataset.policies", "distil.dataset.initial", "distil.dataset.coresets"]
+CHECKED = ["distil.functional", "distil.networks", "distil.types", "distil.dataset.objectives"]
+CHECKED += ["distil.dataset.selection.coresets"]
 
 install_import_hook(CHECKED, "beartype.beartype")
 

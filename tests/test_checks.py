@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from distil.checks import check_class_names, check_seed, check_statistics, check_text, is_finite, is_integer, shown
-from distil.dataset.distilling import distil_dataset
+from distil.dataset.config import Selection
+from distil.dataset.distil import distil_dataset
 from distil.errors import DistilError
-from distil.settings import CoresetSettings
 
 from .dataset.conftest import make_images
 
@@ -72,6 +72,6 @@ def test_images_that_no_file_could_describe_are_refused_before_the_first_step(ch
     events = []
     with pytest.raises(DistilError, match=message):
         distil_dataset(
-            replace(make_images(), **changes), CoresetSettings(), events=lambda name, **fields: events.append(name)
+            replace(make_images(), **changes), Selection(), events=lambda name, **fields: events.append(name)
         )
     assert events == []

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
-from distil.dataset.matching import advance, initial_state
-from distil.dataset.proxies import proxy_of
+from distil.dataset.proxies import trained_proxy
 from distil.evaluate import evaluator
+from tests.dataset.conftest import changed, changed_where, finished_loop, loop_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
-TINY = {"width": 8, "outer": 2, "inner": 2, "batch_real": 16, "network_samples": 64, "storage": "float32"}
+TINY = {"width": 8, "outer": 2, "inner": 2, "batch": 16, "network_samples": 64}
 
 
 UDD = {"proxy_steps": 5}
@@ -26,24 +26,21 @@ UDD = {"proxy_steps": 5}
         ("dm", {}),
         ("idc", {}),
         ("udd", UDD),
-        ("udd", UDD | {"spectral_refresh": 1, "windows_freeze": 0.0}),
+        ("udd", UDD | {"refresh": 1, "freeze": 0.0}),
         ("udd-jitter", UDD),
         ("udd-windows", UDD | {"refresh": 1, "windows_start": 0.0}),
     ],
 )
 def test_a_run_on_the_gpu_ends_near_the_one_on_the_cpu(method, changes):
-    """Near: apart by a fifth of the way that the canvases have come, on average."""
+    """Near: apart by a fifth of the way that the parameters have come, on average."""
     real = open_source("digits").train
-    settings = replace(preset(method, "digits", 1), **(TINY | changes))
+    settings = changed_where(preset(method, "digits", 1), **(TINY | changes))
     ends = {}
     for device in ("cpu", "cuda"):
         images = real.to(device)
-        proxy = proxy_of(images, settings, device)
-        state = initial_state(images, settings, proxy)
-        start = state.canvases.cpu().clone()
-        for _ in advance(state, images, settings, proxy):
-            pass
-        ends[device] = state.canvases.cpu()
+        proxy = trained_proxy("convnet3", 8, images, 5, device=device, seed=0) if method.startswith("udd") else None
+        start = loop_of(images, settings, proxy).params.cpu()
+        ends[device] = finished_loop(images, settings, proxy).params.cpu()
     moved = (ends["cpu"] - start).abs().mean()
     assert moved > 0
     assert (ends["cuda"] - ends["cpu"]).abs().mean() < 0.2 * moved
@@ -81,10 +78,11 @@ def test_the_judge_on_the_gpu_trains_all_runs_at_once_as_it_would_one_after_anot
 
 def test_memory_stays_flat():
     real = open_source("digits").train.to("cuda")
-    settings = replace(preset("idc", "digits", 1), width=16, outer=4, inner=10, network_samples=64)
+    loop = loop_of(real, changed(preset("idc", "digits", 1), width=16, outer=4, inner=10, network_samples=64))
     peaks = []
-    for state in advance(initial_state(real, settings), real, settings, None):
-        if state.step % 10 == 0:
+    while loop.done < loop.steps:
+        loop.step()
+        if loop.done % 10 == 0:
             peaks.append(torch.cuda.max_memory_allocated())
             torch.cuda.reset_peak_memory_stats()
     assert peaks[-1] <= 1.02 * peaks[1]

@@ -20,13 +20,13 @@ from distil import (
     protocol_for,
     train_detector,
 )
-from distil.dataset.matching import advance, initial_state
-from distil.dataset.proxies import proxy_of
+from distil.dataset.proxies import trained_proxy
 from distil.detector import preflight as looking
 from distil.detector import preparing, training
 from distil.detector.adapters import freeze
 from distil.detector.presets import student_preset
 from distil.detector.prototypes import generate_prototypes
+from tests.dataset.conftest import changed_where, loop_of
 from tests.detector.tiny import scripted
 from tests.pretended_gpu import CPU, GPU, WrongDevice, place_of, pretended_gpu
 
@@ -90,7 +90,7 @@ def test_what_a_gpu_takes_is_taken():
 
 # ---------------------------------------------------------------------------------------------------- distilled sets
 
-TINY = {"width": 8, "outer": 2, "inner": 2, "batch_real": 16, "network_samples": 64, "proxy_steps": 3}
+TINY = {"width": 8, "outer": 2, "inner": 2, "batch": 16, "network_samples": 64, "proxy_steps": 3}
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ TINY = {"width": 8, "outer": 2, "inner": 2, "batch_real": 16, "network_samples":
         ("dsa", {}),
         ("dm", {}),
         ("idc", {}),
-        ("idc", {"target_updates": 2, "gradient_scale": "canvas", "bfloat16": "real_network_synthetic"}),
-        ("udd", {"spectral_refresh": 1, "windows_freeze": 0.0}),
+        ("idc", {"target_reuse": 2, "gradient_scale": "item", "bfloat16": "real_network_synthetic"}),
+        ("udd", {"refresh": 1, "freeze": 0.0}),
         ("udd-jitter", {}),
         ("udd-windows", {"refresh": 1, "windows_start": 0.0}),
     ],
@@ -113,9 +113,8 @@ TINY = {"width": 8, "outer": 2, "inner": 2, "batch_real": 16, "network_samples":
 def test_a_set_is_made_and_judged(method, changes):
     with pretended_gpu() as gpu:
         source = open_source("digits")
-        settings = preset(method, "digits", 1)
-        known = {name: value for name, value in (TINY | changes).items() if hasattr(settings, name)}
-        made = distil_dataset(source.train, replace(settings, **known), device="cuda")
+        settings = changed_where(preset(method, "digits", 1), **(TINY | changes))
+        made = distil_dataset(source.train, settings, device="cuda")
         assert gpu.calls > 10
         before = gpu.calls
         protocol = replace(protocol_for("quick", "digits"), epochs=2, max_updates=2)
@@ -127,10 +126,12 @@ def test_a_set_is_made_and_judged(method, changes):
 def test_a_matching_step_waits_for_nothing(method):
     with pretended_gpu() as gpu:
         real = open_source("digits").train.to("cuda")
-        settings = replace(preset(method, "digits", 1), **(TINY | {"outer": 1, "inner": 4, "windows_start": 0.5}))
-        proxy = proxy_of(real, settings, "cuda")
-        waits = []
-        for _ in advance(initial_state(real, settings, proxy), real, settings, proxy):
+        small = TINY | {"outer": 1, "inner": 4, "windows_start": 0.5}
+        settings = changed_where(preset(method, "digits", 1), **small)
+        proxy = trained_proxy("convnet3", 8, real, 2, device="cuda", seed=0) if method.startswith("udd") else None
+        loop, waits = loop_of(real, settings, proxy), []
+        while loop.done < loop.steps:
+            loop.step()
             waits.append(sum(gpu.waits.values()))
             gpu.waits.clear()
     assert len(waits) == 4

@@ -12,10 +12,11 @@ import torch
 import distil
 from distil.cli import detector_tour
 from distil.data.detection import scenes
-from distil.dataset import distilling
-from distil.dataset.presets import METHODS
+from distil.dataset import distil as distilling
+from distil.dataset.methods import METHODS, preset
 from distil.detector import presets as detector_presets
 from distil.evaluate import evaluator
+from tests.dataset.conftest import changed_where
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -26,9 +27,8 @@ def blocks(language):
 
 def tiny(settings):
     """The same settings at a size that takes no time."""
-    if settings.method in ("random", "herding", "k-center", "k-means"):
-        return replace(settings, width=8, network_epochs=1)
-    return replace(settings, width=8, outer=2, inner=1, network_samples=8, batch_real=4, proxy_steps=2, validations=0)
+    small = {"width": 8, "outer": 2, "inner": 1, "network_samples": 8, "batch": 4, "validations": 0, "proxy_steps": 2}
+    return changed_where(settings, **small, network_epochs=1)
 
 
 @pytest.fixture
@@ -37,9 +37,13 @@ def tiny_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     make = distilling.distil_dataset
-    monkeypatch.setattr(
-        distilling, "distil_dataset", lambda real, settings, **options: make(real, tiny(settings), **options)
-    )
+
+    def quick_run(images, method="udd", *, ipc=1, seed=0, recipe=None, **options):
+        key = "digits" if images == "digits" else getattr(images, "key", "custom")
+        settings = preset(method, key, ipc, recipe, seed=seed) if isinstance(method, str) else method
+        return make(images, tiny(settings), **options)
+
+    monkeypatch.setattr(distilling, "distil_dataset", quick_run)
     for name in ("evaluate_distilled", "evaluate_real"):
         original = getattr(evaluator, name)
 

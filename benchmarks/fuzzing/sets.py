@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from distil.data.images.opener import ImageSet
-from distil.dataset.distilling import distil_dataset
-from distil.dataset.presets import preset
-from distil.distilled_set.record import Cosines, DistilledSet
+from distil.dataset.config import Matching, Response, Uniform
+from distil.dataset.distil import distil_dataset
+from distil.dataset.methods import preset
+from distil.distilled_set.record import DistilledSet
+from distil.parameterizations.crops import Crops
+from distil.parameterizations.dct import Dct
 from distil.report.scores import add_scores, read_scores
 from distil.runs import CHECKPOINT, LOG, MANIFEST, PREVIOUS, PROXY, RESULT, EventLog, read_log
-from distil.settings import MatchingSettings
 
 from .target import (
     Case,
@@ -38,30 +40,29 @@ LARGEST = 1e6
 
 def _set_files(folder: Path) -> None:
     generator = torch.Generator().manual_seed(1)
-    canvases = torch.randint(0, 256, (3, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    params = torch.randint(0, 256, (3, 1, 8, 8), generator=generator, dtype=torch.uint8)
     quarters = torch.tensor([[[0.0, 0, 4, 4], [4, 0, 8, 4], [0, 4, 4, 8], [4, 4, 8, 8]]])
     described: dict[str, Any] = {
         "classes": ("cat", "dog", "bird"),
         "mean": (0.4,),
         "std": (0.2,),
-        "view_size": (8, 8),
         "method": "idc",
         "settings": {"ipc": 1, "lr_image": 0.02, "seed": 0},
         "seed": 0,
         "source": "animals",
         "source_fingerprint": "0" * 64,
     }
-    grid = DistilledSet(canvases=canvases, labels=torch.arange(3), regions=quarters, **described)
+    cells = Crops(quarters, (8, 8))
+    grid = DistilledSet(params=params, labels=torch.arange(3), parameterization=cells, **described)
     grid.save(folder / "grid.safetensors")
     soft = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.0, 0.0, 1.0]])
-    own = torch.cat([quarters, quarters + 1, quarters])
-    used = torch.rand(3, 8, 8, generator=generator)
-    floats = canvases.float() / 255
-    replace(grid, canvases=floats, labels=soft, regions=own, utilisation=used).save(folder / "soft.safetensors")
+    unlike = torch.cat([quarters, quarters + 1, quarters])
+    used = Crops(unlike, (8, 8), utilization=torch.rand(3, 8, 8, generator=generator))
+    floats = params.float() / 255
+    replace(grid, params=floats, labels=soft, parameterization=used).save(folder / "soft.safetensors")
     kept = torch.tensor([0, 1, 2, 3, 8, 9, 10, 16])
-    cosines = Cosines(kept, torch.linspace(1, 4, 8), 4)
-    none = torch.empty(1, 0, 4)
-    replace(grid, regions=none, cosines=cosines, method="udd").save(folder / "cosines.safetensors")
+    placed = Dct(kept, (1, 8, 8), 4, torch.linspace(1, 4, 8))
+    replace(grid, parameterization=placed, method="udd").save(folder / "cosines.safetensors")
 
 
 def _set_nonsense(found: DistilledSet, case: Case) -> str:
@@ -83,10 +84,7 @@ def _set_nonsense(found: DistilledSet, case: Case) -> str:
 
 
 def _set_content(found: DistilledSet) -> Any:
-    tensors = {"canvases": found.canvases, "labels": found.labels, "regions": found.regions}
-    tensors |= {} if found.utilisation is None else {"utilisation": found.utilisation}
-    tensors |= {} if found.cosines is None else {"kept": found.cosines.kept, "spans": found.cosines.spans}
-    return json.dumps(found.header(), sort_keys=True), digest(tensors)
+    return json.dumps(found.header(), sort_keys=True), digest(found.stored())
 
 
 # Runs that distil a set
@@ -98,13 +96,17 @@ def _images() -> ImageSet:
     return ImageSet(images, torch.arange(16) % 2, ("even", "odd"), (0.5,), (0.25,), "numbers")
 
 
-def _settings(method: str) -> MatchingSettings:
-    settings = preset(method, "custom", 1)
-    assert isinstance(settings, MatchingSettings)
-    tiny: dict[str, Any] = {"width": 4, "outer": 3, "inner": 1, "batch_real": 4, "network_samples": 4}
+def _settings(method: str) -> Matching:
+    settings = preset(method, "custom", 1, "published", seed=3)
+    assert isinstance(settings, Matching)
+    tiny: dict[str, Any] = {"width": 4, "outer": 3, "inner": 1, "sampler": Uniform(4), "validation": 0.0}
+    tiny["optimizer"] = replace(settings.optimizer, lr=0.01)
+    if hasattr(settings.networks, "samples"):
+        tiny["networks"] = replace(settings.networks, samples=4)
     if method == "udd-windows":
-        tiny |= {"proxy_steps": 1, "refresh": 1, "windows_start": 0.0, "windows_freeze": 0.0}
-    return replace(settings, **tiny, validation=0.0, lr_image=0.01, seed=3)
+        windows = {"policy": Response(1), "refresh": 1, "windows_start": 0.0, "windows_freeze": 0.0}
+        tiny["parameterization"] = replace(settings.parameterization, **windows)
+    return replace(settings, **tiny)
 
 
 def _stopped(method: str) -> Callable[[], Files]:
@@ -146,7 +148,7 @@ def _command_run(folder: Path) -> None:
     arrays = {f"x_{split}": draws.integers(0, 256, (12, 8, 8), dtype=np.uint8) for split in ("train", "test")}
     arrays |= {f"y_{split}": np.arange(12) % 2 for split in ("train", "test")}
     np.savez(folder / "numbers.npz", **arrays)  # pyright: ignore[reportArgumentType]
-    words = "--width 4 --outer 1 --inner 2 --batch-real 4 --network-samples 4 --validations 1 --checkpoint-seconds 0"
+    words = "--width 4 --outer 1 --inner 2 --batch 4 --network-samples 4 --validations 1 --checkpoint-seconds 0"
     command("dataset", "idc", "numbers.npz", "--out", "run", "--device", "cpu", *words.split())
     (folder / "run" / RESULT).unlink()
     named_from_here(folder)

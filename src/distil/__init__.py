@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distil.data.detection.detection_set import DetectionSet, open_detection
     from distil.data.images.opener import ImageSet, Source, open_source
-    from distil.dataset.distilling import distil_dataset
-    from distil.dataset.presets import METHODS, preset
+    from distil.dataset.config import Matching, Selection
+    from distil.dataset.distil import distil_dataset
+    from distil.dataset.methods import METHODS, preset
     from distil.detector.adapters import adapt
     from distil.detector.comparing import compare_detectors
     from distil.detector.preflight import preflight
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from distil.functional.regions import crop_resize, grid_regions
     from distil.networks import build_network
     from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
+    from distil.parameterizations.crops import Crops
+    from distil.parameterizations.dct import Dct
     from distil.report.pictures import draw_set
     from distil.rng import stream
-    from distil.settings import CoresetSettings, DetectorSettings, MatchingSettings
+    from distil.settings import DetectorSettings
     from distil.types import Batch
 
     __version__: str
@@ -38,16 +41,18 @@ __all__ = [
     "PROTOCOLS",
     "Architecture",
     "Batch",
-    "CoresetSettings",
+    "Crops",
+    "Dct",
     "DetectionSet",
     "DetectorSettings",
     "DistilError",
     "DistilledSet",
     "ImageSet",
-    "MatchingSettings",
+    "Matching",
     "Protocol",
     "PrototypeSet",
     "Scores",
+    "Selection",
     "Source",
     "adapt",
     "average_precision",
@@ -75,20 +80,22 @@ __all__ = [
 ]
 
 _MODULES = {
-    "METHODS": "distil.dataset.presets",
+    "METHODS": "distil.dataset.methods",
     "PROTOCOLS": "distil.evaluate.protocols",
     "Architecture": "distil.networks.detectors",
     "Batch": "distil.types",
-    "CoresetSettings": "distil.settings",
+    "Crops": "distil.parameterizations.crops",
+    "Dct": "distil.parameterizations.dct",
     "DetectionSet": "distil.data.detection.detection_set",
     "DetectorSettings": "distil.settings",
     "DistilError": "distil.errors",
     "DistilledSet": "distil.distilled_set.record",
     "ImageSet": "distil.data.images.opener",
-    "MatchingSettings": "distil.settings",
+    "Matching": "distil.dataset.config",
     "Protocol": "distil.evaluate.protocols",
     "PrototypeSet": "distil.detector.prototypes",
     "Scores": "distil.evaluate.evaluator",
+    "Selection": "distil.dataset.config",
     "Source": "distil.data.images.opener",
     "adapt": "distil.detector.adapters",
     "average_precision": "distil.evaluate.precision",
@@ -97,7 +104,7 @@ _MODULES = {
     "compare_detectors": "distil.detector.comparing",
     "crop_resize": "distil.functional.regions",
     "detector_preset": "distil.detector.presets",
-    "distil_dataset": "distil.dataset.distilling",
+    "distil_dataset": "distil.dataset.distil",
     "draw_set": "distil.report.pictures",
     "evaluate_distilled": "distil.evaluate.evaluator",
     "evaluate_real": "distil.evaluate.evaluator",
@@ -108,7 +115,7 @@ _MODULES = {
     "open_detection": "distil.data.detection.detection_set",
     "open_source": "distil.data.images.opener",
     "preflight": "distil.detector.preflight",
-    "preset": "distil.dataset.presets",
+    "preset": "distil.dataset.methods",
     "protocol_for": "distil.evaluate.protocols",
     "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",

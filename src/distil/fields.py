@@ -88,16 +88,17 @@ def _docs(kind: type) -> dict[str, str]:
 
 def refused(name: str, text: str) -> DistilError:
     """The error that a field cannot be what it is; text: what follows its name."""
-    return DistilError(f"{name} {text}")
+    return DistilError(f"{{{name}}} {text}", field=name)
 
 
 def members(kind: Any) -> dict[str, type]:
     """The dataclasses that a field of this type chooses between, by their `kind`; NoneType as "none". Empty if the
-    field holds a plain value or one dataclass alone."""
-    if get_origin(kind) not in (Union, UnionType):
+    field holds a plain value, or one dataclass without a kind."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    named: dict[str, type] = {getattr(x, "kind", ""): x for x in options if isinstance(x, type) and is_dataclass(x)}
+    if "" in named or not named:
         return {}
-    options = {"none" if option is NoneType else getattr(option, "kind", ""): option for option in get_args(kind)}
-    return options if all(options) and all(o is NoneType or is_dataclass(o) for o in options.values()) else {}
+    return named | ({"none": NoneType} if NoneType in options else {})
 
 
 def slots(settings: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, type], Any]]:

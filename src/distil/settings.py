@@ -1,168 +1,15 @@
-"""Settings of the methods, as frozen dataclasses that the command line shows as flags. Nothing here imports torch."""
+"""Settings of detector training, as a frozen dataclass that the command line shows as flags. Nothing imports torch."""
 
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from distil.checks import check_seed, check_text, is_finite, is_integer, shown
 from distil.errors import DistilError
 
-CORESETS = ("random", "herding", "k-center", "k-means")
-STAGES = ("real", "network", "synthetic")
-"""Stages of a matching step that can be computed in bfloat16: gradients of real images, training of the network, second
-derivatives through the synthetic views."""
-
 LOSSES = ("gkd", "mse", "pkd", "fgd", "mgd", "defeat", "response", "crosskd")
 """Losses that a teacher can add to a detector's own."""
-
-
-@dataclass(frozen=True)
-class CoresetSettings:
-    """Choose real images: no synthesis. All rules but random first train a network, and embed every image once."""
-
-    method: Literal["random", "herding", "k-center", "k-means"] = "random"
-    """Which selection rule."""
-    ipc: int = 1
-    """Images per class."""
-    network: str = "convnet3"
-    """Network whose embedding measures distance (not used by random)."""
-    width: int = 128
-    """Channels of that network's layers."""
-    network_epochs: int = 20
-    """Passes over the training set that the embedding network is trained for."""
-    validation: float = 0.1
-    """Share of the training images held out, as every method here holds them out."""
-    seed: int = 0
-    """Seed of every draw."""
-
-
-@dataclass(frozen=True)
-class MatchingSettings:
-    """Learn canvases by matching what networks compute on real images and on the views of the canvases."""
-
-    method: str = "idc"
-    """Name under which the result is filed."""
-    ipc: int = 1
-    """Images (canvases) per class."""
-    factor: int = 1
-    """Cut every canvas into factor x factor cells, each enlarged to a view (IDC's multi-formation)."""
-    init: Literal["noise", "real", "mix"] = "real"
-    """Start from noise, from real images, or from real images shrunk into the cells."""
-
-    network: str = "convnet3"
-    """Network in which real and synthetic are matched."""
-    width: int = 128
-    """Channels of that network's layers."""
-
-    formation: Literal["grid", "spectrum"] = "grid"
-    """What a canvas's numbers are: pixels, cut into the cells of a grid, or coefficients of cosines, some a view."""
-    spectral_views: int = 24
-    """With spectrum: at least so many views on each canvas; each has their share of its numbers as coefficients."""
-    spectral_start: Literal["policy", "fixed", "random"] = "policy"
-    """With spectrum: cosines that views begin with: those that the policy chooses, the lowest frequencies, or any."""
-    spectral_refresh: int = 0
-    """With spectrum: outer iterations between two choices of the cosines, by the views as they are; 0: choose once."""
-
-    objective: Literal["gradient", "feature"] = "gradient"
-    """Match gradients of the classification loss, or mean embeddings."""
-    distance: Literal["cosine", "squared", "l1"] = "squared"
-    """Distance between two gradients: one minus cosine by output row, squared error, absolute error."""
-    layers: Literal["all", "convolutions"] = "convolutions"
-    """Weights whose gradients are matched; vectors (biases, norms) never are."""
-
-    outer: int = 2000
-    """Fresh networks, one after another."""
-    inner: int = 100
-    """Matching steps on each network."""
-    batch_real: int = 64
-    """Real images of a class in a matching step."""
-    batch_views: int = 128
-    """At most so many synthetic views of a class in a matching step."""
-    lr_image: float = 5e-3
-    """Learning rate of the canvases."""
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate of the canvases over the run: constant, or falling to zero along half a cosine."""
-    lr_space: Literal["pixel", "normalised"] = "pixel"
-    """Units of the learning rate: pixels in [0, 1], or (formation grid) pixels divided by the standard deviation."""
-    gradient_scale: Literal["raw", "canvas"] = "raw"
-    """Canvases' gradients as they are, or each divided by its root mean square: the learning rate is then the size of a
-    step in pixel values, whatever the distance, the network's width and the number of views."""
-    momentum_image: float = 0.5
-    """Momentum of the canvases."""
-
-    target_updates: int = 1
-    """Matching steps that one computation of a network's real gradients serves, in random order over its ages."""
-
-    network_data: Literal["none", "real", "synthetic", "matched"] = "real"
-    """What the network is trained on between matching steps; matched: one update by the step's own real gradients."""
-    network_samples: int = 2000
-    """With real: images it sees after each matching step."""
-    network_epochs: int = 1
-    """With synthetic: passes over the views after each matching step."""
-    network_batch: int = 64
-    """Batch of that training."""
-    network_lr: float = 0.01
-    """Learning rate of that training."""
-    network_momentum: float = 0.9
-    """Momentum of that training."""
-    network_weight_decay: float = 5e-4
-    """Weight decay of that training."""
-    network_cutmix: float = 0.5
-    """Probability of CutMix in that training."""
-
-    augment: str = "color_crop_cutout"
-    """Operations of the matching augmentation, joined by underscores, or none."""
-    augment_network: str = "color_crop"
-    """Operations of the augmentation in the network's training, or none."""
-    augment_one: bool = False
-    """One random operation a step (DC, DSA); otherwise flip, colour and cutout always, plus one of the rest (IDC)."""
-
-    policy: Literal["none", "fixed", "random", "response", "jitter"] = "none"
-    """How windows beyond the grid are chosen: fixed seams, at random, least response, least change under jitter. With
-    formation spectrum, how cosines are kept: the lowest frequencies, at random, of most response or change."""
-    windows: int = 1
-    """Windows mined on each canvas."""
-    windows_factor: int = 0
-    """Mined windows have the size of cells of a grid of this factor; 0: of the canvas's own grid."""
-    windows_init: Literal["kept", "real"] = "kept"
-    """What mined windows begin with: the canvas as it is, or a real image of the class each, shrunk."""
-    windows_loss: Literal["apart", "joint"] = "apart"
-    """Match mined windows by a loss of their own, or together with the cells as views like any other."""
-    windows_share: float = 0.2
-    """With apart: size of their gradient as a share of the grid's; 0 lets them be views without moving pixels."""
-    windows_mask: bool = True
-    """With apart: let them move underutilized pixels only (their gradient is multiplied by 1 - utilisation)."""
-    windows_start: float = 0.2
-    """Share of the run after which windows are mined."""
-    windows_freeze: float = 0.1
-    """Last share of the run in which the windows, or with spectrum the cosines, stay as they are."""
-    refresh: int = 10
-    """Outer iterations between two choices of the windows."""
-    proxy_steps: int = 1000
-    """Updates, on real images, of the proxy network that judges utilisation."""
-    jitter: float = 0.1
-    """Standard deviation of the jitter, in pixels of [0, 1]."""
-    jitter_draws: int = 4
-    """Draws of the jitter for each window."""
-
-    cfc_share: float = 0.0
-    """Size of the contrastive (CFC) gradient as a share of the matching gradient; 0 switches it off."""
-    cfc_temperature: float = 0.1
-    """Temperature of the contrastive loss."""
-
-    bfloat16: str = "none"
-    """Stages computed in bfloat16, joined by underscores (real, network, synthetic), or none."""
-
-    storage: Literal["uint8", "float32", "uint4"] = "uint8"
-    """How finished canvases are stored: one byte a value, like the real images they replace, or four; with formation
-    spectrum also half a byte, so that a canvas has twice as many coefficients."""
-    validation: float = 0.1
-    """Share of the training images held out to follow progress; nothing is selected on it. 0 uses every image."""
-    validations: int = 4
-    """Evaluations on the held-out share during the run."""
-    seed: int = 0
-    """Seed of every draw."""
 
 
 @dataclass(frozen=True)
@@ -271,35 +118,20 @@ class DetectorSettings:
     """AP50 of the teacher on this data, in percent, under which the preflight stops."""
 
 
-Settings = CoresetSettings | MatchingSettings
-
 LARGEST = 10**9
 """Of any whole number in the settings but the seed, unless LIMITS says less."""
-LIMITS = {
-    "ipc": 100_000,
-    "factor": 31,
-    "width": 4096,
-    "windows": 1000,
-    "windows_factor": 1024,
-    "spectral_views": 512,
-    "validations": 10_000,
-    "epochs": 1_000_000,
-    "prototypes": 100_000,
-    "workers": 1024,
-}
-"""More than these no machine can serve; factor, windows and spectral_views keep a canvas at 2000 views."""
+LIMITS = {"epochs": 1_000_000, "prototypes": 100_000, "workers": 1024}
+"""More than these no machine can serve."""
 
 
-def check_settings(settings: Settings | DetectorSettings) -> None:
+def check_settings(settings: DetectorSettings) -> None:
     """Refuse values that no run can use.
 
     Raises: DistilError that names the flag, its value and what is accepted.
     """
-    positive = {"ipc", "factor", "width", "outer", "inner", "batch_real", "batch_views", "network_batch", "windows"}
-    positive |= {"spectral_views", "target_updates", "refresh", "jitter_draws", "lr_image", "cfc_temperature", "jitter"}
-    positive |= {"epochs", "batch", "lr", "evaluate_every", "temperature", "prototypes", "prototype_every"}
+    positive = {"epochs", "batch", "lr", "evaluate_every", "temperature", "prototypes", "prototype_every"}
     positive |= {"prototype_images", "prototype_bandwidth"}
-    shares = {"network_cutmix", "windows_start", "windows_freeze", "flip", "lr_decay", "prototype_quantile"}
+    shares = {"flip", "lr_decay", "prototype_quantile"}
     for field in fields(settings):
         value = getattr(settings, field.name)
         flag = "--" + field.name.replace("_", "-")
@@ -317,25 +149,7 @@ def check_settings(settings: Settings | DetectorSettings) -> None:
                 raise DistilError(f"{flag} is {value}: it is a share, between 0 and 1.")
             if field.name == "validation" and value >= 1:
                 raise DistilError(f"{flag} is {value}: it is the share of images held out, at least 0 and below 1.")
-    if isinstance(settings, DetectorSettings):
-        _check_detector_settings(settings)
-    if isinstance(settings, MatchingSettings):
-        words = settings.bfloat16.split("_")
-        if settings.bfloat16 != "none" and (unknown := [word for word in words if word not in STAGES]):
-            raise DistilError(
-                f"--bfloat16 {settings.bfloat16} names no stage {unknown[0]!r}: join some of {', '.join(STAGES)} by "
-                "underscores, or give none."
-            )
-        if settings.target_updates > 1 and settings.network_data == "synthetic":
-            raise DistilError(
-                f"--target-updates {settings.target_updates} computes a network's real gradients beforehand, and "
-                "--network-data synthetic trains it on the canvases as they change: use --target-updates 1."
-            )
-        if settings.network_data == "matched" and settings.objective != "gradient":
-            raise DistilError(
-                f"--network-data matched trains by the real gradients, and --objective {settings.objective} computes "
-                "none: use --network-data real or none."
-            )
+    _check_detector_settings(settings)
 
 
 def _check_type(kind: Any, value: Any, flag: str) -> None:
@@ -359,36 +173,23 @@ def _check_type(kind: Any, value: Any, flag: str) -> None:
         check_text(value, flag)
 
 
-def settings_from_dict(values: Any) -> Settings:
-    """The settings that were saved as JSON by a run.
-
-    Raises: DistilError that names the field if this version does not know it, or no run can use its value.
-    """
-    if isinstance(values, dict) and values.get("method") in CORESETS:
-        return _restored(CoresetSettings, values)
-    return _restored(MatchingSettings, values)
-
-
-Kind = TypeVar("Kind", CoresetSettings, MatchingSettings, DetectorSettings)
-
-
-def _restored(kind: type[Kind], values: Any) -> Kind:
+def _restored(values: Any) -> DetectorSettings:
     if not isinstance(values, dict):
         raise DistilError(
             f"the settings in the saved run are {shown(values)}: expected a value for each name. Copy the run again, "
             "or start another."
         )
-    known = {field.name for field in fields(kind)}
+    known = {field.name for field in fields(DetectorSettings)}
     if unknown := sorted(map(str, set(values) - known)):
         raise DistilError(
             f"unknown setting {shown(unknown[0])} in the saved run: it was made by another version of distil."
         )
     restored: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
     try:
-        for field in fields(kind):
+        for field in fields(DetectorSettings):
             if field.name in restored:
                 _check_type(field.type, restored[field.name], "--" + field.name.replace("_", "-"))
-        settings = kind(**restored)
+        settings = DetectorSettings(**restored)
         check_settings(settings)
     except DistilError as error:
         raise DistilError(f"the settings in the saved run cannot be used: {error}") from error
@@ -448,4 +249,4 @@ def detector_settings_from_dict(values: Any) -> DetectorSettings:
 
     Raises: DistilError that names the field if this version does not know it, or no run can use its value.
     """
-    return _restored(DetectorSettings, values)
+    return _restored(values)

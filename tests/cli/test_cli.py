@@ -16,14 +16,16 @@ import torch
 from distil.cli import dataset
 from distil.cli import main as cli
 from distil.cli.main import main
-from distil.dataset import distilling
-from distil.dataset.presets import METHODS, preset
+from distil.dataset import distil as distilling
+from distil.dataset import run as running
+from distil.dataset.methods import METHODS, preset
 from distil.distilled_set.record import DistilledSet
 from distil.evaluate.protocols import PROTOCOLS
+from distil.fields import leaves
 from distil.runs import read_log
 from distil.stopping import StopRequest
 
-TINY = ["--width", "8", "--outer", "2", "--inner", "2", "--network-samples", "8", "--batch-real", "4"]
+TINY = ["--width", "8", "--outer", "2", "--inner", "2", "--network-samples", "8", "--batch", "4"]
 TINY += ["--validations", "1"]
 
 INVENTORY = re.compile(r"\ARead .*\n(?:  .*\n)+")
@@ -100,9 +102,11 @@ LIGHT = [
     "cli.sets",
     "cli.detector",
     "cli.flags",
-    "dataset.presets",
+    "dataset.methods",
     "detector.presets",
     "settings",
+    "dataset.config",
+    "dataset.upgrade",
     "errors",
     "runs",
     "evaluate.protocols",
@@ -146,8 +150,8 @@ def test_dataset_help_shows_the_published_values(capsys):
         text = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
         return re.search(rf"{name} .*?\(default: (.*?)\)", text).group(1)
 
-    assert flag(["idc", "cifar10", "--ipc", "10"], "--lr-image FLOAT") == "0.005"
-    assert flag(["--ipc=1", "idc", "cifar10"], "--lr-image FLOAT") == "0.0005"
+    assert flag(["idc", "cifar10", "--ipc", "10"], "--lr FLOAT") == "0.005"
+    assert flag(["--ipc=1", "idc", "cifar10"], "--lr FLOAT") == "0.0005"
     assert flag(["idc", "mnist", "--ipc", "10"], "--distance {cosine,squared,l1}") == "l1"
     assert flag(["--augment-one", "dm", "--out", "here", "cifar10"], "--outer INT") == "20000"
     assert flag(["k-means", "cifar10", "--ipc", "7"], "--ipc INT") == "7"
@@ -158,12 +162,61 @@ def test_dataset_help_shows_the_published_values(capsys):
 def test_a_processor_without_bfloat16_is_told(monkeypatch, capsys, tmp_path):
     words = ["dataset", "idc", "digits", "--outer", "1", "--inner", "1", "--width", "4", "--validations", "0"]
     for supported in (True, False):
-        monkeypatch.setattr(dataset, "_computes_bfloat16", lambda device, answer=supported: answer)
+        monkeypatch.setattr(dataset, "computes_bfloat16", lambda device, answer=supported: answer)
         for bfloat16 in ("real", "none"):
             out = str(tmp_path / f"{supported}-{bfloat16}")
             assert main([*words, "--device", "cpu", "--bfloat16", bfloat16, "--out", out]) == 0
             told = "no bfloat16 arithmetic" in capsys.readouterr().out
             assert told == (bfloat16 == "real" and not supported)
+
+
+def test_a_recipe_in_bfloat16_computes_in_float32_where_the_processor_has_none(monkeypatch, capsys):
+    words = ["dataset", "idc", "digits", "--recipe", "fast", *TINY, "--device", "cpu"]
+    for supported, stages in ((True, "real_network_synthetic"), (False, "none")):
+        monkeypatch.setattr(dataset, "computes_bfloat16", lambda device, answer=supported: answer)
+        assert main([*words, "--out", stages]) == 0
+        assert capsys.readouterr().out.count("the run computes in float32") == (not supported)
+        assert json.loads(Path(stages, "run.json").read_text())["settings"]["bfloat16"] == stages
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["idc", "--lr-image", "1"], "--lr-image is called --lr now."),
+        (["udd", "--spectral-views=8"], "--spectral-views is called --images now."),
+        (["idc", "--no-windows-mask"], "--no-windows-mask is a setting of --parameterization windows, which was not"),
+        (["idc", "--bits", "4"], "--bits is a setting of --parameterization dct, which was not chosen: add"),
+        (["idc", "--parameterization", "dtc"], "--parameterization is 'dtc'. Did you mean 'dct'?"),
+        (["udd", "--storage", "uint4"], "--storage is a setting of --parameterization grid, which was not chosen"),
+    ],
+)
+def test_flags_of_before_and_of_other_parts_are_answered(capsys, words, said):
+    assert said in fails(capsys, ["dataset", words[0], "digits", *words[1:]])
+
+
+def test_parts_are_exchanged_from_the_command_line(capsys):
+    words = ["--parameterization", "dct", "--policy", "fixed", "--objective", "feature", "--networks", "fresh"]
+    words += ["--contrastive", "cfc", "--images", "4", "--bits", "8", "--cfc-share", "0.3"]
+    tiny = [*TINY[:6], *TINY[8:]]  # without --network-samples
+    assert main(["dataset", "idc", "digits", *tiny, *words, "--out", "mixed"]) == 0
+    made = DistilledSet.load("mixed/distilled.safetensors")
+    assert (made.images_per_item, made.parameterization.bits) == (4, 8)
+    assert made.settings["objective"] == {"kind": "feature"}
+    assert made.settings["contrastive"] == {"kind": "cfc", "share": 0.3, "temperature": 0.1}
+
+
+def test_a_run_of_days_is_asked_for_in_so_many_words(monkeypatch, capsys):
+    from distil.dataset import estimate
+
+    monkeypatch.setattr(estimate, "seconds_of_run", lambda images, settings: settings.outer * 60.0)
+    monkeypatch.setattr(dataset, "LONG", 4)
+    write_npz("photos.npz")
+    words = ["dataset", "idc", "photos.npz", "--device", "cpu"]
+    said = fails(capsys, [*words, "--outer", "2000"])
+    assert "idc by the recipe published takes about 33 hours here; --recipe fast takes about 20 minutes. Give" in said
+    assert not Path("runs").exists()
+    assert main([*words, *TINY, "--recipe", "published", "--out", "asked"]) == 0
+    assert "idc by the recipe published takes about 2 minutes here" in capsys.readouterr().out
 
 
 def test_the_method_is_no_flag(capsys):
@@ -177,10 +230,10 @@ def test_the_method_is_no_flag(capsys):
 
 
 def test_misspelt_flag(capsys):
-    assert main(["dataset", "idc", "digits", "--lr-imgae", "0.1"]) == 2
+    assert main(["dataset", "idc", "digits", "--lr-shcedule", "cosine"]) == 2
     error = capsys.readouterr().err
-    assert "--lr-imgae" in error
-    assert re.search(r"Perhaps you meant:\s+│?\n?.*--lr-image FLOAT", error)
+    assert "--lr-shcedule" in error
+    assert re.search(r"Perhaps you meant:\s+│?\n?.*--lr-schedule", error)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +252,7 @@ def test_misspelt_flag(capsys):
         ),
         (["dataset", "idc", "digits", "--ipc", "0"], "--ipc is 0: ask for at least 1"),
         (["dataset", "idc", "digits", "--ipc", "-3"], "--ipc is -3: ask for at least 1"),
-        (["dataset", "idc", "digits", "--lr-image", "nan"], "--lr-image is nan: give a finite number"),
+        (["dataset", "idc", "digits", "--lr", "nan"], "--lr is nan: give a finite number"),
         (["dataset", "random", "digits", "--ipc", "4000"], "--ipc 4000 asks for more images than class"),
         (
             ["dataset", "idc", "digits", "--factor", "17", "--init", "real"],
@@ -266,8 +319,8 @@ def test_dataset_makes_a_run_folder_and_says_what_comes_next(capsys):
 
     distilled = DistilledSet.load(folder / "distilled.safetensors")
     manifest = json.loads((folder / "run.json").read_text())
-    assert (distilled.method, len(distilled.canvases)) == ("udd-windows", 10)
-    assert distilled.regions.shape[1] == 5
+    assert (distilled.method, len(distilled.params)) == ("udd-windows", 10)
+    assert distilled.images_per_item == 5
     assert manifest["settings"] == distilled.settings
     assert manifest["source_fingerprint"] == distilled.source_fingerprint
     assert {"distil", "torch"} <= manifest["versions"].keys()
@@ -279,9 +332,11 @@ def test_dataset_makes_a_run_folder_and_says_what_comes_next(capsys):
 
 def test_every_method_runs_from_the_command_line(capsys):
     shared = {"--width": "8", "--network-epochs": "1"}
-    matching = {"--outer": "1", "--inner": "1", "--network-samples": "4", "--batch-real": "4", "--proxy-steps": "1"}
+    matching = {"--outer": "1", "--inner": "1", "--network-samples": "4", "--batch": "4", "--proxy-steps": "1"}
     for method, entry in METHODS.items():
+        names = {leaf.name for leaf in leaves(preset(method, "digits", 1))}
         flags = shared | ({"--validations": "0"} | matching if entry.kind == "matching" else {})
+        flags = {flag: value for flag, value in flags.items() if flag[2:].replace("-", "_") in names}
         words = [word for pair in flags.items() for word in pair]
         assert main(["dataset", method, "digits", *words, "--out", method]) == 0, capsys.readouterr().err
         assert DistilledSet.load(Path(method) / "distilled.safetensors").method == method
@@ -312,7 +367,7 @@ def stop_after(monkeypatch):
         def requests():
             yield Asked()
 
-        monkeypatch.setattr(distilling, "stop_requests", requests)
+        monkeypatch.setattr(running, "stop_requests", requests)
 
     return set_looks
 
@@ -534,11 +589,11 @@ def test_show_tells_how_evenly_the_pixels_are_used(capsys):
 
 
 def test_a_set_of_cosines_is_made_shown_judged_and_exported(capsys):
-    words = ["--proxy-steps", "2", "--storage", "uint4", "--out", "udd"]
+    words = ["--proxy-steps", "2", "--bits", "4", "--out", "udd"]
     assert main(["dataset", "udd", "digits", *TINY, *words]) == 0
     file = "udd/distilled.safetensors"
     made = DistilledSet.load(file)
-    assert (made.views, made.cosines.bits, made.bytes["images"]) == (8, 4, 10 * 16 * 16)
+    assert (made.images_per_item, made.parameterization.bits, made.bytes["images"]) == (8, 4, 10 * 16 * 16)
     assert main(["show", file]) == 0
     assert main(["evaluate", file, "digits", "--protocol", "quick", "--width", "4", "--runs", "1"]) == 0
     assert main(["export", file, "--to", "npz", "--out", "views.npz"]) == 0
@@ -569,8 +624,8 @@ def test_methods_lists_each_with_its_paper_and_score(capsys):
 def test_methods_with_a_name_shows_every_setting(capsys, name):
     assert main(["methods", name]) == 0
     text = capsys.readouterr().out
-    fields = preset(name, "cifar10", 1).__dict__
-    assert all(f"--{field.replace('_', '-')} " in text for field in fields if field not in ("method", "ipc"))
+    names = [leaf.name for leaf in leaves(preset(name, "cifar10", 1))]
+    assert all(f"--{name.replace('_', '-')} " in text for name in names if name not in ("method", "ipc"))
     assert METHODS[name].title in text
 
 
@@ -578,7 +633,7 @@ def test_methods_gives_values_by_data_set_and_images_per_class(capsys):
     assert main(["methods", "idc"]) == 0
     lines = [line.split("│")[1:-2] for line in capsys.readouterr().out.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in line] for line in lines]
-    assert next(row for row in cells if row[0] == "--lr-image")[1:] == ["mnist", "1e-05", "0.0001", "0.0005"]
+    assert next(row for row in cells if row[0] == "--lr")[1:] == ["mnist", "1e-05", "0.0001", "0.0005"]
     assert ["cifar10", "50.6", "67.5"] in [row[:3] for row in cells]
 
 
@@ -610,13 +665,17 @@ def test_a_file_named_like_a_data_set_that_it_is_not(capsys):
     assert "mnist.npz is named like mnist, whose settings were taken, but holds other images" in said
     write_npz(Path("digits.npz"))
     assert main(["dataset", "random", "digits.npz"]) == 0
-    assert json.loads(Path("runs/digits-random-ipc1-seed0/run.json").read_text())["settings"]["width"] == 128
+    assert json.loads(Path("runs/digits-random-ipc1-seed0/run.json").read_text())["settings"]["ipc"] == 1
 
 
-def test_a_long_run_on_a_cpu_is_announced(capsys, monkeypatch):
-    monkeypatch.setattr(dataset, "LONG", 4)
-    assert main(["dataset", "idc", "digits", *TINY]) == 0
-    assert "4 matching steps: hours to days on a CPU; --recipe fast takes minutes.\n" in capsys.readouterr().out
+@pytest.mark.parametrize("method", ["idc", "dm", "udd"])
+def test_a_long_run_is_announced_with_its_measured_time(capsys, monkeypatch, method):
+    monkeypatch.setattr(dataset, "LONG", 1)
+    tiny = [*TINY[:6], *TINY[8:]] if method == "dm" else TINY
+    recipe = [] if method == "dm" else ["--recipe", "fast", "--bfloat16", "none"]
+    assert main(["dataset", method, "digits", *tiny, *recipe]) == 0
+    told = f"{method} by the recipe {recipe[1] if recipe else 'published'} takes about"
+    assert re.search(rf"{told} \d+ (seconds|minutes) here\.\n", capsys.readouterr().out)
 
 
 def test_out_of_memory_is_one_line_and_leaves_no_folder(capsys, monkeypatch):

@@ -19,15 +19,18 @@ import torch
 
 from distil.cli import dataset, set_words, tour
 from distil.cli.main import main
-from distil.dataset import distilling, proxies
-from distil.dataset.presets import preset
+from distil.dataset import proxies
+from distil.dataset import run as running
+from distil.dataset.matching import MatchingLoop
+from distil.dataset.methods import preset
 from distil.evaluate import evaluator
 from distil.evaluate.protocols import PROTOCOLS
 from distil.locks import LOCK
 from distil.runs import CHECKPOINT, PREVIOUS, PROXY, RESULT, read_log
 from distil.stopping import STOPPING
+from tests.dataset.conftest import changed_where
 
-TINY = ["--width", "8", "--outer", "2", "--inner", "2", "--network-samples", "8", "--batch-real", "4"]
+TINY = ["--width", "8", "--outer", "2", "--inner", "2", "--network-samples", "8", "--batch", "4"]
 TINY += ["--validations", "1", "--device", "cpu"]
 JUDGE = ["digits", "--protocol", "quick", "--width", "8", "--device", "cpu"]
 OTHERS = [number for number in STOPPING if number != signal.SIGINT]
@@ -122,23 +125,27 @@ def test_run_json_of_wrong_types_is_one_error(capsys, whole, field, value, told)
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("lr_image", "0.1"),
-        ("lr_image", None),
-        ("lr_image", 10**400),
+        ("optimizer.lr", "0.1"),
+        ("optimizer.lr", None),
+        ("optimizer.lr", 10**400),
         ("outer", 2.5),
         ("outer", 10**400),
-        ("windows_mask", 1),
+        ("augment_one", 1),
+        ("parameterization", 3),
+        ("objective", {}),
         ("network", 7),
         ("method", ["idc"]),
-        ("init", {}),
+        ("parameterization.init", {}),
     ],
 )
 def test_settings_of_wrong_types_in_run_json_are_one_error(capsys, whole, setting, value):
     settings = json.loads(Path("whole/run.json").read_text())["settings"]
-    cut_short(settings={**settings, setting: value})
+    *outer, name = setting.split(".")
+    (settings[outer[0]] if outer else settings)[name] = value
+    cut_short(settings=settings)
     message = fails(capsys, "dataset", "--resume", "whole")
     assert message.startswith("distil: whole/run.json: ")
-    assert f"--{setting.replace('_', '-')} is " in message
+    assert f" {name} is " in message
     assert len(message) < 500
 
 
@@ -331,7 +338,7 @@ def test_a_run_folder_that_readers_pass_over_may_lie_inside(capsys):
 
 
 def test_a_folder_that_is_deleted_during_a_run_is_made_anew(capsys, whole, monkeypatch):
-    save, saved = distilling.save_checkpoint, []
+    save, saved = running.save_checkpoint, []
 
     def delete_first(folder, *args):
         if not saved:
@@ -339,7 +346,7 @@ def test_a_folder_that_is_deleted_during_a_run_is_made_anew(capsys, whole, monke
         saved.append(folder)
         save(folder, *args)
 
-    monkeypatch.setattr(distilling, "save_checkpoint", delete_first)
+    monkeypatch.setattr(running, "save_checkpoint", delete_first)
     out = run(capsys, "dataset", "idc", "digits", *TINY, "--out", "run", "--checkpoint-seconds", "0").out
     assert out.count("Note: run was deleted while the run went on; it is made anew, without the earlier log.") == 1
     assert Path("run", RESULT).read_bytes() == whole
@@ -350,13 +357,13 @@ def test_a_folder_that_is_deleted_during_a_run_is_made_anew(capsys, whole, monke
 def test_the_working_folder_may_be_deleted_during_a_run(capsys, whole, monkeypatch, tmp_path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir("here")
-    begin = distilling.initial_state
+    begin = MatchingLoop.begin
 
     def delete(*args):
         os.rmdir(tmp_path / "here")
         return begin(*args)
 
-    monkeypatch.setattr(distilling, "initial_state", delete)
+    monkeypatch.setattr(MatchingLoop, "begin", delete)
     run(capsys, "dataset", "idc", "digits", *TINY, "--out", "../run")
     assert (tmp_path / "run" / RESULT).read_bytes() == whole
     assert "the working folder was deleted" in fails(capsys, "dataset", "idc", "digits", *TINY)
@@ -395,7 +402,7 @@ def test_a_signal_outside_the_loop_ends_the_command_and_leaves_no_folder(capsys,
     where = {
         "opening": (set_words, "open_images"),
         "proxy": (proxies, "trained_proxy"),
-        "first checks": (distilling, "initial_state"),
+        "first checks": (MatchingLoop, "begin"),
     }
     monkeypatch.setattr(*where[when], signalled(number))
     words = ["dataset", "udd", "digits", *TINY, "--proxy-steps", "2"]
@@ -405,15 +412,15 @@ def test_a_signal_outside_the_loop_ends_the_command_and_leaves_no_folder(capsys,
 
 @pytest.mark.parametrize("number", OTHERS)
 def test_a_signal_in_the_loop_saves_and_the_status_tells_which(capsys, whole, monkeypatch, number):
-    step = distilling._Matching.after_step
+    step = running.Run.after_step
 
-    def after_step(self):
-        if self.state.step == 2:
+    def after_step(self, losses):
+        if self.loop.done == 2:
             os.kill(os.getpid(), number)
-        step(self)
+        step(self, losses)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distilling._Matching, "after_step", after_step)
+        patch.setattr(running.Run, "after_step", after_step)
         message = fails(capsys, "dataset", "idc", "digits", *TINY, "--out", "run", status=128 + number)
     assert message == "distil: stopped after step 2 of 4: go on with distil dataset --resume run"
     run(capsys, "dataset", "--resume", "run")
@@ -498,8 +505,8 @@ def test_an_evaluation_without_a_score_file_says_that_nothing_is_kept(capsys, tr
 @pytest.mark.parametrize("words", [[], ["--out", "a b", "--device", "cpu"]])
 def test_a_stopped_demo_names_a_command_that_works(capsys, monkeypatch, words):
     def small(method, key, ipc):
-        changes = {"width": 4, "outer": 2, "inner": 2, "network_samples": 8, "batch_real": 4, "validations": 0}
-        return replace(preset(method, key, ipc), proxy_steps=2, refresh=1, **changes)
+        changes = {"width": 4, "outer": 2, "inner": 2, "network_samples": 8, "batch": 4, "validations": 0}
+        return changed_where(preset(method, key, ipc), proxy_steps=2, **changes)
 
     monkeypatch.setattr(tour, "preset", small)
     monkeypatch.setattr(tour, "evaluate_real", signalled(signal.SIGTERM))
@@ -615,7 +622,8 @@ def test_the_bar_on_a_terminal_shows_the_run():
     reader = threading.Thread(target=read)
     reader.start()
     write_photos()
-    words = ["dataset", "udd", "photos", *TINY, "--proxy-steps", "30", "--spectral-views", "4", "--out", "run"]
+    words = ["dataset", "udd", "photos", *TINY, "--proxy-steps", "30", "--images", "4", "--out", "run"]
+    words += ["--recipe", "published"]
     process = distil(*words, "--validation", "0.2", stderr=slave, stdout=subprocess.DEVNULL)
     os.close(slave)
     assert process.wait() == 0
@@ -636,7 +644,7 @@ def test_the_bar_on_a_terminal_shows_the_run():
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_at_random_moments_a_run_gives_the_same_bytes(number, tmp_path):
     """Kills while images are opened, the proxy is trained, networks are prepared, steps are made and saved."""
-    flags = [*TINY, "--outer", "6", "--inner", "4", "--target-updates", "2", "--proxy-steps", "40"]
+    flags = [*TINY, "--outer", "6", "--inner", "4", "--target-reuse", "2", "--proxy-steps", "40"]
     flags += ["--validations", "2", "--checkpoint-seconds", "0"]
 
     def started(folder):

@@ -6,16 +6,17 @@ from dataclasses import replace
 import pytest
 
 from distil.cli import tour
-from distil.dataset.presets import preset
+from distil.dataset.methods import preset
 from distil.distilled_set.record import DistilledSet
 from distil.evaluate.protocols import PROTOCOLS
+from tests.dataset.conftest import changed_where
 
 
 @pytest.fixture
 def small(monkeypatch):
     def tiny(method, key, ipc):
-        changes = {"width": 4, "outer": 2, "inner": 2, "network_samples": 8, "batch_real": 4, "validations": 1}
-        return replace(preset(method, key, ipc), proxy_steps=2, refresh=1, **changes)
+        changes = {"width": 4, "outer": 2, "inner": 2, "network_samples": 8, "batch": 4, "validations": 1}
+        return changed_where(preset(method, key, ipc), **changes, proxy_steps=2)
 
     monkeypatch.setattr(tour, "preset", tiny)
     monkeypatch.setattr(tour, "RUNS", 2)

@@ -1,9 +1,20 @@
-"""A small real image set with made-up pixels."""
+"""A small real image set with made-up pixels, and what the tests of the loop share."""
+
+from functools import partial
 
 import pytest
 import torch
 
+from distil.cli.flags import flag_of
+from distil.cli.settings_flags import choices, with_choices
 from distil.data.images.image_set import ImageSet
+from distil.dataset.compose import matching_loop
+from distil.dataset.distil import finished
+from distil.dataset.matching import MatchingLoop
+from distil.dataset.methods import preset
+from distil.dataset.protocols import Task
+from distil.dataset.step import NetworkStage
+from distil.fields import leaves, with_value
 
 
 def make_images(classes=3, each=12, side=8, channels=1, seed=0) -> ImageSet:
@@ -25,3 +36,62 @@ def make_images(classes=3, each=12, side=8, channels=1, seed=0) -> ImageSet:
 @pytest.fixture
 def real() -> ImageSet:
     return make_images()
+
+
+def changed(settings, **changes):
+    """Settings with other values by the names of their flags; choices between parts by the words that name them."""
+    words = {flag_of(name): word for name, word in changes.items() if isinstance(word, str)}
+    settings = with_choices(settings, words)
+    chosen = choices(settings)
+    paths = {leaf.name: leaf.path for leaf in leaves(settings)}
+    for name, value in changes.items():
+        if name not in chosen:
+            settings = with_value(settings, paths[name], value)
+    return settings
+
+
+def changed_where(settings, **changes):
+    """The same, passing over names that these settings do not have."""
+    names = {leaf.name for leaf in leaves(settings)} | set(choices(settings))
+    return changed(settings, **{name: value for name, value in changes.items() if name in names})
+
+
+TINY = {"width": 4, "outer": 2, "inner": 3, "batch": 4, "validation": 0.0}
+
+
+def tiny(method="idc", **changes):
+    """A method's published settings, made small."""
+    settings = changed(preset(method, "custom", 1, "published"), network="convnet2", **TINY)
+    small = {"refresh": 1, "windows_start": 0.0, "proxy_steps": 2, "network_samples": 4, "network_batch": 4}
+    names = {leaf.name for leaf in leaves(settings)}
+    if method != "udd-windows":
+        small.pop("refresh")
+    settings = changed(settings, **{name: value for name, value in small.items() if name in names})
+    settings = changed(settings, **{k: v for k, v in changes.items() if k in choices(settings)})
+    for name, value in changes.items():
+        if name in choices(settings):
+            settings = changed(settings, **{name: value})
+    names = {leaf.name for leaf in leaves(settings)}
+    again = {name: value for name, value in small.items() if name in names and name not in changes}
+    return changed(settings, **(again | changes))
+
+
+def loop_of(real, settings, proxy=None, **more) -> MatchingLoop:
+    """The loop of these settings, before its first step."""
+    task = Task(real, settings.ipc, settings.seed, settings.outer, proxy)
+    loop = matching_loop(task, settings, partial(finished, real=real, settings=settings), **more)
+    loop.begin()
+    return loop
+
+
+def finished_loop(real, settings, proxy=None, **more) -> MatchingLoop:
+    """The same after its last step."""
+    loop = loop_of(real, settings, proxy, **more)
+    while loop.done < loop.steps:
+        loop.step()
+    return loop
+
+
+def stage_of(loop, state, outer=0, inner=0) -> NetworkStage:
+    """A network as a stage of the loop, with its real targets."""
+    return loop.with_targets(NetworkStage(state, {}, outer, inner))

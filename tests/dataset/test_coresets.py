@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from distil.dataset.coresets import herding, k_center, k_means, random_choice
+from distil.dataset.selection.coresets import herding, k_center, k_means, random_choice
 
 
 def points(n=12, d=3, seed=0):

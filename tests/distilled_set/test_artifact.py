@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from distil.distilled_set.record import COSINES_RULE, DECODE_RULE, Cosines, DistilledSet, packed, unpacked
+from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.functional.regions import grid_regions, whole_region
+from distil.parameterizations import crops, dct
+from distil.parameterizations.crops import Crops
+from distil.parameterizations.dct import Dct, packed, unpacked
 
 
 def make_set(
@@ -30,33 +33,39 @@ def make_set(
     regions=None,
     labels="hard",
     dtype=torch.uint8,
-    utilisation=False,
+    utilization=False,
     seed=0,
+    decoded_size=None,
     **changes,
 ):
     generator = torch.Generator().manual_seed(seed)
     count = classes * per_class
     regions = grid_regions(2, size)[None] if regions is None else regions
-    canvases = torch.randint(0, 256, (count, channels, *size), generator=generator, dtype=torch.uint8)
+    params = torch.randint(0, 256, (count, channels, *size), generator=generator, dtype=torch.uint8)
+    used = torch.rand(count, *size, generator=generator) if utilization else None
     values = {
-        "canvases": canvases if dtype == torch.uint8 else canvases.to(dtype) / 255,
+        "params": params if dtype == torch.uint8 else params.to(dtype) / 255,
         "labels": torch.arange(classes).repeat_interleave(per_class),
-        "regions": regions,
+        "parameterization": Crops(regions, decoded_size or size, utilization=used),
         "classes": tuple(f"class {index}" for index in range(classes)),
         "mean": (0.25,) * channels,
         "std": (0.5,) * channels,
-        "view_size": size,
         "method": "idc",
         "settings": {"factor": 2, "lr_image": 0.005, "schedule": (1, 2)},
         "seed": 7,
         "source": "digits",
         "source_fingerprint": "ab" * 32,
-        "utilisation": torch.rand(count, *size, generator=generator) if utilisation else None,
     }
-    shape = {"hard": None, "canvas": (count, classes), "view": (count, regions.shape[1], classes)}[labels]
+    shape = {"hard": None, "item": (count, classes), "image": (count, regions.shape[1], classes)}[labels]
     if shape:
         values["labels"] = torch.rand(shape, generator=generator).softmax(-1)
     return DistilledSet(**{**values, **changes})
+
+
+def changed(made, **changes):
+    """A set with other fields, of its own or of its parameterization."""
+    mine = {name: changes.pop(name) for name in list(changes) if hasattr(made.parameterization, name)}
+    return replace(made, **changes, parameterization=replace(made.parameterization, **mine))
 
 
 def rewrite(path, *, header=None, drop=(), **tensors):
@@ -73,20 +82,20 @@ def rewrite(path, *, header=None, drop=(), **tensors):
     per_class=st.integers(1, 3),
     channels=st.sampled_from([1, 3]),
     size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
-    view_size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    decoded_size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     factor=st.integers(1, 2),
-    own_regions=st.booleans(),
-    labels=st.sampled_from(["hard", "canvas", "view"]),
+    unlike=st.booleans(),
+    labels=st.sampled_from(["hard", "item", "image"]),
     dtype=st.sampled_from([torch.uint8, torch.float32, torch.float64]),
-    utilisation=st.booleans(),
+    utilization=st.booleans(),
     seed=st.integers(0, 2**40),
 )
 @settings(max_examples=40, deadline=None)
 def test_a_set_comes_back_as_it_was_and_has_one_spelling_on_disk(
-    classes, per_class, channels, size, view_size, factor, own_regions, labels, dtype, utilisation, seed
+    classes, per_class, channels, size, decoded_size, factor, unlike, labels, dtype, utilization, seed
 ):
     regions = grid_regions(factor, size)[None]
-    if own_regions:
+    if unlike:
         regions = regions.repeat(classes * per_class, 1, 1)
         regions[:, :, 2:] += torch.rand(regions[:, :, 2:].shape, generator=torch.Generator().manual_seed(seed))
     made = make_set(
@@ -97,32 +106,35 @@ def test_a_set_comes_back_as_it_was_and_has_one_spelling_on_disk(
         regions=regions,
         labels=labels,
         dtype=dtype,
-        utilisation=utilisation,
+        utilization=utilization,
         seed=seed,
-        view_size=view_size,
+        decoded_size=decoded_size,
     )
     with tempfile.TemporaryDirectory() as folder:
         made.save(Path(folder, "a.safetensors"))
         read = DistilledSet.load(Path(folder, "a.safetensors"))
         read.save(Path(folder, "b.safetensors"))
         assert Path(folder, "a.safetensors").read_bytes() == Path(folder, "b.safetensors").read_bytes()
-    for name in ("canvases", "labels", "regions"):
-        assert getattr(read, name).dtype == getattr(made, name).dtype
-        assert torch.equal(getattr(read, name), getattr(made, name))
-    assert (read.utilisation is None) == (not utilisation)
-    assert made.utilisation is None or torch.equal(read.utilisation, made.utilisation)
-    ours, theirs = made.decoded(), read.decoded()
-    assert torch.equal(ours.images, theirs.images)
-    assert torch.equal(ours.labels, theirs.labels)
-    assert ours.images.shape == (classes * per_class * factor**2, channels, *view_size)
-    assert len(ours.labels) == len(ours.images)
+    pairs = [(read.params, made.params), (read.labels, made.labels)]
+    pairs.append((read.parameterization.regions, made.parameterization.regions))
+    if utilization:
+        pairs.append((read.parameterization.utilization, made.parameterization.utilization))
+    for after, before in pairs:
+        assert after.dtype == before.dtype
+        assert torch.equal(after, before)
+    assert (read.parameterization.utilization is None) == (not utilization)
+    before, after = made.decoded(), read.decoded()
+    assert torch.equal(before.images, after.images)
+    assert torch.equal(before.labels, after.labels)
+    assert before.images.shape == (classes * per_class * factor**2, channels, *decoded_size)
+    assert len(before.labels) == len(before.images)
     assert read.header() == made.header()
     assert read.bytes == made.bytes
     assert read.images_per_class == per_class or labels != "hard"
 
 
 def test_two_processes_would_write_the_same_bytes(tmp_path):
-    made = make_set(utilisation=True)
+    made = make_set(utilization=True)
     made.save(tmp_path / "a")
     replace(made, settings=dict(reversed(made.settings.items()))).save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -131,14 +143,14 @@ def test_two_processes_would_write_the_same_bytes(tmp_path):
 def test_decoding_by_the_sentence_in_the_header_needs_safetensors_and_numpy_alone(tmp_path):
     regions = torch.tensor([[[0.0, 0, 3, 4], [2.5, 1, 6.25, 6.5], [3, 2, 6, 8], [0, 0, 5, 6]]]).repeat(3, 1, 1)
     regions[1, 0, 0] = 1
-    made = make_set(size=(6, 5), channels=3, regions=regions, view_size=(4, 7))
+    made = make_set(size=(6, 5), channels=3, regions=regions, decoded_size=(4, 7))
     made.save(tmp_path / "set.safetensors")
 
     with safe_open(tmp_path / "set.safetensors", framework="np") as file:
         header = json.loads(file.metadata()["distil"])
         canvases, boxes = file.get_tensor("canvases") / 255, file.get_tensor("regions").astype(float)
         labels = file.get_tensor("labels")
-    assert header["decode"] == DECODE_RULE
+    assert header["decode"] == crops.DECODE
     assert header["value_range"] == [0, 1]
     assert header["stored_dtype"] == {"canvases": "uint8", "labels": "uint8", "regions": "float32"}
 
@@ -152,8 +164,8 @@ def test_decoding_by_the_sentence_in_the_header_needs_safetensors_and_numpy_alon
 
     views = []
     height, width = header["view_size"]
-    for canvas, own in zip(canvases, boxes, strict=True):
-        for x1, y1, x2, y2 in own:
+    for canvas, regions_of in zip(canvases, boxes, strict=True):
+        for x1, y1, x2, y2 in regions_of:
             view = np.empty((3, height, width))
             for u in range(height):
                 for v in range(width):
@@ -170,13 +182,13 @@ def test_decoding_by_the_sentence_in_the_header_needs_safetensors_and_numpy_alon
     assert decoded.labels.tolist() == np.repeat(labels, 4).tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_the_whole_canvas_as_region_decodes_to_the_canvas():
+def test_the_whole_item_as_region_decodes_to_the_item():
     made = make_set(size=(6, 5), regions=whole_region((6, 5))[None])
-    assert torch.allclose(made.decoded().images, made.canvases / 255, atol=1e-6)
+    assert torch.allclose(made.decoded().images, made.params / 255, atol=1e-6)
 
 
 def test_bytes_by_hand():
-    hard = make_set(classes=10, per_class=2, channels=3, size=(32, 32), utilisation=True)
+    hard = make_set(classes=10, per_class=2, channels=3, size=(32, 32), utilization=True)
     assert hard.bytes == {
         "images": 20 * 3 * 32 * 32,
         "regions": 4 * 4 * 4,
@@ -186,7 +198,7 @@ def test_bytes_by_hand():
     }
     own = grid_regions(2, (32, 32)).repeat(20, 1, 1)
     own[0, 0, 2] = 20
-    soft = make_set(classes=10, per_class=2, size=(32, 32), regions=own, labels="view", dtype=torch.float32)
+    soft = make_set(classes=10, per_class=2, size=(32, 32), regions=own, labels="image", dtype=torch.float32)
     assert soft.bytes["images"] == 20 * 32 * 32 * 4
     assert soft.bytes["regions"] == 20 * 4 * 4 * 4
     assert soft.bytes["labels"] == 20 * 4 * 10 * 4
@@ -196,7 +208,7 @@ def test_bytes_by_hand():
 
 
 def test_the_counted_bytes_are_the_bytes_of_the_file(tmp_path):
-    made = make_set(classes=300, utilisation=True)
+    made = make_set(classes=300, utilization=True)
     made.save(tmp_path / "a")
     content = (tmp_path / "a").read_bytes()
     header = struct.unpack("<Q", content[:8])[0]
@@ -205,25 +217,25 @@ def test_the_counted_bytes_are_the_bytes_of_the_file(tmp_path):
 
 def test_equal_rows_of_regions_are_kept_as_one():
     rows = grid_regions(2, (8, 8)).expand(3, -1, -1)
-    assert make_set(regions=rows).regions.shape == (1, 4, 4)
-    changed = rows.clone()
-    changed[2, 3, 0] = 5
-    assert make_set(regions=changed).regions.shape == (3, 4, 4)
+    assert make_set(regions=rows).parameterization.regions.shape == (1, 4, 4)
+    unlike = rows.clone()
+    unlike[2, 3, 0] = 5
+    assert make_set(regions=unlike).parameterization.regions.shape == (3, 4, 4)
 
 
 def test_loaded_tensors_own_their_memory(tmp_path):
     path = tmp_path / "a.safetensors"
     make_set().save(path)
     read = DistilledSet.load(path)
-    before = read.canvases.clone()
+    before = read.params.clone()
     with path.open("r+b") as file:
         file.seek(-200, os.SEEK_END)
         file.write(b"\xff" * 200)
-    assert torch.equal(read.canvases, before)
-    assert all(tensor.data_ptr() % 16 == 0 for tensor in (read.canvases, read.labels, read.regions))
+    assert torch.equal(read.params, before)
+    assert all(tensor.data_ptr() % 16 == 0 for tensor in (read.params, read.labels, read.parameterization.regions))
 
 
-def test_dataset_normalises_after_the_transform():
+def test_dataset_normalizes_after_the_transform():
     made = make_set()
     views = made.decoded().images
     seen = []
@@ -242,12 +254,12 @@ def test_dataset_normalises_after_the_transform():
     image, _ = made.dataset(normalize=False)[5]
     assert torch.equal(image, views[5])
     assert len(made.dataset()) == 12
-    _, label = make_set(labels="view").dataset()[11]
-    assert torch.equal(label, make_set(labels="view").labels[2, 3])
+    _, label = make_set(labels="image").dataset()[11]
+    assert torch.equal(label, make_set(labels="image").labels[2, 3])
 
 
-def test_soft_labels_by_canvas_are_repeated_for_its_views():
-    made = make_set(labels="canvas")
+def test_soft_labels_by_item_are_repeated_for_its_images():
+    made = make_set(labels="item")
     assert torch.equal(made.decoded().labels, made.labels.repeat_interleave(4, 0))
 
 
@@ -288,11 +300,11 @@ def test_a_plain_pytorch_loop_trains_on_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"canvases": torch.zeros(3, 8, 8)}, r"canvases have shape \[3, 8, 8\]: expected \[images, channels"),
-        ({"canvases": torch.zeros(0, 1, 8, 8)}, "none of them 0"),
-        ({"canvases": torch.zeros(3, 1, 8, 8, dtype=torch.int64)}, "canvases are torch.int64: expected uint8"),
-        ({"canvases": torch.full((3, 1, 8, 8), 1.5)}, r"canvases reach from 1.5 to 1.5: expected \[0, 1\]"),
-        ({"canvases": torch.full((3, 1, 8, 8), torch.nan)}, "canvases hold 192 values that are NaN"),
+        ({"params": torch.zeros(3, 8, 8)}, r"params have shape \[3, 8, 8\]: expected \[items, channels"),
+        ({"params": torch.zeros(0, 1, 8, 8)}, "none of them 0"),
+        ({"params": torch.zeros(3, 1, 8, 8, dtype=torch.int64)}, "params are torch.int64: expected uint8"),
+        ({"params": torch.full((3, 1, 8, 8), 1.5)}, r"params reach from 1.5 to 1.5: expected \[0, 1\]"),
+        ({"params": torch.full((3, 1, 8, 8), torch.nan)}, "params hold 192 values that are NaN"),
         ({"labels": torch.arange(4)}, r"labels have shape \[4\]: expected \[3\]"),
         ({"labels": torch.tensor([0, 1, 3])}, "labels reach from 0 to 3: expected 0 to 2"),
         ({"labels": torch.tensor([0, 1, -1])}, "labels reach from -1 to 1"),
@@ -300,34 +312,34 @@ def test_a_plain_pytorch_loop_trains_on_the_file(tmp_path):
         ({"labels": torch.full((3, 3), 0.5)}, "add up to 1.5 to 1.5: expected probabilities"),
         ({"labels": torch.full((3, 3), torch.nan)}, "expected probabilities"),
         ({"labels": torch.tensor([[1.5, -0.5, 0.0]] * 3)}, "soft labels reach from -0.5 to 1.5"),
-        ({"regions": torch.zeros(2, 4, 4)}, r"regions have shape \[2, 4, 4\]: expected \[3, views, 4\]"),
-        ({"regions": torch.tensor([[[4.0, 0, 4, 8]]])}, r"region 0 of canvas 0 is \[4.0, 0.0, 4.0, 8.0\].*x2 > x1"),
+        ({"regions": torch.zeros(2, 4, 4)}, r"regions have shape \[2, 4, 4\]: expected \[3, images, 4\]"),
+        ({"regions": torch.tensor([[[4.0, 0, 4, 8]]])}, r"region 0 of item 0 is \[4.0, 0.0, 4.0, 8.0\].*x2 > x1"),
         (
             {"regions": torch.tensor([[[0.0, 0, 8, 8], [8, 0, 9, 4]]])},
-            "region 1 of canvas 0 .* inside the 8 x 8 canvas",
+            "region 1 of item 0 .* inside the 8 x 8 item",
         ),
         ({"regions": torch.tensor([[[-1.0, 0, 8, 8]]])}, "starts inside"),
-        ({"regions": torch.tensor([[[0.0, 0, 8, torch.inf]]])}, "at most one canvas further"),
-        ({"regions": torch.tensor([[[0.0, 0, 8, torch.nan]]])}, "region 0 of canvas 0"),
+        ({"regions": torch.tensor([[[0.0, 0, 8, torch.inf]]])}, "at most one item further"),
+        ({"regions": torch.tensor([[[0.0, 0, 8, torch.nan]]])}, "region 0 of item 0"),
         ({"mean": (0.1, 0.2)}, r"mean is \(0.1, 0.2\): expected one finite number for each of 1 channels"),
         ({"std": (0.0,)}, "std is .* above 0"),
         ({"std": (float("nan"),)}, "std is .*finite"),
         ({"classes": ()}, "classes are .*at least one name"),
         ({"classes": ("a", "b")}, "expected 0 to 1, for 2 classes"),
-        ({"view_size": (8,)}, r"view_size is \(8,\): it must be \(height, width\)"),
-        ({"view_size": (0, 8)}, "both at least 1"),
+        ({"size": (8,)}, r"the size of a decoded image is \(8,\): it must be \(height, width\)"),
+        ({"size": (0, 8)}, "both at least 1"),
         ({"settings": {"path": Path("x")}}, "settings cannot be written as JSON"),
         ({"settings": {"lr": float("nan")}}, "settings cannot be written as JSON"),
         ({"seed": "7"}, "seed is '7': it must be a whole number"),
         ({"method": None}, "method is None: it must be text"),
-        ({"utilisation": torch.zeros(3, 4, 4)}, r"utilisation has shape \[3, 4, 4\]: expected \[3, 8, 8\]"),
-        ({"utilisation": torch.full((3, 8, 8), 2.0)}, r"utilisation reach from 2 to 2: expected \[0, 1\]"),
+        ({"utilization": torch.zeros(3, 4, 4)}, r"utilization has shape \[3, 4, 4\]: expected \[3, 8, 8\]"),
+        ({"utilization": torch.full((3, 8, 8), 2.0)}, r"utilization reach from 2 to 2: expected \[0, 1\]"),
     ],
 )
 def test_a_set_that_contradicts_itself_is_refused(changes, message):
     made = make_set()
     with pytest.raises(DistilError, match=message):
-        replace(made, **changes)
+        changed(made, **changes)
 
 
 def refusal(path) -> str:
@@ -340,7 +352,7 @@ def refusal(path) -> str:
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "set.safetensors"
-    make_set(utilisation=True).save(path)
+    make_set(utilization=True).save(path)
     return path
 
 
@@ -377,9 +389,9 @@ def test_safetensors_of_another_program(tmp_path):
 
 
 def test_a_newer_format(saved):
-    rewrite(saved, header={"format_version": 3})
+    rewrite(saved, header={"format_version": 4})
     assert refusal(saved) == (
-        f"{saved}: made by a newer distil (format 3, this one reads up to 2): upgrade with pip install -U distil"
+        f"{saved}: made by a newer distil (format 4, this one reads up to 3): upgrade with pip install -U distil"
     )
 
 
@@ -393,15 +405,15 @@ def test_a_newer_format(saved):
         ({"header": {"classes": [1, 2, 3]}}, "classes are (1, 2, 3): give at least one name, as text"),
         ({"header": {"mean": ["a"]}}, "mean is ('a',)"),
         ({"header": {"std": [[1]]}}, "std is ([1],)"),
-        ({"header": {"view_size": [8, 8.5]}}, "view_size is (8, 8.5)"),
+        ({"header": {"view_size": [8, 8.5]}}, "the size of a decoded image is (8, 8.5)"),
         ({"header": {"settings": []}}, "settings are []"),
         ({"header": {"source": 3}}, "source is 3: it must be text"),
         ({"drop": ("regions",)}, "it lacks regions"),
         ({"labels": torch.arange(2)}, "labels have shape [2]"),
-        ({"canvases": torch.full((3, 1, 8, 8), -0.5)}, "canvases reach from -0.5 to -0.5: expected [0, 1]"),
+        ({"canvases": torch.full((3, 1, 8, 8), -0.5)}, "params reach from -0.5 to -0.5: expected [0, 1]"),
         ({"canvases": torch.full((3, 1, 8, 8), torch.nan)}, "NaN"),
         ({"regions": torch.tensor([[[4.0, 0, 3, 8]]])}, "with x2 > x1"),
-        ({"regions": torch.tensor([[[9.0, 0, 12, 8]]])}, "starts inside the 8 x 8 canvas"),
+        ({"regions": torch.tensor([[[9.0, 0, 12, 8]]])}, "starts inside the 8 x 8 item"),
     ],
 )
 def test_contents_that_contradict_each_other(saved, change, message):
@@ -462,12 +474,15 @@ NONSENSE = [
     ({"header": {"std": [[0.5]]}}, "std is ([0.5],)"),
     (
         {"header": {"view_size": [20_000, 8]}},
-        "view_size is (20000, 8): it must be (height, width), both at least 1 and",
+        "the size of a decoded image is (20000, 8): it must be (height, width), both at least 1 and",
     ),
-    ({"header": {"view_size": [2**70, 1]}}, f"view_size is ({2**70}, 1)"),
-    ({"header": {"view_size": [5000, 5000]}}, "view_size is (5000, 5000): all 12 views would take 1,200,000,000 bytes"),
-    ({"header": {"view_size": [True, 8]}}, "view_size is (True, 8)"),
-    ({"header": {"view_size": ["8", "8"]}}, "view_size is ('8', '8')"),
+    ({"header": {"view_size": [2**70, 1]}}, f"the size of a decoded image is ({2**70}, 1)"),
+    (
+        {"header": {"view_size": [5000, 5000]}},
+        "the size of a decoded image is (5000, 5000): all 12 images would take 1,200,000,000 bytes",
+    ),
+    ({"header": {"view_size": [True, 8]}}, "the size of a decoded image is (True, 8)"),
+    ({"header": {"view_size": ["8", "8"]}}, "the size of a decoded image is ('8', '8')"),
     ({"header": {"seed": 1.5}}, "seed is 1.5: it must be a whole number."),
     ({"header": {"seed": True}}, "seed is True: it must be a whole number."),
     ({"header": {"seed": 10**300}}, "give a number of at most 63 bits."),
@@ -485,16 +500,16 @@ NONSENSE = [
     ({"labels": torch.zeros(3, 3, dtype=torch.uint8)}, "labels have shape [3, 3]: expected [3]"),
     ({"regions": torch.zeros(1, 4, 4, dtype=torch.int32)}, "regions are torch.int32: expected float32."),
     ({"regions": torch.zeros(0, 4, 4)}, "regions have shape [0, 4, 4]"),
-    ({"regions": torch.full((1, 1, 4), 1e30)}, "region 0 of canvas 0"),
+    ({"regions": torch.full((1, 1, 4), 1e30)}, "region 0 of item 0"),
     ({"drop": ("regions",), "region": torch.zeros(1, 4, 4)}, "it lacks regions."),
     ({"header": {"bytes": {"total": 1}}}, "bytes is {'total': 1}, and the file's tensors give {'images': 192,"),
     ({"header": {"stored_dtype": None}}, "stored_dtype is None, and the file's tensors give {'canvases': 'uint8',"),
     ({"header": {"value_range": [0, 255]}}, "value_range is [0, 255], and the file's tensors give [0, 1]."),
     ({"header": {"label_kind": "x"}}, "label_kind is 'x', and the file's tensors give 'class index of each canvas'."),
-    ({"spare": torch.zeros(1)}, "it holds a tensor 'spare', which is unknown."),
+    ({"spare": torch.zeros(1)}, "it holds a tensor 'spare', which items stored as crops do not have."),
     (
         {"kept": torch.zeros(1, dtype=torch.int16)},
-        "a tensor 'kept', which sets of pixels (format version 1) do not have",
+        "a tensor 'kept', which items stored as crops do not have",
     ),
 ]
 
@@ -511,11 +526,13 @@ def test_nonsense_is_refused_by_field(tmp_path, change, message):
 
 
 SPECTRAL_NONSENSE = [
-    ({"header": {"coefficient_bits": 40}}, "coefficients have 40 bits: expected 8, or 4 in uint8 canvases."),
+    ({"header": {"coefficient_bits": 40}}, "coefficients have 40 bits: expected 8, or 4."),
     ({"header": {"coefficient_bits": 4.0}}, "coefficients have 4.0 bits"),
     ({"header": {"coefficient_bits": None}}, "coefficients have None bits"),
     ({"header": {"coefficient_bits": 0}}, "coefficients have 0 bits"),
-    ({"header": {"format_version": 1}, "drop": ("spans",)}, "a tensor 'kept', which sets of pixels"),
+    ({"header": {"format_version": 1}}, "format_version is 1, and items stored as dct have 2."),
+    ({"header": {"format_version": 1, "parameterization": ...}}, "a tensor 'kept', which items stored as crops"),
+    ({"header": {"parameterization": "wavelets"}}, "its items are stored as 'wavelets', and distil knows crops, dct"),
     ({"drop": ("spans",)}, "it lacks spans."),
     ({"kept": torch.tensor([0.0, 1, 8, 70, 130])}, "kept are torch.float32: expected int16 or int32."),
     ({"kept": torch.tensor([0, 1, 8, 70, 30000], dtype=torch.int16)}, "kept reaches from 0 to 30000"),
@@ -525,7 +542,7 @@ SPECTRAL_NONSENSE = [
         {"spans": torch.full((5,), 1e30)},
         "spans reach from 1e+30 to 1e+30: expected finite numbers above 0, at most 1e+09",
     ),
-    ({"regions": torch.zeros(1, 1, 4)}, "a spectral set has no regions."),
+    ({"regions": torch.zeros(1, 1, 4)}, "a set of coefficients has none."),
 ]
 
 
@@ -544,14 +561,14 @@ def test_a_file_of_before_without_a_checksum_loads(saved):
         assert "checksum" not in json.loads(file.metadata()["distil"])
     read = DistilledSet.load(saved)
     assert read.header() == made.header()
-    assert torch.equal(read.canvases, made.canvases)
+    assert torch.equal(read.params, made.params)
 
 
 def test_a_flipped_label_is_seen_without_a_checksum_where_the_settings_tell(tmp_path):
     path = tmp_path / "set.safetensors"
     make_set(settings={"ipc": 1}).save(path)
     rewrite(path, labels=torch.tensor([2, 1, 2], dtype=torch.uint8))
-    assert "labels give class 'class 2' 2 canvases, and the settings say 1 for every class" in refusal(path)
+    assert "labels give class 'class 2' 2 items, and the settings say 1 for every class" in refusal(path)
     for told in ({"ipc": 2}, {}, {"ipc": "1"}):  # of another set, or unknown: nothing can be said
         rewrite(path, header={"settings": told})
         assert DistilledSet.load(path).labels.tolist() == [2, 1, 2]
@@ -564,9 +581,12 @@ def test_a_flipped_label_is_seen_without_a_checksum_where_the_settings_tell(tmp_
         ({"classes": 5}, "classes are 5: give a list of names"),
         ({"mean": None}, r"mean is \(None,\): expected one finite number"),
         ({"mean": (300.0,)}, "at most 10"),
-        ({"view_size": 8}, "view_size is 8"),
-        ({"view_size": (10_000, 10_000)}, "all 12 views would take 4,800,000,000 bytes, and the canvases have 192"),
-        ({"canvases": np.zeros((3, 1, 8, 8), np.uint8)}, "canvases are 'ndarray': give a torch tensor"),
+        ({"size": 8}, "the size of a decoded image is 8"),
+        (
+            {"size": (10_000, 10_000)},
+            "all 12 images would take 4,800,000,000 bytes, and the stored parameters have 192",
+        ),
+        ({"params": np.zeros((3, 1, 8, 8), np.uint8)}, "params are 'ndarray': give a torch tensor"),
         ({"labels": [0, 1, 2]}, "labels are 'list': give a torch tensor"),
         ({"labels": torch.tensor([0, 1, 2], dtype=torch.complex64)}, "labels are torch.complex64"),
         ({"settings": {"a": [10**5000]}}, "settings cannot be written as JSON"),
@@ -575,14 +595,13 @@ def test_a_flipped_label_is_seen_without_a_checksum_where_the_settings_tell(tmp_
 )
 def test_python_objects_meet_the_same_limits(changes, message):
     with pytest.raises(DistilError, match=message):
-        replace(make_set(), **changes)
+        changed(make_set(), **changes)
 
 
 def test_numbers_of_numpy_and_torch_are_numbers():
-    made = make_set(channels=3, mean=torch.full((3,), 0.5), std=np.full(3, 0.25, "f4"), view_size=[np.int64(8), 8])
+    made = make_set(channels=3, mean=torch.full((3,), 0.5), std=np.full(3, 0.25, "f4"))
     assert made.mean == (0.5,) * 3
     assert made.std == (0.25,) * 3
-    assert made.view_size == (8, 8)
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "null", "[" * 100_000])
@@ -616,11 +635,9 @@ def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
     assert os.listdir(saved.parent) == [saved.name]
 
 
-def spectral_set(**changes):
-    kept = torch.tensor([0, 1, 8, 70, 130])
-    cosines = Cosines(kept, torch.tensor([6.0, 4.0, 4.0, 1.0, 0.5]))
-    values = {"channels": 3, "regions": torch.empty(1, 0, 4), "cosines": cosines, "view_size": (8, 8)}
-    return make_set(**(values | changes))
+def spectral_set(*, kept=(0, 1, 8, 70, 130), spans=(6.0, 4.0, 4.0, 1.0, 0.5), bits=8, shape=(3, 8, 8), **changes):
+    placed = Dct(torch.tensor(kept), shape, bits, torch.tensor(spans))
+    return make_set(**({"channels": 3, "parameterization": placed} | changes))
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "file.md"
@@ -634,16 +651,15 @@ def code_of_the_page(number):
 
 
 def spectral_by_four(**changes):
-    made = spectral_set(**changes)
-    return replace(made, cosines=replace(made.cosines, bits=4))
+    return spectral_set(bits=4, **changes)
 
 
 @pytest.mark.parametrize(
     "make",
     [
         make_set,
-        partial(make_set, dtype=torch.float32, labels="view"),
-        partial(make_set, labels="canvas"),
+        partial(make_set, dtype=torch.float32, labels="image"),
+        partial(make_set, labels="item"),
         lambda: make_set(classes=300, size=(4, 4)),
         lambda: spectral_set(per_class=2),
         spectral_by_four,
@@ -663,7 +679,7 @@ def test_the_reader_in_the_docs_gives_what_distil_gives(tmp_path, make):
 
 def test_the_docs_tell_how_to_check_the_checksum(tmp_path):
     path = tmp_path / "set.safetensors"
-    make_set(utilisation=True, classes=2, **{"source": "caf\u00e9"}).save(path)
+    make_set(utilization=True, classes=2, **{"source": "caf\u00e9"}).save(path)
     is_whole = code_of_the_page(1)["is_whole"]
     assert is_whole(path)
     changed = bytearray(path.read_bytes())
@@ -701,11 +717,10 @@ def decoded_by_the_rule(path):
 
 @pytest.mark.parametrize(("bits", "views"), [(8, 38), (4, 76)])
 def test_a_spectral_set_decodes_as_its_file_says(tmp_path, bits, views):
-    made = spectral_set(per_class=2)
-    made = replace(made, cosines=replace(made.cosines, bits=bits))
+    made = spectral_set(per_class=2, bits=bits)
     made.save(tmp_path / "set.safetensors")
     read = DistilledSet.load(tmp_path / "set.safetensors")
-    assert read.views == views
+    assert read.images_per_item == views
     batch = read.decoded()
     assert batch.images.shape == (6 * views, 3, 8, 8)
     assert batch.labels.tolist() == [label for label in range(3) for _ in range(2 * views)]
@@ -717,7 +732,7 @@ def test_a_spectral_set_decodes_as_its_file_says(tmp_path, bits, views):
 def test_a_spectral_file_is_version_2_and_counts_its_cosines(tmp_path):
     made = spectral_set()
     assert made.header()["format_version"] == 2
-    assert made.header()["decode"] == COSINES_RULE
+    assert made.header()["decode"] == dct.DECODE
     assert make_set().header()["format_version"] == 1
     assert made.bytes["cosines"] == 5 * 2 + 5 * 4
     assert made.bytes["total"] == 3 * 192 + 3 + 30
@@ -730,15 +745,14 @@ def test_a_spectral_file_is_version_2_and_counts_its_cosines(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cosines": Cosines(torch.tensor([0, 0]), torch.ones(2))}, "different positions"),
-        ({"cosines": Cosines(torch.tensor([0, 192]), torch.ones(2))}, "below 192"),
-        ({"cosines": Cosines(torch.tensor([0, 1]), torch.ones(3))}, "one entry of each"),
-        ({"cosines": Cosines(torch.tensor([0, 1]), torch.tensor([1.0, 0.0]))}, "above 0"),
-        ({"cosines": Cosines(torch.tensor([0]), torch.ones(1), 5)}, "have 5 bits"),
-        ({"cosines": Cosines(torch.tensor([0]), torch.ones(1), 4), "dtype": torch.float32}, "have 4 bits"),
-        ({"regions": grid_regions(2, (8, 8))[None]}, "no regions"),
-        ({"view_size": (4, 4)}, "canvases' size"),
-        ({"utilisation": True}, "no utilisation"),
+        ({"kept": (0, 0), "spans": (1.0, 1.0)}, "different positions"),
+        ({"kept": (0, 192), "spans": (1.0, 1.0)}, "below 192"),
+        ({"kept": (0, 1), "spans": (1.0, 1.0, 1.0)}, "one entry of each"),
+        ({"kept": (0, 1), "spans": (1.0, 0.0)}, "above 0"),
+        ({"bits": 5}, "have 5 bits"),
+        ({"bits": 4, "dtype": torch.float32}, "have 4 bits"),
+        ({"shape": (3, 4, 4)}, "items have the shape of images"),
+        ({"parameterization": Dct(torch.tensor([0]), (3, 8, 8))}, "spans are missing"),
     ],
 )
 def test_a_spectral_set_that_contradicts_itself_is_refused(changes, message):

@@ -14,19 +14,18 @@ from distil.distilled_set.export import export, folder_names
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.files import unfinished_folder
-from distil.functional.regions import grid_regions
+from distil.parameterizations.crops import Crops
 
 
 def make_set(*, channels=1, labels=None, classes=("boot", "bag", "shirt")) -> DistilledSet:
     generator = torch.Generator().manual_seed(0)
     return DistilledSet(
-        canvases=torch.randint(0, 256, (3, channels, 6, 8), generator=generator, dtype=torch.uint8),
+        params=torch.randint(0, 256, (3, channels, 6, 8), generator=generator, dtype=torch.uint8),
         labels=torch.arange(3) if labels is None else labels,
-        regions=grid_regions(2, (6, 8))[None],
+        parameterization=Crops.grid(2, (6, 8)),
         classes=classes,
         mean=(0.25,) * channels,
         std=(0.5,) * channels,
-        view_size=(6, 8),
         method="idc",
         settings={"factor": 2},
         seed=0,
@@ -83,16 +82,15 @@ FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shi
 
 
 def of_classes(classes, labels=None) -> DistilledSet:
-    """A canvas of each label, all of its pixels that label."""
+    """An item of each label, all of its pixels that label."""
     labels = list(range(len(classes))) if labels is None else labels
     return DistilledSet(
-        canvases=torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous(),
+        params=torch.tensor(labels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous(),
         labels=torch.tensor(labels),
-        regions=torch.tensor([[[0.0, 0, 4, 4]]]),
+        parameterization=Crops.grid(1, (4, 4)),
         classes=tuple(classes),
         mean=(0.5,),
         std=(0.5,),
-        view_size=(4, 4),
         method="random",
         settings={},
         seed=0,
@@ -240,7 +238,7 @@ def test_nothing_of_the_users_is_overwritten_unasked(tmp_path):
     out, file = tmp_path / "out", tmp_path / "a.npz"
     export(make_set(), "folder", out)
     export(make_set(), "npz", file)
-    changed = replace(make_set(), canvases=255 - make_set().canvases)
+    changed = replace(make_set(), params=255 - make_set().params)
     with pytest.raises(DistilError, match=r"out holds an earlier export: give another folder, or --overwrite"):
         export(changed, "folder", out)
     with pytest.raises(DistilError, match=r"a\.npz is a file that exists already: give another name, or --overwrite"):

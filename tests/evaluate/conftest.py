@@ -6,6 +6,7 @@ import torch
 from distil.data.images.image_set import ImageSet
 from distil.distilled_set.record import DistilledSet
 from distil.evaluate.protocols import PROTOCOLS
+from distil.parameterizations.crops import Crops
 
 PLAIN = replace(PROTOCOLS["quick"], name="plain", epochs=30, strategy="none", cutmix=0.0, lr=0.05, weight_decay=0.0)
 MEAN, STD = (0.4,), (0.3,)
@@ -31,13 +32,12 @@ def image_set(count=20, size=8, seed=0, classes=("above", "below", "middle"), na
 def distilled_set(size=8, **changes):
     images, labels = stripes(6, size, seed=5)
     fields = {
-        "canvases": images,
+        "params": images,
         "labels": labels,
-        "regions": torch.tensor([[[0.0, 0.0, size, size]]]),
+        "parameterization": Crops.grid(1, (size, size)),
         "classes": ("above", "below", "middle"),
         "mean": MEAN,
         "std": STD,
-        "view_size": (size, size),
         "method": "random",
         "settings": {},
         "seed": 0,

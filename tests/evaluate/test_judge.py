@@ -11,6 +11,7 @@ from distil.evaluate import evaluator, training
 from distil.evaluate.evaluator import Scores, accuracy, evaluate_distilled, evaluate_real
 from distil.evaluate.protocols import PROTOCOLS
 from distil.functional.augment import normalize
+from distil.parameterizations.crops import Crops
 from distil.types import Batch
 
 from .conftest import MEAN, PLAIN, STD, distilled_set, image_set, stripes, weights
@@ -209,7 +210,7 @@ def test_to_dict_holds_everything_and_json_holds_it():
 
 def test_distilled_scores_describe_the_set():
     grid = torch.tensor([[[0.0, 0, 4, 4], [4, 0, 8, 4], [0, 4, 4, 8], [4, 4, 8, 8]]])
-    distilled = distilled_set(regions=grid)
+    distilled = distilled_set(parameterization=Crops(grid, (8, 8)))
     scores = evaluate_distilled(
         distilled, image_set(6), replace(PLAIN, epochs=1), networks=("convnet1",), width=4, runs=1
     )

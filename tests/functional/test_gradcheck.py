@@ -34,7 +34,7 @@ CHECKED = {
     ),
     "jitter_divergence": (utilization.jitter_divergence, (draws(3, 4), draws(3, 4, seed=1))),
     "spread_scores": (lambda s: utilization.spread_scores(s, WINDOWS, (4, 4)), (draws(2, 2),)),
-    "utilisation_entropy": (utilization.utilisation_entropy, (draws(2, 3, 3) + 0.1,)),
+    "utilization_entropy": (utilization.utilization_entropy, (draws(2, 3, 3) + 0.1,)),
     "contrastive_loss": (lambda z: contrast.contrastive_loss(z, draws(3, 4, seed=1), 0.3), (draws(3, 4),)),
     "cosine_distance": (lambda g: distances.cosine_distance(draws(3, 4, seed=1), g), (draws(3, 4),)),
     "squared_distance": (lambda g: distances.squared_distance(draws(3, 4, seed=1), g), (draws(3, 4),)),

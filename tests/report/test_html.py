@@ -44,7 +44,7 @@ def write(path, **changes) -> tuple[str, Outline]:
         "title": "Ten images",
         "summary": "One paragraph.\n\nAnother.",
         "rows": ROWS,
-        "sets": {"UDD": make_set(mined=2, utilisation=True)},
+        "sets": {"UDD": make_set(mined=2, utilization=True)},
         "logs": {"UDD": [{"event": "step", "step": step, "loss": 1.0} for step in range(5)]},
         "settings": {"UDD": {"factor": 2, "augment": "color_crop"}},
         "notes": ["A note."],
@@ -79,7 +79,7 @@ def test_pictures_lie_inside_the_page_and_say_what_they_show(tmp_path):
     for image in images:
         assert base64.b64decode(image["src"].split(",")[1]).startswith(b"\x89PNG")
     assert "mark the 2 mined regions" in outline.text
-    assert "Dark parts of the utilisation map are idle" in outline.text
+    assert "Dark parts of the utilization map are idle" in outline.text
 
 
 def test_the_table_compares_with_the_whole_set(tmp_path):

@@ -6,9 +6,11 @@ import torch
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from distil.distilled_set.record import Cosines, DistilledSet
+from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.functional.regions import candidate_windows, grid_regions, whole_region
+from distil.parameterizations.crops import Crops
+from distil.parameterizations.dct import Dct
 from distil.report.detections import draw_training
 from distil.report.pictures import (
     MINED,
@@ -20,26 +22,26 @@ from distil.report.pictures import (
 
 
 def make_set(
-    *, classes=3, per_class=1, channels=1, size=(16, 16), factor=2, mined=0, utilisation=False, names=None
+    *, classes=3, per_class=1, channels=1, size=(16, 16), factor=2, mined=0, utilization=False, names=None
 ) -> DistilledSet:
     generator = torch.Generator().manual_seed(0)
     count = classes * per_class
     regions = grid_regions(factor, size) if factor > 1 else whole_region(size)
     regions = torch.cat([regions, candidate_windows(2, size)[1 : 1 + mined]])
+    pixels = torch.randint(0, 256, (count, channels, *size), generator=generator, dtype=torch.uint8)
+    used = torch.rand(count, *size, generator=generator) if utilization else None
     return DistilledSet(
-        canvases=torch.randint(0, 256, (count, channels, *size), generator=generator, dtype=torch.uint8),
+        params=pixels,
         labels=torch.arange(classes).repeat_interleave(per_class),
-        regions=regions[None],
+        parameterization=Crops(regions[None], size, mined, utilization=used),
         classes=names or tuple(f"class {index}" for index in range(classes)),
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
-        view_size=size,
         method="udd",
         settings={"factor": factor},
         seed=0,
         source="demo",
         source_fingerprint="00",
-        utilisation=torch.rand(count, *size, generator=generator) if utilisation else None,
     )
 
 
@@ -57,10 +59,10 @@ def rendered(figure) -> np.ndarray:
     [
         ({"factor": 1}, 1),
         ({"factor": 1, "per_class": 3}, 1),
-        ({"factor": 1, "utilisation": True}, 3),
+        ({"factor": 1, "utilization": True}, 3),
         ({}, 2),
         ({"mined": 2}, 2),
-        ({"mined": 2, "utilisation": True}, 4),
+        ({"mined": 2, "utilization": True}, 4),
         ({"per_class": 50, "classes": 2}, 2),
         ({"size": (3, 40), "channels": 3}, 2),
         ({"size": (200, 180), "factor": 3, "classes": 2}, 2),
@@ -78,7 +80,7 @@ def test_a_set_is_drawn_in_as_many_panels_as_it_has_to_show(values, axes):
 def test_every_stored_pixel_covers_a_whole_number_of_screen_pixels():
     made = make_set(factor=1, classes=2)
     picture = rendered(draw_set(made))
-    expected = made.canvases[1, 0].repeat_interleave(9, 0).repeat_interleave(9, 1).numpy()
+    expected = made.params[1, 0].repeat_interleave(9, 0).repeat_interleave(9, 1).numpy()
     windows = np.lib.stride_tricks.sliding_window_view(picture[..., 0], expected.shape)
     corners = np.argwhere((windows[:, :, 0, 0] == expected[0, 0]) & (windows[:, :, -1, -1] == expected[-1, -1]))
     assert any(np.array_equal(windows[row, column], expected) for row, column in corners)
@@ -101,16 +103,16 @@ def test_a_hundred_classes_are_cut_and_the_title_says_so():
 
 
 def test_shown_numbers_can_be_chosen():
-    figure = draw_set(make_set(per_class=4, mined=3), per_class=4, views_shown=5)
+    figure = draw_set(make_set(per_class=4, mined=3), per_class=4, images_shown=5)
     shown = texts(figure)
-    assert "First 5 of 7 decoded views" in shown
+    assert "First 5 of 7 decoded images" in shown
     assert not any("images a class" in text for text in shown)
 
 
-def test_mined_regions_have_strong_colours_and_frame_their_views():
-    canvases, views = draw_set(make_set(mined=2)).axes
+def test_mined_regions_have_strong_colors_and_frame_their_images():
+    items, images = draw_set(make_set(mined=2)).axes
     strong = [to_rgba(colour) for colour in MINED[:2]]
-    for axes in (canvases, views):
+    for axes in (items, images):
         last = axes.collections[-1]
         assert len(last.get_paths()) == 2 * 3
         assert [tuple(colour) for colour in last.get_edgecolor()] == strong * 3
@@ -118,7 +120,7 @@ def test_mined_regions_have_strong_colours_and_frame_their_views():
     assert all(len(axes.collections[-1].get_paths()) == 0 for axes in plain)
 
 
-def test_classes_without_a_canvas_and_uneven_classes_are_drawn():
+def test_classes_without_an_item_and_uneven_classes_are_drawn():
     made = replace(make_set(classes=4), labels=torch.tensor([0, 0, 0, 3]))
     shown = texts(draw_set(made))
     assert "class 3" in shown
@@ -178,16 +180,16 @@ def test_bytes_in_words(count, words):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_spectral_set_shows_its_views_and_the_cosines_kept(channels):
+def test_a_set_of_coefficients_shows_its_images_and_the_frequencies_kept(channels):
     kept = torch.tensor([0, 1, 16, 17])
-    cosines = Cosines(kept, torch.full((4,), 3.0))
-    made = replace(make_set(channels=channels, factor=1), regions=torch.empty(1, 0, 4), cosines=cosines)
-    figure = draw_set(made, views_shown=5)
-    assert made.views == channels * 64
+    placed = Dct(kept, (channels, 16, 16), 8, torch.full((4,), 3.0))
+    made = replace(make_set(channels=channels, factor=1), parameterization=placed)
+    figure = draw_set(made, images_shown=5)
+    assert made.images_per_item == channels * 64
     words = " ".join(texts(figure))
-    assert f"First 5 of {made.views} views" in words
+    assert f"First 5 of {made.images_per_item} images" in words
     assert ("brightness" in words) == (channels == 3)
-    assert f"{made.views} views each" in words
+    assert f"{made.images_per_item} decoded images each" in words
     picture = figure.axes[1].images[0].get_array()
     dark = (np.asarray(picture)[..., 0] < 128).sum()
     assert dark == 4 * 6 * 6

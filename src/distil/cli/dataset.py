@@ -1,22 +1,25 @@
-"""`distil dataset`: start a run, go on with it, finish it."""
+"""`distil dataset`: start a run, continue it, finish it."""
 
 import contextlib
 import json
 import os
-import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
-from distil.cli.flags import Device, device_named, option, parse, scan, versions
+from distil.cli.flags import Device, device_named, flag_of, option, parse, scan, versions
 from distil.cli.set_words import Download, Root, Size, SourceWord, in_bytes, opened, short_name
-from distil.dataset.presets import DATASETS, METHODS, preset, source_key
+from distil.cli.settings_flags import flag_classes, from_flags, refuse_unknown, switches, with_choices
+from distil.dataset.config import Matching, Observer, Selection, Settings, check_settings
+from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
+from distil.dataset.precision import computes_bfloat16
+from distil.dataset.upgrade import RENAMED, settings_from_dict
 from distil.errors import DistilError
+from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.locks import only_writer
 from distil.runs import (
@@ -35,7 +38,6 @@ from distil.runs import (
     remove_abandoned,
     start_run,
 )
-from distil.settings import CoresetSettings, MatchingSettings, Settings, check_settings, settings_from_dict
 from distil.stopping import number_of
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ LONG = 10_000
 FOLLOWED = 300
 """Updates of the network by which a run is followed on held-out images."""
 MethodWord = Annotated[str, arg(metavar="METHOD", help=f"{', '.join(METHODS)}.")]
+DAY = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ class RunFlags:
     """Where images come from and results go."""
 
     recipe: Annotated[
-        Literal["published", "fast"],
-        arg(
-            help="Whose values the settings start from: the paper's, or ours for little time (idc and the udd methods)."
+        Literal["published", "fast"] | None,
+        option(
+            "published|fast",
+            "Whose values the settings start from: those of the paper, or those of this library, which take minutes on "
+            "a CPU (idc and the udd methods). Unless given, udd takes fast and every other method published.",
         ),
-    ] = "published"
+    ] = None
     out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
     root: Root = None
     size: Size = None
@@ -69,13 +74,13 @@ class RunFlags:
     checkpoint_seconds: float = 120.0
     """Time between checkpoints."""
     resume: Annotated[
-        Path | None, option("DIR", "Go on with the run in this folder; takes no METHOD, SOURCE or settings.")
+        Path | None, option("DIR", "Continue the run in this folder; takes no METHOD, SOURCE or settings.")
     ] = None
 
 
 @dataclass(frozen=True)
 class ResumeFlags:
-    """Go on with a run that was stopped."""
+    """Continue a run that was stopped."""
 
     resume: Annotated[Path, arg(metavar="DIR")]
     """Its run folder; run.json there holds the settings."""
@@ -87,25 +92,12 @@ class ResumeFlags:
     """Time between checkpoints."""
 
 
-Fixed = tyro.conf.Suppress[tyro.conf.Fixed[str]]
-
-
-@dataclass(frozen=True)
-class CoresetFlags(CoresetSettings):
-    method: Fixed = "random"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-
-@dataclass(frozen=True)
-class MatchingFlags(MatchingSettings):
-    method: Fixed = "idc"
-
-
 def dataset() -> None:
     """Distil the training images of SOURCE into a few images per class with METHOD.
 
     The run folder receives run.json (all settings), log.jsonl (every event),
     checkpoint.safetensors every two minutes and distilled.safetensors at the end.
-    Ctrl-C saves; --resume goes on.
+    Ctrl-C saves; --resume continues.
 
     Examples:
     distil dataset idc digits
@@ -118,7 +110,7 @@ def dataset() -> None:
 def dataset_command(words: list[str]) -> None:
     """The flags of a run are the fields of its settings, and their defaults the preset: so METHOD, SOURCE, --ipc and
     --recipe are read first."""
-    positional, ipc, recipe = _peek(words)
+    positional, values = _peek(words)
     wants_help = bool({"-h", "--help"} & set(words))
     if any(word == "--resume" or word.startswith("--resume=") for word in words):
         if positional:
@@ -134,27 +126,46 @@ def dataset_command(words: list[str]) -> None:
     method, source = positional[0], positional[1] if len(positional) > 1 else ""
     if method in DATASETS and source in METHODS:
         raise DistilError(f"METHOD comes before SOURCE: distil dataset {source} {method}")
-    key = source_key(source or "custom")
-    default = preset(method, key, ipc, recipe)
+    key, asked = source_key(source or "custom"), values.get("--recipe")
+    ipc = values.get("--ipc", "1")
+    default = preset(method, key, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, asked)
+    default = with_choices(default, values)
+    refuse_unknown(words, default, COMMAND_FLAGS, {old: flag_of(new) for old, new in RENAMED.items()})
     if not source and not wants_help:
         raise DistilError(f"give a SOURCE after {method}: {', '.join(DATASETS)}, a folder, FILE.npz or hf:NAME.")
-    kind = CoresetFlags if isinstance(default, CoresetSettings) else MatchingFlags
-    flags = kind(**asdict(default))
+    default, emulated = _fitting_precision(default, values)
+    first, second = flag_classes(default)
+    of_first, of_second = first(), second()
     where = "a source of your own" if key == "custom" else key
-    about = f"\nThe defaults of the settings are those of {method} on {where} at {ipc} per class;\n"
-    about += f"distil methods {method} tells where each comes from."
-    if recipe != "published":
-        about = f"\nThe defaults of the settings are our own, of the recipe {recipe}: see docs/speed.md."
+    about = f"\nThe defaults of the settings are those of {method} on {where} at {ipc} per class"
+    about += (
+        f", by the recipe {asked or default_recipe(method, key)};\ndistil methods {method} tells where each comes from."
+    )
 
     def start_run_with(
         method: Positional[MethodWord],
         source: Positional[SourceWord],
         run: Annotated[RunFlags, arg(name="")],
-        settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
+        settings: Annotated[first, arg(name="")] = of_first,  # pyright: ignore[reportInvalidTypeForm]
+        more: Annotated[second, arg(name="")] = of_second,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        _start_run(method, source, _plain(settings), run)
+        _start_run(method, source, from_flags(default, settings, more), run, emulated)
 
     parse(start_run_with, "dataset", words, dataset, about)
+
+
+COMMAND_FLAGS = {"--help", *("--" + field.name.replace("_", "-") for field in fields(RunFlags))}
+"""Flags of the command that are no settings."""
+
+
+def _fitting_precision(settings: Settings, values: dict[str, str]) -> tuple[Settings, bool]:
+    """The settings in a precision that the device computes in: (settings, whether bfloat16 was replaced). What the user
+    asks for stays."""
+    if not isinstance(settings, Matching) or settings.bfloat16 == "none" or "--bfloat16" in values:
+        return settings, False
+    if {"-h", "--help"} & set(values) or computes_bfloat16(device_named(values.get("--device", "auto"))):
+        return settings, False
+    return replace(settings, bfloat16="none"), True
 
 
 def _start_run_without_method(
@@ -165,44 +176,36 @@ def _start_run_without_method(
     """Only for its help text."""
 
 
-def _peek(words: Sequence[str]) -> tuple[list[str], int, str]:
-    """The positional words, and the values of --ipc (1 if it is absent or no number: the parser will complain) and of
-    --recipe."""
-    switches = {"-h", "--help", "--download"}
-    for kind in (CoresetSettings, MatchingSettings):
-        names = [field.name.replace("_", "-") for field in fields(kind) if field.type is bool]
-        switches |= {f"--{negation}{name}" for name in names for negation in ("", "no-")}
-    positional, values = scan(words, switches)
-    ipc, recipe = values.get("--ipc", "1"), values.get("--recipe", "published")
-    return positional, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, recipe
+def _peek(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The positional words, and the flags with their values."""
+    flags = {"-h", "--help", "--download"}
+    for kind in (Matching, Selection):
+        flags |= switches(kind())
+    return scan(words, flags)
 
 
-def _plain(flags: Settings) -> Settings:
-    """Settings as the library knows them."""
-    kind = CoresetSettings if isinstance(flags, CoresetSettings) else MatchingSettings
-    return kind(**asdict(flags))
-
-
-def _start_run(method: str, word: str, settings: Settings, run: RunFlags) -> None:
+def _start_run(method: str, word: str, settings: Settings, run: RunFlags, emulated: bool) -> None:
     check_settings(settings)
     folder = run.out or Path("runs") / f"{short_name(word)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
     _refuse_inside(folder, word)
     place = folder.absolute()  # that is found again if the working folder is deleted
     with only_writer(folder):
         _refuse_taken(folder)
-        made = _start(method, word, settings, run, folder, place)
+        made = _start(method, word, settings, run, folder, place, emulated)
     _tell_result(folder, *made)
 
 
 def _start(
-    method: str, word: str, settings: Settings, run: RunFlags, folder: Path, place: Path
+    method: str, word: str, settings: Settings, run: RunFlags, folder: Path, place: Path, emulated: bool
 ) -> "tuple[DistilledSet, Source, dict[str, Any], str]":
     """What a new run made, and what its next commands have to know; its folder is locked."""
     from distil.report.progress import show_progress
 
     device = device_named(run.device)
-    if isinstance(settings, MatchingSettings) and settings.bfloat16 != "none" and not _computes_bfloat16(device):
-        print("This processor has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
+    if emulated:
+        print("This device has no bfloat16 arithmetic: the run computes in float32.")
+    elif isinstance(settings, Matching) and settings.bfloat16 != "none" and not computes_bfloat16(device):
+        print("This device has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
     with show_progress(f"{method} on {short_name(word)}") as shown:
         source = opened(word, run.root, run.size, run.download, shown)
         if (key := source_key(word)) != source.key:
@@ -217,14 +220,13 @@ def _start(
             "root": None if run.root is None else str(run.root.absolute()),
             "size": run.size,
             "device": run.device,
-            "settings": asdict(settings),
+            "settings": to_dict(settings),
             "source_fingerprint": source.train.fingerprint(),
             "read": None if source.inventory is None else source.inventory.to_dict(),
             "versions": versions(),
         }
-        if device == "cpu" and isinstance(settings, MatchingSettings) and settings.outer * settings.inner >= LONG:
-            quicker = "; --recipe fast takes minutes" if settings.network_data == "real" else ""
-            print(f"{settings.outer * settings.inner:,} matching steps: hours to days on a CPU{quicker}.")
+        if isinstance(settings, Matching) and settings.outer * settings.inner * settings.target_reuse >= LONG:
+            _tell_time(method, source, settings, device, run, shown)
         start_run(place, manifest)
         try:
             made = _distil(
@@ -273,14 +275,25 @@ def _refuse_taken(folder: Path) -> None:
         raise DistilError(f"{folder} holds {left[0]} of another run, without its {MANIFEST}: choose another folder.")
 
 
-def _computes_bfloat16(device: str) -> bool:
-    """False where bfloat16 is known to be emulated: x86 processors without its instructions."""
-    import torch
+def _tell_time(method: str, source: "Source", settings: Matching, device: str, run: RunFlags, shown: Events) -> None:
+    """Print how long a long run will take, and what is quicker. Raises: DistilError where that is days, and nobody has
+    asked for it in so many words."""
+    from distil.dataset.estimate import seconds_of_run
+    from distil.report.progress import spoken
 
-    if device != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
-        return True
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check is None or check() for check in checks)
+    shown("preparing", what="measuring the first steps")
+    images = source.train.to(device)
+    seconds = seconds_of_run(images, settings)
+    told = f"{method} by the recipe {run.recipe or 'published'} takes about {spoken(seconds)} here"
+    quicker = ""
+    if METHODS[method].has_fast and run.recipe != "fast":
+        fast = preset(method, source.key, settings.ipc, "fast")
+        if isinstance(fast, Matching):
+            fast = fast if computes_bfloat16(device) else replace(fast, bfloat16="none")
+            quicker = f"; --recipe fast takes about {spoken(seconds_of_run(images, fast))}"
+    if seconds > DAY and run.recipe is None:
+        raise DistilError(f"{told}{quicker}. Give --recipe published if that is what you want.")
+    print(f"{told}{quicker}.", flush=True)
 
 
 def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
@@ -388,18 +401,19 @@ def _distil(
     *,
     resume: bool,
 ) -> "DistilledSet":
-    from distil.dataset.distilling import distil_dataset
+    from distil.dataset.distil import distil_dataset
     from distil.evaluate.evaluator import evaluate_distilled
     from distil.evaluate.protocols import protocol_for
     from distil.report.progress import both
 
     protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)
+    seen = settings if isinstance(settings, Matching) else Observer()
 
     def validate(distilled: "DistilledSet", held_out: "ImageSet") -> float:
         scores = evaluate_distilled(
-            distilled, held_out, protocol, networks=(settings.network,), width=settings.width, runs=1, device=device
+            distilled, held_out, protocol, networks=(seen.network,), width=seen.width, runs=1, device=device
         )
-        return scores.mean[settings.network]
+        return scores.mean[seen.network]
 
     def watch(name: str, **fields: Any) -> None:
         if name == "damaged":
@@ -430,7 +444,7 @@ def _tell_result(
     folder: Path, distilled: "DistilledSet", source: "Source", manifest: dict[str, Any], device: str
 ) -> None:
     """What was made, and the commands that use it."""
-    file, count = shlex.quote(str(folder / RESULT)), len(distilled.canvases)
+    file, count = shlex.quote(str(folder / RESULT)), len(distilled.params)
     where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
     where += "" if manifest["size"] is None else f" --size {manifest['size']}"
     if source.note:

@@ -110,6 +110,11 @@ def scan(
     return positional, values
 
 
+def flag_of(name: str) -> str:
+    """The flag of a setting or an argument."""
+    return "--" + name.replace("_", "-")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " Did you mean ...?", or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -9,11 +9,11 @@ from contextlib import nullcontext
 import distil
 from distil.cli.dataset import dataset, dataset_command
 from distil.cli.demo import demo
-from distil.cli.flags import nearest, parse
+from distil.cli.flags import flag_of, nearest, parse
 from distil.cli.methods import methods
 from distil.cli.sets import compare, evaluate, export, show
 from distil.cli.streams import lasting_streams, open_standard_streams, to_nowhere
-from distil.dataset.presets import METHODS
+from distil.dataset.methods import METHODS
 from distil.errors import DistilError
 from distil.runs import Interrupted
 from distil.stopping import number_of, signals_interrupt
@@ -68,7 +68,7 @@ def _status(words: list[str]) -> int:
     except Interrupted as stop:
         return _fail(stop, 128 + stop.number)
     except DistilError as error:
-        return _fail(error, 2)
+        return _fail(error.told(flag_of), 2)
     except KeyboardInterrupt as stop:
         return _fail("interrupted", 128 + number_of(stop))
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone: nothing is left to tell

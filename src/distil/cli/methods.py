@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from distil.cli.flags import console, option
-from distil.dataset.presets import DATASETS, METHODS, preset
+from distil.cli.settings_flags import choices
+from distil.dataset.config import Settings
+from distil.dataset.methods import DATASETS, METHODS, preset
 from distil.detector.presets import DETECTOR_METHODS, DETECTOR_SOURCES, OURS_SOURCES, detector_preset
+from distil.fields import leaves
 
 
 def methods(
@@ -70,7 +73,7 @@ def _describe_method(name: str) -> None:
             table.add_row(key, *("-" if value is None else f"{value:.1f}" for value in values))
         output.print(table)
 
-    values = {(key, ipc): asdict(preset(name, key, ipc)) for key in keys for ipc in IPCS}
+    values = {(key, ipc): _values(preset(name, key, ipc, "published")) for key in keys for ipc in IPCS}
     shared = Table(title="Settings that are the same everywhere", title_justify="left")
     varying = Table(title="Settings that depend on the data set or on the images per class", title_justify="left")
     for table, columns in (
@@ -79,11 +82,11 @@ def _describe_method(name: str) -> None:
     ):
         for column in columns:
             table.add_column(column, no_wrap=column == "flag")
-    for field in values[keys[0], IPCS[0]]:
+    for field in dict.fromkeys(field for found in values.values() for field in found):
         if field in ("method", "ipc"):
             continue
         flag, source = "--" + field.replace("_", "-"), method.sources.get(field, "")
-        rows = {key: tuple(_setting(values[key, ipc][field]) for ipc in IPCS) for key in keys}
+        rows = {key: tuple(_setting(values[key, ipc].get(field, "-")) for ipc in IPCS) for key in keys}
         alike: dict[tuple[str, ...], list[str]] = {}
         for key, row in rows.items():
             alike.setdefault(row, []).append(key)
@@ -96,7 +99,15 @@ def _describe_method(name: str) -> None:
     for table in (varying, shared):
         if table.row_count:
             output.print(table)
-    print("digits: our own values, sized for two CPU cores. custom: any other source.")
+    print("digits: values of this library, sized for two CPU cores. custom: any other source.")
+    if method.has_fast:
+        print(f"--recipe fast{' (the default)' * (method.recipe == 'fast')} has values for minutes: docs/speed.md.")
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Every setting by the name of its flag, the choices between parts first."""
+    chosen = {name: present for name, (_, _, present) in choices(settings).items()}
+    return chosen | {leaf.name: leaf.value for leaf in leaves(settings)}
 
 
 def _describe_detector_method(name: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.cli.flags import option, switch
-from distil.dataset.presets import DATASETS, source_key
+from distil.dataset.methods import DATASETS, source_key
 from distil.runs import Events
 
 if TYPE_CHECKING:

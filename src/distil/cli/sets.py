@@ -235,14 +235,16 @@ def show(
     file: Positional[ArtifactFile],
     out: Annotated[Path | None, option("PNG", "Picture file; FILE with .png unless given.")] = None,
 ) -> None:
-    """Draw a distilled set: its images, their regions and the views that a network sees.
+    """Draw a distilled set: its items, their regions and the decoded images that a network sees.
 
     Examples:
     distil show runs/digits-idc-ipc1-seed0/distilled.safetensors
     distil show set.safetensors --out set.png
     """
+    import torch
+
     from distil.distilled_set.record import DistilledSet
-    from distil.functional.utilization import utilisation_entropy
+    from distil.functional.utilization import utilization_entropy
     from distil.report.pictures import draw_set, save_figure
 
     distilled = DistilledSet.load(file)
@@ -252,9 +254,11 @@ def show(
     save_figure(draw_set(distilled), out)
     size = in_bytes(distilled.bytes["total"])
     print(f"{distilled.method} of {distilled.source}, {distilled.images_per_class} per class, {size}")
-    if distilled.utilisation is not None:
-        used = float(utilisation_entropy(distilled.utilisation))
-        print(f"mUE {used:.3f} (entropy of the utilisation; 1 when every pixel is used alike)")
+    print(f"Each item is {distilled.parameterization.describe()}.")
+    maps = [distilled.parameterization.pictured(distilled.params, i).utilization for i in range(len(distilled.params))]
+    if used := [one for one in maps if one is not None]:
+        entropy = float(utilization_entropy(torch.stack(used)))
+        print(f"mUE {entropy:.3f} (entropy of the utilization; 1 when every pixel is used alike)")
     print(f"Picture: {out}")
 
 

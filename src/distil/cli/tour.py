@@ -2,21 +2,22 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distil.data.images.opener import Source, open_source
-from distil.dataset.distilling import distil_dataset
-from distil.dataset.presets import preset
+from distil.dataset.config import Matching
+from distil.dataset.distil import distil_dataset
+from distil.dataset.methods import preset
 from distil.distilled_set.record import DistilledSet
 from distil.evaluate.evaluator import Scores, evaluate_distilled, evaluate_real
 from distil.evaluate.protocols import protocol_for
+from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.locks import only_writer
 from distil.report.html import write_report
 from distil.runs import LOG, MANIFEST, RESULT, EventLog, Events, read_log, remove_checkpoints, start_run
-from distil.settings import MatchingSettings
 
 METHODS_SHOWN = ("idc", "udd")
 RUNS = 3
@@ -46,7 +47,7 @@ def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
     if source.test is None:
         raise ValueError("digits has a test split")
     protocol = protocol_for("quick", source.key)
-    width = preset(METHODS_SHOWN[0], source.key, 1).width
+    width = _matching(METHODS_SHOWN[0], source.key).width
     judge_flags = f"digits --protocol quick --width {width} --runs {RUNS}"
     judged: dict[str, Any] = {"width": width, "networks": (NETWORK,), "runs": RUNS, "device": device}
     sets: dict[str, DistilledSet] = {}
@@ -56,19 +57,17 @@ def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
 
     for method in METHODS_SHOWN:
         title = method.upper()
-        chosen = preset(method, source.key, 1)
-        if not isinstance(chosen, MatchingSettings):
-            raise ValueError(f"{method} learns canvases")
+        chosen = _matching(method, source.key)
         with stage(f"{title}: distil {len(source.train.labels):,} images into {len(source.train.classes)}") as events:
             sets[title], logs[title] = _distil(source, chosen, out / method, device, events)
-        settings[title] = asdict(chosen)
+        settings[title] = to_dict(chosen)
 
     with stage(f"random real images: train {RUNS} networks on one a class") as events:
         events("start", steps=RUNS)
         scores = evaluate_real(source.train, source.test, protocol, images_per_class=1, events=events, **judged)
         rows.append(_row("random real images", scores))
     for title, made in sets.items():
-        with stage(f"{title}: train {RUNS} networks on {len(made.canvases)} images") as events:
+        with stage(f"{title}: train {RUNS} networks on {len(made.params)} images") as events:
             events("start", steps=RUNS)
             rows.append(_row(title, evaluate_distilled(made, source.test, protocol, events=events, **judged)))
     with stage(f"whole set: train {RUNS} networks on {len(source.train.labels):,} images") as events:
@@ -91,8 +90,8 @@ def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
         settings=settings,
         notes=[
             "UDD here is a reconstruction: the paper's text and code could not be obtained.",
-            "IDC cuts every canvas into 2 x 2 cells, each enlarged to an image; UDD keeps the coefficients of the "
-            "cosines that a network trained on the real images uses, and has more views for the same bytes.",
+            "IDC cuts every item into 2 x 2 cells, each enlarged to an image; UDD keeps the DCT coefficients that a "
+            "network trained on the real images uses, and has more images for the same bytes.",
             "The curves are measured on training images that were held out; nothing is selected on them.",
             f"Spread is the standard deviation over {RUNS} networks (random real images: fresh draws as well).",
         ],
@@ -107,14 +106,21 @@ def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
     return rows
 
 
+def _matching(method: str, key: str) -> Matching:
+    settings = preset(method, key, 1)
+    if not isinstance(settings, Matching):
+        raise ValueError(f"{method} learns no images")
+    return settings
+
+
 def _distil(
-    source: Source, settings: MatchingSettings, folder: Path, device: str, events: Events
+    source: Source, settings: Matching, folder: Path, device: str, events: Events
 ) -> tuple[DistilledSet, list[dict[str, Any]]]:
     """Distil in a run folder of its own; a run that is there already is begun again."""
     for name in (MANIFEST, LOG, RESULT):
         (folder / name).unlink(missing_ok=True)
     remove_checkpoints(folder)
-    start_run(folder, {"command": "demo", "source": source.name, "settings": asdict(settings)})
+    start_run(folder, {"command": "demo", "source": source.name, "settings": to_dict(settings)})
     log = EventLog(folder / LOG)
 
     def tell(name: str, **fields: Any) -> None:

@@ -1,317 +1,149 @@
-"""The matching loop: DC, DSA, DM, IDC and UDD are settings of this one loop.
+"""The matching loop. It knows roles only: DC, DSA, DM, IDC and UDD are compositions that stand in `methods`.
 
-A loop's whole state is in `State`; every draw is addressed by (seed, name, step, class), so stopping, saving, loading
-and going on gives the same canvases, bit for bit on the CPU.
-"""
+Every draw is addressed by (seed, name, step, class): a resumed run is equal bit for bit on the CPU."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import cos, pi
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from distil.data.images.image_set import ImageSet
-from distil.dataset.formation import Spectrum, spectral_canvases, views_of
-from distil.dataset.initial import initial_canvases, paste_real
-from distil.dataset.networks import (
-    Learner,
-    Progress,
-    fresh_learner,
-    train_by_gradient,
-    train_on_real,
-    train_on_views,
-    training_of,
-)
-from distil.dataset.policies import Mined, cosines_kept_next, kept_cosines, mine
-from distil.dataset.step import Age, matching_gradient, real_targets
-from distil.functional.regions import grid_regions
+from distil.dataset.config import Matching
+from distil.dataset.image_optimizer import ImageDescent
+from distil.dataset.labels import hard_labels
+from distil.dataset.network_state import Progress
+from distil.dataset.protocols import NetworkSource, Objective, Sampler, Selection, Task
+from distil.dataset.restoring import LARGEST, check_state, load_network, network_tensors
+from distil.dataset.side_losses import SideLoss, side_gradient
+from distil.dataset.step import Augment, Draw, Here, NetworkStage, params_gradient, real_targets
+from distil.distilled_set.record import DistilledSet
+from distil.parameterizations.base import Parameterization
 from distil.rng import stream
-from distil.settings import MatchingSettings
-from distil.types import Batch, Regions
-
-LARGEST = 1e4
-"""A canvas's number beyond this, thousands of times what an image can hold, has run away."""
+from distil.types import Batch
 
 
 @dataclass
-class State:
-    """Everything that changes while canvases are learned."""
+class MatchingLoop:
+    """Each of `outer` network trajectories serves `inner` network stages. In a step every class's real batch and
+    synthetic images, augmented alike, are matched in one stage and all parameters move once.
 
-    step: int
-    """Matching steps done."""
-    canvases: Float[Tensor, "n c h w"]
-    momentum: Float[Tensor, "n c h w"]
-    learner: Learner | None = None
-    mined: Mined | None = None
-    spectrum: Spectrum | None = None
-    """With formation spectrum: what the canvases' numbers multiply."""
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    """Losses of the last step, on the device."""
+    With target_reuse 1 the network is trained after each step. Above 1, a trajectory's stages and their real targets
+    are computed first, since they do not depend on the parameters, and each serves so many steps, in random order.
+    stages: computes them where several runs share them. preparing: called with progress, between whole steps.
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The state as named tensors, for a checkpoint."""
-        named = {"canvases": self.canvases, "momentum": self.momentum}
-        if self.mined is not None:
-            named |= {"windows": self.mined.windows, "utilisation": self.mined.utilisation}
-        if self.spectrum is not None:
-            named["cosines"] = self.spectrum.kept
-        if self.learner is not None:
-            named |= {f"weight.{i}": weight for i, weight in enumerate(self.learner.weights)}
-            named |= {f"weight_momentum.{i}": m for i, m in enumerate(self.learner.momenta)}
-        return named
-
-
-def initial_state(real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None = None) -> State:
-    """The state before the first step. proxy: network trained on real images, for the policies that need one."""
-    spectrum = None
-    if settings.formation == "spectrum":
-        spectrum = Spectrum(kept_cosines(real, settings, proxy).to(real.images.device), (real.channels, *real.size))
-        canvases = spectral_canvases(real, spectrum, settings)
-    else:
-        canvases = initial_canvases(real, settings.ipc, settings.init, settings.factor, settings.seed)
-    return State(0, canvases, torch.zeros_like(canvases), spectrum=spectrum)
-
-
-def restored_state(
-    step: int, tensors: dict[str, Tensor], real: ImageSet, settings: MatchingSettings, device: torch.device | str
-) -> State:
-    """The state that `tensors` of a checkpoint describe; `restoring.check_state` tells whether they are sound."""
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    state = State(step, tensors["canvases"], tensors["momentum"])
-    if "cosines" in tensors:
-        state.spectrum = Spectrum(tensors["cosines"], (real.channels, *real.size))
-    if "windows" in tensors:
-        state.mined = Mined(tensors["windows"], tensors["utilisation"])
-    if "weight.0" in tensors:
-        state.learner = _fresh(real, settings, 0, device)
-        with torch.no_grad():
-            for i, weight in enumerate(state.learner.weights):
-                weight.copy_(tensors[f"weight.{i}"])
-                state.learner.momenta[i] = tensors[f"weight_momentum.{i}"]
-        state.learner.refresh_low()
-    return state
-
-
-def total_steps(settings: MatchingSettings) -> int:
-    """Matching steps of a whole run."""
-    return settings.outer * settings.inner * settings.target_updates
-
-
-def advance(
-    state: State,
-    real: ImageSet,
-    settings: MatchingSettings,
-    proxy: nn.Module | None,
-    ages: Callable[[int], list[Age]] | None = None,
-    preparing: Progress | None = None,
-) -> Iterator[State]:
-    """Run the loop from `state` to the end, changing it in place and yielding it after every matching step.
-
-    real: training images, on the device that everything runs on. proxy: network trained on real images, for the
-    policies that need one. ages: with target_updates above 1, gives the networks and targets of an outer iteration,
-    which several runs with the same data, seed and network settings can share; None computes them (`all_ages`) and
-    calls `preparing` after each, at moments when the state is that after a whole step.
-
-    Each of `outer` fresh networks serves `inner` matching steps. In a step every class's real batch and synthetic
-    views, augmented alike, are matched and all canvases move once; then the network is trained. The canvases are
-    clamped to [0, 1] with each fresh network and at the end.
-
-    With target_updates above 1, a network's real targets at all its `inner` ages are computed first, since they do not
-    depend on the canvases, and then each serves so many steps, in random order.
-
-    Differs: IDC moves the canvases after every class; with the network fixed within the step only the moment at which
-    the momentum acts differs. DC, DSA and DM work on normalised pixels without a clamp; here the learning rate carries
-    the normalisation.
+    Differs: IDC moves the pixels after every class; only the moment at which the momentum acts differs. DC, DSA and DM
+    work on normalized pixels without bounds; here the learning rate carries the normalization.
     """
-    device = real.images.device
-    scale = torch.ones(1, 1, 1, 1, device=device)
-    if settings.lr_space == "normalised" and state.spectrum is None:
-        scale = torch.tensor(real.std, device=device).view(1, -1, 1, 1).square()
-    held: list[Age] = []
-    while state.step < total_steps(settings):
-        outer, within = divmod(state.step, settings.inner * settings.target_updates)
-        if settings.target_updates > 1 and (within == 0 or not held):
-            held = ages(outer) if ages else all_ages(real, settings, outer, preparing)
+
+    task: Task
+    settings: Matching
+    selection: Selection
+    objective: Objective
+    networks: NetworkSource
+    sampler: Sampler
+    finish: Callable[[Tensor, Parameterization], DistilledSet]
+    side_losses: Sequence[SideLoss] = ()
+    stages: Callable[[int], list[NetworkStage]] | None = None
+    preparing: Progress | None = None
+    done: int = 0
+    held: list[NetworkStage] = field(default_factory=list)
+    """The stages of the present trajectory: all of them, or the one in training."""
+
+    def __post_init__(self) -> None:
+        self.each = self.settings.inner * self.settings.target_reuse
+        self.steps = self.settings.outer * self.each
+        self.optimizer = ImageDescent(self.settings.optimizer, self.steps)
+        self.augmentation = Augment(self.settings.augment, self.settings.augment_one)
+        self.draw = Draw(self.settings.batch_synthetic, "views")
+
+    def begin(self) -> None:
+        self.placed, self.params = self.selection.initial()
+        self.momentum, self.done, self.held = torch.zeros_like(self.params), 0, []
+        self.told = self.selection.event(self.placed)
+
+    def step(self) -> dict[str, Tensor]:
+        outer, within = divmod(self.done, self.each)
+        if self.settings.target_reuse > 1 and (within == 0 or not self.held):
+            self.held = self.stages(outer) if self.stages else self.all_stages(outer)
         if within == 0:
-            _clamp(state)
-            if _cosines_due(settings, outer):
-                choose_cosines_again(state, real, settings, proxy, outer)
-            if _windows_due(settings, outer, state.mined is None):
-                before, state.mined = state.mined, chosen_windows(state.canvases, real, settings, proxy, outer)
-                if settings.windows_init == "real":
-                    fresh = _not_among(state.mined.windows, before)
-                    paste_real(state.canvases, state.mined.windows, fresh, real, settings.seed, outer)
-        if settings.target_updates == 1:
-            if within == 0:
-                state.learner = _fresh(real, settings, outer, device)
-            if state.learner is None:
-                raise ValueError("a state in the middle of an outer iteration has no network")
-            age = Age(state.learner, real_targets(state.learner, real, settings, outer, within), outer, within)
-        else:
-            visit, turn = divmod(within, settings.inner)
-            age = held[torch.randperm(settings.inner, generator=stream(settings.seed, "visit", outer, visit))[turn]]
-        gradient, state.losses = matching_gradient(state.canvases, state.mined, age, real, settings, state.spectrum)
-        if settings.gradient_scale == "canvas":
-            gradient = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
-        state.momentum.mul_(settings.momentum_image).add_(gradient)
-        state.canvases.sub_(lr_image_at(state.step, settings) * scale * state.momentum)
-        if settings.target_updates == 1 and within < settings.inner - 1:
-            _train(age, state, real, settings)
-        state.step += 1
-        if state.step == total_steps(settings):
-            _clamp(state)
-        yield state
+            self.placed.project_(self.params)
+            before, self.placed = self.placed, self.selection.refresh(outer, self.placed, self.params, self.momentum)
+            self.told = self.told if self.placed is before else self.selection.event(self.placed)
+        stage = self._stage(outer, within)
+        gradient, losses = self.gradient(stage)
+        scale = self.optimizer.scale(self.placed, self.params, self.task.real.std)
+        self.optimizer.move_(self.params, self.momentum, gradient, self.done, scale)
+        if self.settings.target_reuse == 1 and within < self.settings.inner - 1:
+            self.networks.advance(stage.state, outer, within, stage.targets["loss"], self.synthetic)
+        self.done += 1
+        if self.done == self.steps:
+            self.placed.project_(self.params)
+        return losses
 
+    def _stage(self, outer: int, within: int) -> NetworkStage:
+        if self.settings.target_reuse > 1:
+            visit, turn = divmod(within, self.settings.inner)
+            order = torch.randperm(self.settings.inner, generator=stream(self.task.seed, "visit", outer, visit))
+            return self.held[order[turn]]
+        state = self.networks.fresh(outer) if within == 0 else self.held[0].state
+        self.held = [self.with_targets(NetworkStage(state, {}, outer, within))]
+        return self.held[0]
 
-def all_ages(real: ImageSet, settings: MatchingSettings, outer: int, preparing: Progress | None = None) -> list[Age]:
-    """A fresh network at every age that the matching steps of an outer iteration see, and its real targets there."""
-    learner = _fresh(real, settings, outer, real.images.device)
-    ages = []
-    for inner in range(settings.inner):
-        age = Age(learner, real_targets(learner, real, settings, outer, inner), outer, inner)
-        ages.append(replace(age, learner=learner.frozen()))
-        if preparing:
-            preparing(inner + 1, settings.inner)
-        if inner < settings.inner - 1:
-            _train(age, None, real, settings)
-    return ages
+    def all_stages(self, outer: int) -> list[NetworkStage]:
+        """The stages of an outer iteration, with their real targets."""
+        state, stages = self.networks.fresh(outer), []
+        for inner in range(self.settings.inner):
+            stage = self.with_targets(NetworkStage(state, {}, outer, inner))
+            stages.append(replace(stage, state=state.frozen()))
+            if self.preparing:
+                self.preparing(inner + 1, self.settings.inner)
+            if inner < self.settings.inner - 1:
+                self.networks.advance(state, outer, inner, stage.targets["loss"], None)
+        return stages
 
+    def with_targets(self, stage: NetworkStage) -> NetworkStage:
+        net = stage.state.computing("real" in self.settings.bfloat16)
+        objectives = {side.targets: side.objective for side in self.side_losses} | {"loss": self.objective}
+        found = real_targets(objectives, net, self.sampler, self.augmentation, self.task, stage.outer, stage.inner)
+        return replace(stage, targets=found)
 
-def _train(age: Age, state: State | None, real: ImageSet, settings: MatchingSettings) -> None:
-    """Train the network from one age to the next; `state` is needed where it learns the synthetic views."""
-    training = training_of(settings)
-    address = ("network", age.outer, age.inner)
-    if settings.network_data == "real":
-        train_on_real(age.learner, real, settings.network_samples, training, settings.seed, *address)
-    elif settings.network_data == "matched":
-        train_by_gradient(age.learner, age.targets.descent, training)
-    elif settings.network_data == "synthetic" and state is not None:
-        views = decode(state.canvases, state.mined, settings, len(real.classes), state.spectrum)
-        train_on_views(age.learner, views, settings.network_epochs, training, real, settings.seed, *address)
+    def gradient(self, stage: NetworkStage) -> tuple[Tensor, dict[str, Tensor]]:
+        low = "synthetic" in self.settings.bfloat16
+        here = Here(self.params, stage.state.computing(low), stage, self.augmentation, self.task)
+        total, loss = params_gradient(self.objective, stage.targets["loss"], self.placed.matched, self.draw, here)
+        beside, losses = side_gradient(self.side_losses, total, self.placed, here)
+        return total + beside, {"loss": loss, **losses}
 
+    @torch.no_grad()
+    def synthetic(self) -> Batch:
+        """All synthetic images as they are, with their classes' labels."""
+        images = self.placed.decode(self.params)
+        labels = hard_labels(self.task.classes, len(images) // self.task.classes)
+        return Batch(images, labels.to(images.device))
 
-def _clamp(state: State) -> None:
-    """Hold pixels within [0, 1]; coefficients are free."""
-    if state.spectrum is None:
-        state.canvases.clamp_(0, 1)
+    def sound(self) -> Tensor:
+        return self.params.abs().max() < LARGEST
 
+    def state_dict(self) -> dict[str, Tensor]:
+        trained = self.settings.target_reuse == 1 and self.held
+        network = network_tensors(self.held[0].state) if trained else {}
+        return {"canvases": self.params, "momentum": self.momentum, **self.placed.state(), **network}
 
-def lr_image_at(step: int, settings: MatchingSettings) -> float:
-    """Learning rate of the canvases in the matching step that is number `step` (from 0)."""
-    if settings.lr_schedule == "constant":
-        return settings.lr_image
-    return settings.lr_image * (1 + cos(pi * step / total_steps(settings))) / 2
+    def check(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        check_state(self, step, tensors)
 
+    def load_state_dict(self, step: int, tensors: Mapping[str, Tensor]) -> None:
+        tensors = {name: tensor.to(self.task.device) for name, tensor in tensors.items()}
+        self.done, self.params, self.momentum = step, tensors["canvases"], tensors["momentum"]
+        self.placed, self.held = self.selection.restored(tensors), []
+        self.told = self.selection.event(self.placed)
+        if "weight.0" in tensors:
+            self.held = [NetworkStage(load_network(self.networks.fresh(0), tensors), {}, 0, 0)]
 
-def _fresh(real: ImageSet, settings: MatchingSettings, outer: int, device: torch.device | str) -> Learner:
-    return fresh_learner(
-        settings.network,
-        settings.width,
-        real,
-        device=device,
-        seed=settings.seed,
-        address=("network", outer),
-        bfloat16=settings.bfloat16 != "none",
-    )
+    def snapshot(self) -> DistilledSet:
+        placed = self.selection.finished(self.placed, self.params)
+        return self.finish(*placed.quantize(self.params))
 
-
-def _not_among(windows: Regions, before: Mined | None) -> Bool[Tensor, "n r"]:
-    """Which windows of each canvas were not chosen before."""
-    if before is None:
-        return torch.ones(windows.shape[:2], dtype=torch.bool, device=windows.device)
-    return ~(windows[:, :, None] == before.windows[:, None]).all(3).any(2)
-
-
-def _windows_due(settings: MatchingSettings, outer: int, none_yet: bool) -> bool:
-    last = settings.outer - 1
-    if (
-        settings.policy == "none"
-        or settings.formation == "spectrum"
-        or outer < min(settings.windows_start * settings.outer, last)
-    ):
-        return False
-    frozen = outer >= (1 - settings.windows_freeze) * settings.outer
-    return none_yet or (outer % settings.refresh == 0 and not frozen and settings.policy != "fixed")
-
-
-def mines_by(step: int, settings: MatchingSettings) -> bool:
-    """Whether windows have been chosen when `step` steps are done."""
-    last_outer = (step - 1) // (settings.inner * settings.target_updates)
-    return step > 0 and _windows_due(settings, last_outer, none_yet=True)
-
-
-def _cosines_due(settings: MatchingSettings, outer: int) -> bool:
-    if settings.formation != "spectrum" or not settings.spectral_refresh or outer == 0:
-        return False
-    frozen = outer >= (1 - settings.windows_freeze) * settings.outer
-    return outer % settings.spectral_refresh == 0 and not frozen
-
-
-def choose_cosines_again(
-    state: State, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, outer: int
-) -> None:
-    """Put idle cosines in the place of underutilized ones, for network number `outer`: changes the state in place.
-
-    What is new begins with the coefficients of the images that the views began with, and without momentum.
-    """
-    if state.spectrum is None:
-        raise ValueError("only views that are made of cosines can choose them again")
-    before = state.spectrum
-    views = views_of(state.canvases, before, real.size)
-    kept = cosines_kept_next(views, before.kept, real, settings, proxy, outer)
-    if torch.equal(kept, before.kept):
-        return
-    state.spectrum = replace(before, kept=kept)
-    fresh = spectral_canvases(real, state.spectrum, settings)
-    stay = torch.isin(kept, before.kept)
-    places = torch.searchsorted(before.kept, kept[stay])
-    for now, new in ((state.canvases, fresh), (state.momentum, torch.zeros_like(fresh))):
-        used = now[0].numel() // len(kept) * len(kept)
-        old = now.flatten(1)[:, :used].unflatten(1, (-1, len(kept)))
-        numbers = new.flatten(1)[:, :used].unflatten(1, (-1, len(kept)))
-        numbers[..., stay] = old[..., places]
-        now.flatten(1)[:, :used] = numbers.flatten(1)
-
-
-def chosen_windows(
-    canvases: Tensor, real: ImageSet, settings: MatchingSettings, proxy: nn.Module | None, outer: int
-) -> Mined:
-    """The windows that the policy chooses on the canvases as they are, for network number `outer`."""
-    return mine(
-        settings.policy,
-        canvases,
-        proxy,
-        factor=settings.factor,
-        count=settings.windows,
-        mean=real.mean,
-        std=real.std,
-        jitter=settings.jitter,
-        jitter_draws=settings.jitter_draws,
-        generator=stream(settings.seed, "windows", outer),
-        windows_factor=settings.windows_factor,
-        apart=settings.windows_init == "real",
-    )
-
-
-@torch.no_grad()
-def decode(
-    canvases: Tensor, mined: Mined | None, settings: MatchingSettings, classes: int, spectrum: Spectrum | None = None
-) -> Batch:
-    """All views of all canvases, grid cells then mined windows or those of the spectrum, with their classes' labels."""
-    size = (canvases.shape[-2], canvases.shape[-1])
-    regions = spectrum or all_regions(mined, settings.factor, size, canvases.device)
-    views = views_of(canvases, regions, size)
-    labels = torch.arange(classes, device=canvases.device).repeat_interleave(len(views) // classes)
-    return Batch(views, labels)
-
-
-def all_regions(
-    mined: Mined | None, factor: int, size: tuple[int, int], device: torch.device | str
-) -> Float[Tensor, "n r 4"]:
-    """The grid's cells and the mined windows; one row for all canvases when nothing is mined."""
-    cells = grid_regions(factor, size, device=device)[None]
-    if mined is None:
-        return cells
-    return torch.cat([cells.expand(len(mined.windows), -1, -1), mined.windows], dim=1)
+    def event(self) -> tuple[str, dict[str, Any]] | None:
+        return self.told

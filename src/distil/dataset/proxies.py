@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from distil.data.images.image_set import ImageSet
-from distil.dataset.networks import Progress, trained_proxy
+from distil.dataset.network_state import Progress, Training, fresh_network, train_batch
 from distil.dataset.restoring import LARGEST_WEIGHT
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
-from distil.runs import PROXY, Events, silent
-from distil.settings import MatchingSettings
+from distil.rng import stream
+from distil.runs import Events
 
 
 def preparing(events: Events, what: str, unit: str, **more: Any) -> Progress:
@@ -25,29 +25,50 @@ def preparing(events: Events, what: str, unit: str, **more: Any) -> Progress:
     return tell
 
 
-def proxy_of(
-    kept: ImageSet,
-    settings: MatchingSettings,
-    device: torch.device | str = "cpu",
-    folder: Path | None = None,
+def trained_proxy(
+    network: str,
+    width: int,
+    real: ImageSet,
+    steps: int,
     *,
-    resume: bool = False,
-    events: Events = silent,
-) -> nn.Module | None:
-    """The proxy network of a policy that needs one: read from the folder when a run is resumed, else trained.
+    device: torch.device | str,
+    seed: int,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """A network trained on the real images, which then measures utilization and embeds images.
 
-    A damaged file is no loss: training is addressed by the seed, so that the network that is trained again has, on the
-    CPU, the bytes that the file had.
+    steps: updates of 64 images, SGD with momentum .9 and weight decay 5e-4, learning rate .01 falling to a tenth for
+    the last quarter; augmented by color and crop. progress: called after each.
     """
-    if settings.policy not in ("response", "jitter"):
-        return None
-    path = None if folder is None else folder / PROXY
-    made_by = {name: getattr(settings, name) for name in ("network", "width", "proxy_steps", "seed")}
-    made_by["images"] = kept.fingerprint()
+    state = fresh_network(network, width, real, device=device, seed=seed, address=("proxy",))
+    for step in range(steps):
+        lr = 0.01 if step < 0.75 * steps else 0.001
+        training = Training(lr, 0.9, 5e-4, augment="color_crop")
+        generator = stream(seed, "proxy", step)
+        train_batch(state, real.sample(64, generator), training, real, generator)
+        if progress:
+            progress(step + 1, steps)
+    return state.net.requires_grad_(False)
+
+
+def kept_proxy(
+    made_by: dict[str, Any],
+    real: ImageSet,
+    path: Path | None,
+    events: Events,
+    *,
+    resume: bool,
+) -> nn.Module:
+    """The proxy network of a run: read from `path` when a run is resumed, else trained and written there.
+
+    made_by: network, width, proxy_steps and seed. A damaged file is no loss: training is addressed by the seed, so that
+    the network that is trained again has, on the CPU, the bytes that the file had.
+    """
+    made_by = {**made_by, "images": real.fingerprint()}
 
     def trained(steps: int, progress: Progress | None = None) -> nn.Module:
-        options: dict[str, Any] = {"device": device, "seed": settings.seed, "progress": progress}
-        return trained_proxy(settings.network, settings.width, kept, steps, **options)
+        options: dict[str, Any] = {"device": real.images.device, "seed": made_by["seed"], "progress": progress}
+        return trained_proxy(made_by["network"], made_by["width"], real, steps, **options)
 
     if resume and path is not None and path.is_file():
         net = trained(0)
@@ -56,7 +77,7 @@ def proxy_of(
             return net
         except DistilError as damage:
             events("damaged", message=f"{damage} The proxy network is trained again.")
-    net = trained(settings.proxy_steps, preparing(events, "training the proxy network", "update"))
+    net = trained(made_by["proxy_steps"], preparing(events, "training the proxy network", "update"))
     if path is not None:
         save_tensors(path, net.state_dict(), made_by)
     return net

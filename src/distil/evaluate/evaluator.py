@@ -119,10 +119,8 @@ def evaluate_distilled(
     Raises: DistilError when the set is for other classes, channels or sizes than the test images, on an unknown
     network, on runs or at_once below 1, and when a loss is not finite, which names the network and the run.
     """
-    channels = distilled.canvases.shape[1]
-    test.check_matches(
-        distilled.classes, channels, distilled.view_size, what=f"the distilled set of {distilled.source}"
-    )
+    channels = len(distilled.mean)
+    test.check_matches(distilled.classes, channels, distilled.size, what=f"the distilled set of {distilled.source}")
     views = distilled.decoded().to(device)
     images = normalize(views.images, distilled.mean, distilled.std)
     targets = probabilities(views.labels, len(distilled.classes))

@@ -1,4 +1,4 @@
-"""How much of a canvas is used: utilisation maps, scores of windows, and the entropy metric.
+"""How much of a canvas is used: utilization maps, scores of windows, and the entropy metric.
 
 Source: UDD (mining underutilized regions) names a response-based and a data-jittering-based policy and a metric mUE;
 the formulas here are our reconstruction (docs/methods/udd.md).
@@ -24,7 +24,7 @@ def stretch(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
 def response_map(
     activations: Float[Tensor, "views ch a b"], regions: Regions, size: tuple[int, int], view_size: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
-    """Utilisation of every canvas pixel by response: how strongly the proxy network reacts to the views that show it.
+    """Utilization of every canvas pixel by response: how strongly the proxy network reacts to the views that show it.
 
     activations: feature maps of the views, canvas by canvas. regions: [n, r, 4] or [1, r, 4], views = n*r.
     A view's map is the mean magnitude over channels, enlarged to the view; a pixel takes the average over the views
@@ -55,12 +55,12 @@ def spread_scores(
     return stretch(total / count.clamp_min(1))
 
 
-def utilisation_entropy(utilisation: Float[Tensor, "n h w"]) -> Float[Tensor, ""]:
-    """mUE: entropy of the utilisation over a canvas's pixels, divided by log(pixels), averaged over canvases.
+def utilization_entropy(utilization: Float[Tensor, "n h w"]) -> Float[Tensor, ""]:
+    """mUE: entropy of the utilization over a canvas's pixels, divided by log(pixels), averaged over canvases.
 
     1 when every pixel is used alike, 0 when one pixel is all that is used; a map of zeros counts as 0.
     """
-    flat = utilisation.flatten(1)
+    flat = utilization.flatten(1)
     total = flat.sum(1, keepdim=True)
     share = torch.where(total > 0, flat / total.clamp_min(1e-12), 0)
     entropy = -torch.special.xlogy(share, share).sum(1) / math.log(flat.shape[1])

@@ -127,10 +127,9 @@ def write_report(
         )
         parts.append(html_figure(draw_curves(logs), "Loss and accuracy against the step", caption))
     for name, made in sets.items():
-        if made.cosines is not None:
-            figure = draw_choices(logs.get(name, []), (made.canvases.shape[1], *made.view_size))
-            caption = f"{name}: cosines of the views, choice by choice. Orange: entered; blue: left; black: stayed."
-            parts.append("" if figure is None else html_figure(figure, "Cosines over the run", caption))
+        figure = draw_choices(logs.get(name, []), (len(made.mean), *made.size))
+        caption = f"{name}: DCT coefficients kept, choice by choice. Orange: entered; blue: left; black: stayed."
+        parts.append("" if figure is None else html_figure(figure, "Coefficients over the run", caption))
     if notes:
         parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
     if commands or settings:
@@ -218,15 +217,14 @@ def _percent(row: Mapping[str, Any]) -> str:
 
 
 def _pictured(name: str, distilled: DistilledSet) -> str:
-    views, factor = distilled.views, distilled.settings.get("factor")
-    mined = views - factor**2 if isinstance(factor, int) and distilled.cosines is None else 0
-    caption = [f"{name}: {len(distilled.canvases)} canvases of {distilled.source}, {views} views of each."]
-    if mined > 0:
-        caption.append(f"Strong colours mark the {mined} mined region{'s' * (mined > 1)} and the view of each.")
-    if distilled.cosines is not None:
-        caption.append(f"Each view is a sum of {len(distilled.cosines.kept)} cosines, dark where they are kept.")
-    if distilled.utilisation is not None:
-        caption.append("Dark parts of the utilisation map are idle.")
+    count, pictured = len(distilled.params), distilled.parameterization.pictured(distilled.params, 0)
+    caption = [f"{name}: {count} items of {distilled.source}, each {distilled.parameterization.describe()}."]
+    if mined := pictured.mined:
+        caption.append(f"Strong colors mark the {mined} mined region{'s' * (mined > 1)} and the image of each.")
+    if pictured.maps:
+        caption.append("Coefficients that are kept are dark.")
+    if pictured.utilization is not None:
+        caption.append("Dark parts of the utilization map are idle.")
     return html_figure(draw_set(distilled), f"Distilled images of {name}", " ".join(caption))
 
 

@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from distil.distilled_set.record import Cosines, DistilledSet
+from distil.distilled_set.record import DistilledSet
 from distil.files import write_atomic
+from distil.parameterizations.base import Pictured
 from distil.runs import number_in
 
 DPI = 144
@@ -32,16 +33,16 @@ GAP = 10
 
 
 def draw_set(
-    distilled: DistilledSet, *, classes_shown: int = 10, per_class: int | None = None, views_shown: int = 12
+    distilled: DistilledSet, *, classes_shown: int = 10, per_class: int | None = None, images_shown: int = 12
 ) -> Figure:
-    """A row for each class: canvases with their regions, their utilisation, and the views that networks train on.
+    """A row for each class: items with their regions, their utilization, and the decoded images that networks train on.
 
-    Grid regions are thin and pale; regions beyond the first factor^2 (settings["factor"]) are mined: each has a strong
-    colour that frames its view as well. Pixels are enlarged by a whole number, at least 3 for sides up to 32.
-    Of a spectral set: the first views of each class, and which cosines of each colour plane they are made of, lowest
-    frequency at the top left.
-    classes_shown: at most so many rows. per_class: canvases in a row (default: up to 10, fewer beside views).
-    views_shown: at most so many views in a row, those of its first canvases.
+    Regions of a grid are thin and pale; mined ones have a strong color each, which frames the decoded image as well.
+    Pixels are enlarged by a whole number, at least 3 for sides up to 32.
+    Where items are no images (DCT coefficients): the first images of each class, and which coefficients of each color
+    plane they are made of, lowest frequency at the top left.
+    classes_shown: at most so many rows. per_class: items in a row (default: up to 10, fewer beside decoded images).
+    images_shown: at most so many decoded images in a row, those of its first items.
     """
     rows = [
         (label, (distilled.class_of == label).nonzero().flatten().tolist()) for label in range(len(distilled.classes))
@@ -50,64 +51,77 @@ def draw_set(
     present = len(rows)
     rows = rows[: max(1, classes_shown)]
     most = max(len(members) for _, members in rows)
-    if distilled.cosines is not None:
-        return _draw_spectral(distilled, distilled.cosines, rows, present, most, views_shown)
-    views, mined = distilled.views, _mined(distilled)
-    decodes = not _is_whole(distilled)
-    fitting = 10 if not decodes else 1 if views > views_shown // 2 else 3
+    seen = [index for _, members in rows for index in members[: max(10, per_class or 0)]]
+    items = {index: distilled.parameterization.pictured(distilled.params, index) for index in seen}
+    first = items[rows[0][1][0]]
+    if first.item is None:
+        return _draw_maps(distilled, first, rows, present, most, images_shown)
+    images, decodes = distilled.images_per_item, not all(_is_whole(item, distilled.size) for item in items.values())
+    fitting = 10 if not decodes else 1 if images > images_shown // 2 else 3
     columns = min(most, fitting if per_class is None else max(1, per_class))
-    if decodes and distilled.utilisation is not None and per_class is None:
+    if decodes and first.utilization is not None and per_class is None:
         columns = min(columns, 2)
 
     shown = [members[:columns] for _, members in rows]
     names = [_short(distilled.classes[label]) for label, _ in rows]
     title = _title(distilled, len(rows), present, columns, most)
-    if not decodes and columns == 1 and distilled.utilisation is None:
-        return _draw_gallery(distilled, [members[0] for members in shown], names, title)
+    if not decodes and columns == 1 and first.utilization is None:
+        return _draw_gallery([_image(items[members[0]]) for members in shown], names, title)
 
-    tiles = [[_canvas(distilled, index) for index in members] for members in shown]
+    tiles = [[_image(items[index]) for index in members] for members in shown]
     aim = 144 if decodes and columns == 1 else 96
-    zoom = _zoom(*distilled.canvases.shape[2:], aim=aim)
-    panels = [_Panel("Canvases" if decodes else "Images", tiles, zoom)]
-    if distilled.utilisation is not None:
-        panels.append(_Panel("Utilisation", tiles, zoom))
+    zoom = _zoom(*tiles[0][0].shape[1:], aim=aim)
+    panels = [_Panel("Items" if decodes else "Images", tiles, zoom)]
+    if first.utilization is not None:
+        panels.append(_Panel("Utilization", tiles, zoom))
     if decodes:
-        wanted = min(views * columns, max(1, views_shown))
-        first = math.ceil(wanted / views)
-        decoded = [list(distilled.decoded_of(members[:first])[:wanted].cpu()) for members in shown]
-        of = "" if columns == 1 else " of the first" if first == 1 else f" of the first {first}"
-        heading = f"Decoded views{of}" if wanted >= views else f"First {wanted} of {views} decoded views"
-        panels.append(_Panel(heading, decoded, _zoom(*distilled.view_size, aim=aim if wanted <= 6 else 96)))
+        wanted = min(images * columns, max(1, images_shown))
+        count = math.ceil(wanted / images)
+        decoded = [list(distilled.decoded_of(members[:count])[:wanted].cpu()) for members in shown]
+        of = "" if columns == 1 else " of the first" if count == 1 else f" of the first {count}"
+        heading = f"Decoded images{of}" if wanted >= images else f"First {wanted} of {images} decoded images"
+        panels.append(_Panel(heading, decoded, _zoom(*distilled.size, aim=aim if wanted <= 6 else 96)))
 
     figure, axes = _lay_out(panels, title, names)
+    pictured = [[items[index] for index in members] for members in shown]
     if decodes:
-        _draw_regions(axes[0], panels[0], distilled, shown, mined)
-        _frame_mined(axes[-1], panels[-1], views, mined)
-    if distilled.utilisation is not None:
-        _draw_utilisation(figure, axes[1], panels[1], distilled.utilisation.detach().cpu(), shown)
+        _draw_regions(axes[0], panels[0], pictured)
+        _frame_mined(axes[-1], panels[-1], images, first.mined)
+    if first.utilization is not None:
+        _draw_utilization(figure, axes[1], panels[1], pictured)
     return figure
 
 
-def _draw_spectral(
+def _is_whole(pictured: Pictured, size: tuple[int, int]) -> bool:
+    """Whether every decoded image is the item itself, so that showing both would show the same twice."""
+    height, width = _image(pictured).shape[1:]
+    return all(tuple(box) == (0, 0, width, height) for box in pictured.boxes) and size == (height, width)
+
+
+def _image(pictured: Pictured) -> Float[Tensor, "c h w"]:
+    assert pictured.item is not None
+    return pictured.item
+
+
+def _draw_maps(
     distilled: DistilledSet,
-    cosines: Cosines,
+    first: Pictured,
     rows: list[tuple[int, list[int]]],
     present: int,
     most: int,
-    views_shown: int,
+    images_shown: int,
 ) -> Figure:
-    channels, height, width = distilled.canvases.shape[1:]
-    wanted = min(distilled.views, max(1, views_shown))
+    """Decoded images, and the maps that all items share."""
+    wanted = min(distilled.images_per_item, max(1, images_shown))
     tiles = [list(distilled.decoded_of(members[:1])[:wanted].cpu()) for _, members in rows]
-    zoom = _zoom(height, width, aim=96)
-    planes = torch.ones(channels * height * width)
-    planes[cosines.kept] = 0.2
-    kept: list[list[Tensor]] = [list(planes.view(channels, 1, height, width)), *([] for _ in rows[1:])]
-    heading = f"First {wanted} of {distilled.views} views" if wanted < distilled.views else "Views"
+    zoom = _zoom(*distilled.size, aim=96)
+    maps: list[list[Tensor]] = [list(first.maps), *([] for _ in rows[1:])]
+    heading = (
+        f"First {wanted} of {distilled.images_per_item} images" if wanted < distilled.images_per_item else "Images"
+    )
     names = [_short(distilled.classes[label]) for label, _ in rows]
-    planes_are = "Cosines kept: brightness, red - blue, green - both" if channels == 3 else "Cosines kept"
     title = _title(distilled, len(rows), present, 1, most)
-    return _lay_out([_Panel(heading, tiles, zoom), _Panel(planes_are, kept, zoom)], title, names)[0]
+    return _lay_out([_Panel(heading, tiles, zoom), _Panel(first.maps_title, maps, zoom)], title, names)[0]
 
 
 def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
@@ -193,31 +207,13 @@ def _zoom(height: int, width: int, *, aim: int = 96) -> float:
     return float(max(1, round(aim / side))) if side <= 160 else 160 / side
 
 
-def _canvas(distilled: DistilledSet, index: int) -> Float[Tensor, "c h w"]:
-    canvas = distilled.canvases[index].cpu()
-    return canvas.float() / 255 if canvas.dtype == torch.uint8 else canvas
-
-
-def _is_whole(distilled: DistilledSet) -> bool:
-    """Whether every view is its canvas, so that showing both would show the same twice."""
-    height, width = distilled.canvases.shape[2:]
-    whole = distilled.regions.new_tensor([0, 0, width, height])
-    return bool((distilled.regions == whole).all()) and distilled.view_size == (height, width)
-
-
-def _mined(distilled: DistilledSet) -> int:
-    """Regions of each canvas beyond its grid."""
-    factor = distilled.settings.get("factor") if distilled.cosines is None else None
-    return max(0, distilled.regions.shape[1] - factor**2) if isinstance(factor, int) and factor >= 1 else 0
-
-
 def _title(distilled: DistilledSet, shown: int, present: int, columns: int, most: int) -> tuple[str, str]:
-    count, views = len(distilled.canvases), distilled.views
+    count, each = len(distilled.params), distilled.images_per_item
     method = distilled.method.upper() if len(distilled.method) <= 4 else distilled.method.capitalize()
     heading = f"{method} on {distilled.source}"
     parts = [
         f"{count} images ({distilled.images_per_class} a class), {bytes_in_words(distilled.bytes['total'])}",
-        f"{views} view{'s' * (views > 1)} each",
+        f"{each} decoded image{'s' * (each > 1)} each",
     ]
     if shown < present:
         parts.append(f"first {shown} of {present} classes")
@@ -241,7 +237,7 @@ def _lay_out(
     rows = len(panels[0].rows)
     left = round(24 + 6.2 * point * max(map(len, names))) + 14 if names else 24
     head, space = round(52 * point), 44
-    foot = 64 if any(panel.title == "Utilisation" for panel in panels) else 26
+    foot = 64 if any(panel.title == "Utilization" for panel in panels) else 26
     height = rows * pitch - GAP
     widths = [max(panel.width, round(4.9 * point * len(panel.title))) for panel in panels]
     total_w = max(left + sum(widths) + space * (len(panels) - 1) + 30, round(5.4 * point * len(title[1])) + 60)
@@ -267,11 +263,10 @@ def _lay_out(
     return figure, placed
 
 
-def _draw_gallery(distilled: DistilledSet, members: list[int], names: list[str], title: tuple[str, str]) -> Figure:
+def _draw_gallery(tiles: list[Tensor], names: list[str], title: tuple[str, str]) -> Figure:
     """One image of each class, five in a row, its name below."""
-    tiles = [_canvas(distilled, index) for index in members]
     rows = [tiles[start : start + 5] for start in range(0, len(tiles), 5)]
-    panel = _Panel("", rows, _zoom(*distilled.canvases.shape[2:], aim=144))
+    panel = _Panel("", rows, _zoom(*tiles[0].shape[1:], aim=144))
     figure, (axes,) = _lay_out([panel], title, [], below=44)
     for index, name in enumerate(names):
         row, column = divmod(index, 5)
@@ -300,15 +295,14 @@ def _as_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
     return (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def _draw_regions(axes: Axes, panel: _Panel, distilled: DistilledSet, shown: list[list[int]], mined: int) -> None:
-    height, width = distilled.canvases.shape[2:]
-    regions = distilled.regions.expand(len(distilled.canvases), -1, -1).detach().cpu()
-    grid = regions.shape[1] - mined
-    pale, strong, colours = [], [], []
+def _draw_regions(axes: Axes, panel: _Panel, shown: list[list[Pictured]]) -> None:
+    pale, strong, colors = [], [], []
     for row, members in enumerate(shown):
-        for column, index in enumerate(members):
+        for column, pictured in enumerate(members):
+            height, width = _image(pictured).shape[1:]
+            grid = len(pictured.boxes) - pictured.mined
             top, left = panel.top(row), panel.left(column)
-            for place, (x1, y1, x2, y2) in enumerate(regions[index].tolist()):
+            for place, (x1, y1, x2, y2) in enumerate(pictured.boxes):
                 inset = 0 if place < grid else 1.5
                 x1, y1, x2, y2 = (panel.zoom * side for side in (x1, y1, min(x2, width), min(y2, height)))
                 box = Rectangle((left + x1 + inset, top + y1 + inset), x2 - x1 - 2 * inset, y2 - y1 - 2 * inset)
@@ -316,10 +310,10 @@ def _draw_regions(axes: Axes, panel: _Panel, distilled: DistilledSet, shown: lis
                     pale.append(box)
                 else:
                     strong.append(box)
-                    colours.append(MINED[(place - grid) % len(MINED)])
-    for boxes, colour, line in ((pale, "#ffffff", 1.5), (pale, "#7aa2ff", 0.7), (strong, "#ffffff", 2.6)):
-        axes.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=colour, linewidth=line, zorder=2))
-    axes.add_collection(PatchCollection(strong, facecolor="none", edgecolor=colours or "none", linewidth=1.5, zorder=3))
+                    colors.append(MINED[(place - grid) % len(MINED)])
+    for boxes, color, line in ((pale, "#ffffff", 1.5), (pale, "#7aa2ff", 0.7), (strong, "#ffffff", 2.6)):
+        axes.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=color, linewidth=line, zorder=2))
+    axes.add_collection(PatchCollection(strong, facecolor="none", edgecolor=colors or "none", linewidth=1.5, zorder=3))
 
 
 def _frame_mined(axes: Axes, panel: _Panel, views: int, mined: int) -> None:
@@ -336,14 +330,13 @@ def _frame_mined(axes: Axes, panel: _Panel, views: int, mined: int) -> None:
     )
 
 
-def _draw_utilisation(
-    figure: Figure, axes: Axes, panel: _Panel, maps: Float[Tensor, "n h w"], shown: list[list[int]]
-) -> None:
+def _draw_utilization(figure: Figure, axes: Axes, panel: _Panel, shown: list[list[Pictured]]) -> None:
     for row, members in enumerate(shown):
-        for column, index in enumerate(members):
+        for column, pictured in enumerate(members):
+            assert pictured.utilization is not None
             top, left = panel.top(row), panel.left(column)
             axes.imshow(
-                maps[index].numpy(),
+                pictured.utilization.numpy(),
                 cmap="magma",
                 norm=Normalize(0, 1),
                 alpha=0.72,

@@ -224,6 +224,16 @@ def _count(fields: dict[str, Any]) -> str:
     return f": {fields['unit']} {fields['done']} of {fields['of']}" if "of" in fields else ""
 
 
+def spoken(seconds: float) -> str:
+    """A duration in one unit, as one says it: 40 seconds, 12 minutes, 3.5 hours, 9 days."""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * size:
+            count = seconds / size
+            text = f"{count:.0f}" if count >= 10 or unit == "minute" else f"{count:.1f}".removesuffix(".0")
+            return f"{text} {unit}s"
+    return f"{max(1, round(seconds))} seconds"
+
+
 def clock(seconds: float) -> str:
     """A duration as h:mm:ss or m:ss."""
     minutes, second = divmod(round(seconds), 60)

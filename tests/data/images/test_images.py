@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distil import CoresetSettings, distil_dataset, evaluate_distilled, preset, protocol_for
+from distil import Selection, distil_dataset, evaluate_distilled, preset, protocol_for
 from distil.data.images.image_set import source_from_tensors
 from distil.data.images.opener import ImageSet, Source
 from distil.errors import DistilError
@@ -149,7 +149,7 @@ def test_a_set_of_converted_fields_is_distilled_and_judged():
     made = ImageSet(images, labels.to(torch.int32), [0, 1], np.full(3, 0.5, "f4"), torch.full((3,), 0.25), "toy")  # pyright: ignore
     settings_ = dataclasses.replace(preset("dm", "custom", ipc=1), outer=1, inner=1, width=4)
     quick = dataclasses.replace(protocol_for("quick", "custom"), max_updates=2, epochs=2)
-    for chosen in (settings_, CoresetSettings(method="random", ipc=1)):
+    for chosen in (settings_, Selection(method="random", ipc=1)):
         distilled = distil_dataset(made, chosen)
         assert distilled.classes == ("0", "1")
         evaluate_distilled(distilled, made, quick, width=4, runs=1)

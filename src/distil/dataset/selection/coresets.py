@@ -7,8 +7,11 @@ import warnings
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from distil.data.images.image_set import ImageSet
+from distil.dataset.network_state import Progress
+from distil.functional.augment import normalize
 from distil.rng import seed_at, stream
 
 
@@ -79,3 +82,17 @@ def choose(rule: str, embeddings: Float[Tensor, "n d"], count: int, seed: int, n
     if rule == "k-center":
         return k_center(embeddings, count)
     return k_means(embeddings, count, seed_at(seed, "coreset", name))
+
+
+@torch.no_grad()
+def embed_all(
+    net: nn.Module, real: ImageSet, *, batch: int = 512, progress: Progress | None = None
+) -> Float[Tensor, "n d"]:
+    """The network's embedding of every real image, on the CPU. progress: called with how many images are done."""
+    parts = []
+    for rows in torch.arange(len(real.labels)).split(batch):
+        images = normalize(real.batch(rows.to(real.labels.device)).images, real.mean, real.std)
+        parts.append(net.embed(images).flatten(1).cpu())  # pyright: ignore[reportCallIssue]
+        if progress:
+            progress(int(rows[-1]) + 1, len(real.labels))
+    return torch.cat(parts)

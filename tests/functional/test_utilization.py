@@ -11,7 +11,7 @@ from distil.functional.utilization import (
     response_map,
     spread_scores,
     stretch,
-    utilisation_entropy,
+    utilization_entropy,
 )
 
 
@@ -25,11 +25,11 @@ def test_entropy_of_flat_point_and_half_maps():
     flat, point, half = torch.ones(1, 4, 4), torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
     point[0, 1, 2] = 3
     half[0, :2] = 2
-    assert utilisation_entropy(flat).item() == pytest.approx(1)
-    assert utilisation_entropy(point).item() == 0
-    assert utilisation_entropy(half).item() == pytest.approx(math.log(8) / math.log(16))
-    assert utilisation_entropy(torch.zeros(1, 4, 4)).item() == 0
-    assert utilisation_entropy(torch.cat([flat, point])).item() == pytest.approx(0.5)
+    assert utilization_entropy(flat).item() == pytest.approx(1)
+    assert utilization_entropy(point).item() == 0
+    assert utilization_entropy(half).item() == pytest.approx(math.log(8) / math.log(16))
+    assert utilization_entropy(torch.zeros(1, 4, 4)).item() == 0
+    assert utilization_entropy(torch.cat([flat, point])).item() == pytest.approx(0.5)
 
 
 def test_response_map_puts_each_views_map_into_its_cell():

@@ -1,0 +1,160 @@
+"""Parts from their settings. What is no settings of distil's is a part of the user's making, and stands as it is."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from distil.dataset import config
+from distil.dataset.matching import MatchingLoop
+from distil.dataset.network_sources import FreshNetworks, RealNetworks, SyntheticNetworks, TargetNetworks
+from distil.dataset.network_state import Progress, Training
+from distil.dataset.objectives.contrastive import ContrastiveObjective
+from distil.dataset.objectives.feature import FeatureObjective
+from distil.dataset.objectives.gradient import GradientObjective
+from distil.dataset.protocols import NetworkSource, Objective, Selection, Task
+from distil.dataset.selection.coefficient_policies import (
+    JitterOfFrequencies,
+    LowestFrequencies,
+    RandomFrequencies,
+    ResponseToFrequencies,
+)
+from distil.dataset.selection.coefficients import CoefficientSelection, coefficients_of_an_image
+from distil.dataset.selection.grid import GridSelection, check_grid
+from distil.dataset.selection.window_policies import (
+    FixedWindows,
+    JitterOfWindows,
+    RandomWindows,
+    ResponseToWindows,
+)
+from distil.dataset.selection.windows import WindowSelection, check_windows
+from distil.dataset.side_losses import ContrastiveLoss, MinedWindowsLoss, SideLoss
+from distil.dataset.step import Draw, NetworkStage
+from distil.distilled_set.record import DistilledSet
+from distil.parameterizations.base import Parameterization
+
+
+def matching_loop(
+    task: Task,
+    settings: config.Matching,
+    finish: Callable[[Tensor, Parameterization], DistilledSet],
+    *,
+    stages: Callable[[int], list[NetworkStage]] | None = None,
+    preparing: Progress | None = None,
+) -> MatchingLoop:
+    """The loop that these settings compose. finish: makes a distilled set of stored parameters."""
+    objective = objective_of(settings)
+    return MatchingLoop(
+        task,
+        settings,
+        selection_of(settings.parameterization, task),
+        objective,
+        networks_of(settings, task),
+        settings.sampler,
+        finish,
+        side_losses=side_losses_of(settings, objective, task),
+        stages=stages,
+        preparing=preparing,
+    )
+
+
+def objective_of(settings: config.Matching) -> Objective:
+    """What is matched."""
+    chosen = settings.objective
+    if isinstance(chosen, config.GradientMatching):
+        every = isinstance(settings.networks, config.TrainedOnTargets)
+        return GradientObjective(chosen.distance, chosen.layers, every)
+    return FeatureObjective() if isinstance(chosen, config.FeatureMatching) else chosen
+
+
+def selection_of(chosen: Any, task: Task) -> Selection:
+    """Which parameters there are. A part of the user's making is called with the task."""
+    match chosen:
+        case config.Windows():
+            return WindowSelection(chosen, window_policy(chosen.policy), task)
+        case config.Grid():
+            return GridSelection(chosen, task)
+        case config.Dct():
+            policy = coefficient_policy(chosen.policy)
+            starts = {"policy": policy, "fixed": LowestFrequencies(), "random": RandomFrequencies()}
+            return CoefficientSelection(chosen, policy, starts[chosen.start], task)
+        case _:
+            return chosen(task)
+
+
+def window_policy(chosen: Any) -> Any:
+    """How windows are chosen."""
+    match chosen:
+        case config.Fixed():
+            return FixedWindows()
+        case config.Random():
+            return RandomWindows()
+        case config.Response():
+            return ResponseToWindows()
+        case config.WindowJitter():
+            return JitterOfWindows(chosen.jitter, chosen.jitter_draws)
+        case _:
+            return chosen
+
+
+def coefficient_policy(chosen: Any) -> Any:
+    """How coefficients are chosen."""
+    known = {
+        config.Fixed: LowestFrequencies,
+        config.Random: RandomFrequencies,
+        config.Response: ResponseToFrequencies,
+        config.Jitter: JitterOfFrequencies,
+    }
+    return known[type(chosen)]() if type(chosen) in known else chosen
+
+
+def networks_of(settings: config.Matching, task: Task) -> NetworkSource:
+    """Where networks come from."""
+    chosen, low = settings.networks, settings.bfloat16 != "none"
+    drawn = FreshNetworks(settings.network, settings.width, task.real, task.seed, low)
+    if isinstance(chosen, config.Fresh):
+        return drawn
+    if not isinstance(chosen, (config.TrainedOnReal, config.TrainedOnSynthetic, config.TrainedOnTargets)):
+        return chosen
+    in_low = "network" in settings.bfloat16
+    training = Training(chosen.lr, chosen.momentum, chosen.weight_decay, bfloat16=in_low)
+    if isinstance(chosen, config.TrainedOnTargets):
+        return TargetNetworks(drawn, training)
+    one, batches = settings.augment_one, {"batch": chosen.batch, "augment": chosen.augment, "cutmix": chosen.cutmix}
+    training = replace(training, augment_one=one, **batches)
+    if isinstance(chosen, config.TrainedOnReal):
+        return RealNetworks(drawn, training, chosen.samples)
+    return SyntheticNetworks(drawn, training, chosen.epochs)
+
+
+def side_losses_of(settings: config.Matching, objective: Objective, task: Task) -> list[SideLoss]:
+    """Losses beside the objective."""
+    losses: list[SideLoss] = []
+    matched = getattr(settings.parameterization, "windows_loss", None)
+    if isinstance(matched, config.Apart):
+        draw = Draw(settings.batch_synthetic, "views")
+        losses.append(MinedWindowsLoss(objective, matched.windows_share, matched.windows_mask, draw))
+    if settings.contrastive is not None:
+        contrast = ContrastiveObjective(settings.contrastive.temperature)
+        losses.append(ContrastiveLoss(contrast, settings.contrastive.share, task.classes))
+    return losses
+
+
+def check_parameterization(chosen: Any, channels: int, size: tuple[int, int]) -> None:
+    """Refuse a parameterization that images of this shape cannot have. Raises: DistilError that names the field."""
+    if isinstance(chosen, config.Dct):
+        coefficients_of_an_image((channels, *size), chosen)
+    if isinstance(chosen, config.Grid):
+        check_grid(chosen, size)
+    if isinstance(chosen, config.Windows):
+        check_windows(chosen, size)
+
+
+def real_images_of_a_class(chosen: Any) -> int:
+    """Real images of a class that each item begins with and that must be different ones; 0: none."""
+    if isinstance(chosen, config.Grid) and chosen.init == "noise":
+        return 0
+    if isinstance(chosen, config.Dct) and chosen.init == "noise":
+        return 0
+    return chosen.factor**2 if isinstance(chosen, config.Grid) and chosen.init == "mix" else 1

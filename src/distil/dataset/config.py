@@ -1,0 +1,372 @@
+"""Settings of dataset distillation as nested frozen dataclasses: each holds what its part uses. Nothing imports torch.
+
+A dataclass with a `kind` is one of several that can stand in its place; a `prefix` goes before the names of its fields
+where they are flags.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from distil.errors import DistilError
+from distil.fields import Count, NonNegative, Positive, Range, Seed, Share, check
+
+STAGES = ("real", "network", "synthetic")
+"""Stages of a matching step that can be computed in bfloat16: gradients of real images, training of the network, second
+derivatives through the decoded images."""
+
+# ------------------------------------------------------------------------------------------------- policies of UDD
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A choice that looks at nothing: the first windows, the lowest frequencies."""
+
+    kind: ClassVar = "fixed"
+
+
+@dataclass(frozen=True)
+class Random:
+    """A random choice."""
+
+    kind: ClassVar = "random"
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a proxy network responds to least is underutilized (UDD's response-based policy)."""
+
+    kind: ClassVar = "response"
+    proxy_steps: Annotated[int, Range(0)] = 1000
+    """Updates, on real images, of the proxy network that measures utilization."""
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """What can be jittered without changing a proxy network's predictions is underutilized (UDD's data-jittering-based
+    policy)."""
+
+    kind: ClassVar = "jitter"
+    proxy_steps: Annotated[int, Range(0)] = 1000
+    """Updates, on real images, of the proxy network that measures utilization."""
+
+
+@dataclass(frozen=True)
+class WindowJitter(Jitter):
+    """The same for windows."""
+
+    jitter: Positive = 0.1
+    """Standard deviation of the jitter, in pixels of [0, 1]."""
+    jitter_draws: Count = 4
+    """Draws of the jitter for each window."""
+
+
+# ---------------------------------------------------------------------------------------------- parameterizations
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Stored parameters are pixels; each item is cut into the cells of a grid, each enlarged to an image."""
+
+    kind: ClassVar = "grid"
+    factor: Annotated[int, Range(1, 31)] = 1
+    """Cut every item into factor x factor cells, each enlarged to an image (IDC's multi-formation)."""
+    init: Literal["noise", "real", "mix"] = "real"
+    """Start from noise, from real images, or from real images shrunk into the cells."""
+    storage: Literal["uint8", "float32"] = "uint8"
+    """How finished pixels are stored: one byte a value, like the real images they replace, or four."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Mined windows are matched together with the cells, as images like any other."""
+
+    kind: ClassVar = "joint"
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Mined windows have a matching loss of their own, whose gradient is scaled to that of the cells."""
+
+    kind: ClassVar = "apart"
+    windows_share: NonNegative = 0.2
+    """Norm of the windows' gradient as a share of the cells'; 0 lets windows be images without moving pixels."""
+    windows_mask: bool = True
+    """Move underutilized pixels only: multiply the windows' gradient by 1 - utilization."""
+
+
+@dataclass(frozen=True)
+class Windows(Grid):
+    """A grid whose underutilized regions, found during training, become further images."""
+
+    kind: ClassVar = "windows"
+    policy: Fixed | Random | Response | WindowJitter | Any = field(default_factory=Response)
+    windows: Annotated[int, Range(1, 1000)] = 1
+    """Windows mined on each item."""
+    windows_factor: Annotated[int, Range(0, 1024)] = 0
+    """Mined windows have the size of cells of a grid of this factor; 0: of the item's own grid."""
+    windows_init: Literal["kept", "real"] = "kept"
+    """What mined windows begin with: the pixels as they are, or a real image of the class each, shrunk."""
+    windows_loss: Joint | Apart = field(default_factory=Apart)
+    windows_start: Share = 0.2
+    """Share of the run after which windows are mined."""
+    windows_freeze: Share = 0.1
+    """Last share of the run in which the windows stay as they are."""
+    refresh: Count = 10
+    """Outer iterations between two choices of the windows."""
+
+
+@dataclass(frozen=True)
+class Dct:
+    """Stored parameters are DCT coefficients, of few frequencies each image: those that a policy keeps."""
+
+    kind: ClassVar = "dct"
+    images: Annotated[int, Range(1, 512)] = 24
+    """At least so many images in each item; each has their share of its numbers as coefficients."""
+    bits: Literal[4, 8, 32] = 4
+    """Bits of a stored coefficient. With 4 an item has two coefficients for each byte of a real image."""
+    init: Literal["noise", "real"] = "real"
+    """Start from noise, or from real images as the kept frequencies show them."""
+    policy: Fixed | Random | Response | Jitter | Any = field(default_factory=Response)
+    start: Literal["policy", "fixed", "random"] = "policy"
+    """Frequencies that images begin with: those that the policy chooses, the lowest ones, or any."""
+    refresh: Annotated[int, Range(0)] = 0
+    """Outer iterations between two choices of the frequencies, by the images as they are; 0: choose once."""
+    freeze: Share = 0.1
+    """Last share of the run in which the frequencies stay as they are."""
+
+
+# ------------------------------------------------------------------------------------------------------ objectives
+
+
+@dataclass(frozen=True)
+class GradientMatching:
+    """Match the gradients of the classification loss on real and on synthetic images."""
+
+    kind: ClassVar = "gradient"
+    distance: Literal["cosine", "squared", "l1"] = "squared"
+    """Distance between two gradients: one minus cosine by output row, squared error, absolute error."""
+    layers: Literal["all", "convolutions"] = "convolutions"
+    """Weights whose gradients are matched; vectors (biases, norms) never are."""
+
+
+@dataclass(frozen=True)
+class FeatureMatching:
+    """Match the mean embeddings of real and of synthetic images."""
+
+    kind: ClassVar = "feature"
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """UDD's category-wise feature contrastive loss beside the objective."""
+
+    kind: ClassVar = "cfc"
+    prefix: ClassVar = "cfc_"
+    share: Positive = 0.1
+    """Norm of the contrastive loss's gradient as a share of the objective's."""
+    temperature: Positive = 0.1
+    """Temperature of the contrastive loss."""
+
+
+# -------------------------------------------------------------------------------------------------- network sources
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Networks stay as they were drawn."""
+
+    kind: ClassVar = "fresh"
+
+
+@dataclass(frozen=True)
+class _Training:
+    prefix: ClassVar = "network_"
+    lr: NonNegative = 0.01
+    """Learning rate of the network's training."""
+    momentum: NonNegative = 0.9
+    """Momentum of the network's training."""
+    weight_decay: NonNegative = 5e-4
+    """Weight decay of the network's training."""
+
+
+@dataclass(frozen=True)
+class _BatchTraining(_Training):
+    batch: Count = 64
+    """Batch of the network's training."""
+    cutmix: Share = 0.5
+    """Probability of CutMix in the network's training."""
+    augment: str = "color_crop"
+    """Operations of the augmentation in the network's training, joined by underscores, or none."""
+
+
+@dataclass(frozen=True)
+class TrainedOnReal(_BatchTraining):
+    """Networks are trained on real images between matching steps."""
+
+    kind: ClassVar = "real"
+    samples: Annotated[int, Range(0)] = 2000
+    """Images that the network sees after each matching step."""
+
+
+@dataclass(frozen=True)
+class TrainedOnSynthetic(_BatchTraining):
+    """Networks are trained on the synthetic images between matching steps."""
+
+    kind: ClassVar = "synthetic"
+    epochs: Annotated[int, Range(0)] = 1
+    """Passes over the synthetic images after each matching step."""
+
+
+@dataclass(frozen=True)
+class TrainedOnTargets(_Training):
+    """Networks take one step along the real gradients that are matched anyway."""
+
+    kind: ClassVar = "targets"
+
+
+# ------------------------------------------------------------------------------------------------- sampler, optimizer
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Real images of a class are drawn uniformly, without replacement within a step."""
+
+    kind: ClassVar = "uniform"
+    batch: Count = 64
+    """Real images of a class in a matching step."""
+
+    def __call__(self, real: Any, label: int, net: Any, generator: Any) -> Any:
+        """`batch` images of the class [b, c, h, w] in [0, 1]."""
+        return real.sample_class(label, self.batch, generator)
+
+
+@dataclass(frozen=True)
+class ImageSGD:
+    """Gradient descent with momentum on the stored parameters."""
+
+    lr: Positive = 5e-3
+    """Learning rate of the stored parameters."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the run: constant, or falling to zero along half a cosine."""
+    lr_space: Literal["pixel", "normalized"] = "pixel"
+    """Units of the learning rate where parameters are pixels: those of [0, 1], or divided by the standard deviation."""
+    gradient_scale: Literal["raw", "item"] = "raw"
+    """Gradients as they are, or each item's divided by its root mean square: the learning rate is then the size of a
+    step, whatever the distance, the network's width and the number of images."""
+    momentum: NonNegative = 0.5
+    """Momentum of the stored parameters."""
+
+
+# ------------------------------------------------------------------------------------------------------- whole methods
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Learn stored parameters by matching what networks compute on real images and on the decoded ones."""
+
+    method: str = "idc"
+    """Name under which the result is filed."""
+    ipc: Annotated[int, Range(1, 100_000)] = 1
+    """Images per class: items, each as large as one stored real image."""
+    outer: Count = 2000
+    """Fresh networks, one after another."""
+    inner: Count = 100
+    """Matching steps on each network."""
+    seed: Annotated[int, Seed()] = 0
+    """Seed of every draw."""
+    network: str = "convnet3"
+    """Network in which real and synthetic images are matched."""
+    width: Annotated[int, Range(1, 4096)] = 128
+    """Channels of the network's layers."""
+    parameterization: Grid | Windows | Dct | Any = field(default_factory=Grid)
+    optimizer: ImageSGD = field(default_factory=ImageSGD)
+    objective: GradientMatching | FeatureMatching | Any = field(default_factory=GradientMatching)
+    contrastive: Contrastive | None = None
+    sampler: Uniform | Any = field(default_factory=Uniform)
+    batch_synthetic: Count = 128
+    """At most so many decoded images of a class in a matching step."""
+    target_reuse: Count = 1
+    """Matching steps that one computation of a network stage's real targets serves, in random order over the stages."""
+    augment: str = "color_crop_cutout"
+    """Operations of the matching augmentation, joined by underscores, or none."""
+    augment_one: bool = False
+    """One random operation a step (DC, DSA); otherwise flip, color and cutout always, plus one of the rest (IDC)."""
+    networks: Fresh | TrainedOnReal | TrainedOnSynthetic | TrainedOnTargets | Any = field(default_factory=TrainedOnReal)
+    bfloat16: str = "none"
+    """Stages computed in bfloat16, joined by underscores (real, network, synthetic), or none."""
+    validation: Annotated[
+        float, Range(0, below=1, what="it is the share of images held out, at least 0 and below 1")
+    ] = 0.1
+    """Share of the training images held out to follow progress; nothing is selected on it. 0 uses every image."""
+    validations: Annotated[int, Range(0, 10_000)] = 4
+    """Evaluations on the held-out share during the run."""
+
+
+@dataclass(frozen=True)
+class Observer:
+    """A network trained on the images, in whose embedding distances between images are measured."""
+
+    kind: ClassVar = "observer"
+    network: str = "convnet3"
+    """Network whose embedding measures distances."""
+    width: Annotated[int, Range(1, 4096)] = 128
+    """Channels of the network's layers."""
+    network_epochs: Annotated[int, Range(0)] = 20
+    """Passes over the training set that the network is trained for."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Choose real images: no synthesis."""
+
+    method: Literal["random", "herding", "k-center", "k-means"] = "random"
+    """The selection rule."""
+    ipc: Annotated[int, Range(1, 100_000)] = 1
+    """Images per class."""
+    seed: Annotated[int, Seed()] = 0
+    """Seed of every draw."""
+    observer: Observer | None = None
+    validation: Annotated[
+        float, Range(0, below=1, what="it is the share of images held out, at least 0 and below 1")
+    ] = 0.1
+    """Share of the training images held out, as every method here holds them out."""
+
+
+Settings = Matching | Selection
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse values that no run can use. Raises: DistilError that names the field, its value and what is accepted."""
+    check(settings)
+    if isinstance(settings, Selection):
+        if (settings.observer is None) != (settings.method == "random"):
+            needs = "measures no distance" if settings.observer else "measures distances in a network's embedding"
+            give = "None" if settings.observer else "an Observer()"
+            raise DistilError(f"the rule {settings.method} {needs}: give observer {give}.")
+        return
+    unknown = [word for word in settings.bfloat16.split("_") if word not in STAGES]
+    if settings.bfloat16 != "none" and unknown:
+        raise DistilError(
+            f"{{bfloat16}} {settings.bfloat16} names no stage {unknown[0]!r}: join some of {', '.join(STAGES)} by "
+            "underscores, or give none.",
+            field="bfloat16",
+        )
+    if settings.target_reuse > 1 and isinstance(settings.networks, TrainedOnSynthetic):
+        raise DistilError(
+            f"{{target_reuse}} {settings.target_reuse} computes a network's real targets beforehand, and {{networks}} "
+            "synthetic trains it on the images as they change: use {target_reuse} 1.",
+            field=("target_reuse", "networks"),
+        )
+    if isinstance(settings.networks, TrainedOnTargets) and not isinstance(settings.objective, GradientMatching):
+        raise DistilError(
+            "{networks} targets trains by the real gradients, and this objective computes none: use {networks} real "
+            "or fresh.",
+            field="networks",
+        )
+    placed = settings.parameterization
+    if isinstance(placed, Dct) and placed.refresh and not isinstance(placed.policy, (Response, Jitter)):
+        raise DistilError(
+            f"{{refresh}} {placed.refresh} chooses frequencies again by a network's response: use {{policy}} response "
+            "or jitter, or {refresh} 0.",
+            field=("refresh", "policy"),
+        )

@@ -1,0 +1,244 @@
+"""distil_dataset: real images in, a distilled set out."""
+
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distil.checks import check_class_names, check_statistics, check_text
+from distil.data.images.image_set import ImageSet, Source
+from distil.data.images.opener import open_source
+from distil.dataset.compose import check_parameterization, matching_loop, real_images_of_a_class
+from distil.dataset.config import Matching, Selection, Settings, check_settings
+from distil.dataset.labels import hard_labels
+from distil.dataset.methods import preset
+from distil.dataset.protocols import Task
+from distil.dataset.proxies import kept_proxy, preparing, trained_proxy
+from distil.dataset.run import Run, Validate
+from distil.dataset.selection.coresets import choose, embed_all, random_choice
+from distil.dataset.upgrade import settings_from_dict
+from distil.distilled_set.record import DistilledSet
+from distil.errors import DistilError
+from distil.fields import to_dict
+from distil.files import remove_unfinished
+from distil.functional.augment import operations_of
+from distil.locks import only_writer
+from distil.memory import freed_memory_kept
+from distil.networks import check_network
+from distil.parameterizations.base import Parameterization
+from distil.parameterizations.crops import Crops
+from distil.runs import PROXY, RESULT, Events, has_checkpoint, silent
+
+Images = ImageSet | Source | str | Path
+
+
+def distil_dataset(
+    images: Images,
+    method: str | Settings = "udd",
+    *,
+    ipc: int = 1,
+    seed: int = 0,
+    recipe: str | None = None,
+    device: torch.device | str = "cpu",
+    folder: Path | str | None = None,
+    resume: bool = False,
+    events: Events | None = None,
+    validate: Validate | None = None,
+    checkpoint_seconds: float = 120.0,
+) -> DistilledSet:
+    """Distil training images into a few items per class.
+
+    images: an ImageSet of training images; a Source, whose training images are taken; or what `open_source` opens. A
+    share `settings.validation` of them is held out before anything else.
+    method: the name of a method, whose settings for these images are then taken, with `ipc` items per class, `seed` and
+    `recipe` (see `preset`); or settings, a `Matching` or a `Selection`, which hold all that themselves.
+    folder: run folder for checkpoints and the result; without one nothing is written.
+    resume: continue from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU. If it
+    is damaged, the one before it is taken, and an event "damaged" says so. Without `resume` both are removed.
+    events: called as events("step", step=..., steps=..., loss=...) and so on; see docs/runs.md.
+    validate: (distilled set, held-out images) -> accuracy, called `settings.validations` times; it selects nothing.
+    checkpoint_seconds: time between checkpoints. A stop by Ctrl-C or another signal of `stopping.STOPPING` (in the main
+    thread) also writes one, and so does the end, before the last validation.
+
+    Raises: DistilError when settings and images do not fit, when a loss is not finite or a parameter runs away (naming
+    the step; the last checkpoint, which was sound, is kept), when the folder cannot be written or another run is
+    writing to it, when no checkpoint is sound or it is of other settings or images; Interrupted after a stop.
+    """
+    events = events or silent
+    real, key = _training_images(images)
+    settings = method if isinstance(method, (Matching, Selection)) else preset(method, key, ipc, recipe, seed=seed)
+    check_settings(settings)
+    check_fit(real, settings)
+    if not checkpoint_seconds >= 0:
+        raise DistilError(
+            f"{{checkpoint_seconds}} is {checkpoint_seconds}: give a number of seconds, 0 or more.",
+            field="checkpoint_seconds",
+        )
+    if settings.validation:
+        check_can_hold_out(real, settings)
+        kept, held_out = real.split(settings.validation, settings.seed)
+        check_count(kept, settings, f" after holding out {{validation}} {settings.validation}")
+    else:
+        kept, held_out = real, None
+    kept = kept.to(device)
+    follow = None if validate is None or held_out is None else (validate, held_out)
+    folder = None if folder is None else Path(folder).absolute()
+    with contextlib.nullcontext() if folder is None else only_writer(folder):
+        if folder is not None:
+            remove_unfinished(folder)
+        if isinstance(settings, Selection):
+            if folder is not None and resume and has_checkpoint(folder):
+                raise DistilError(
+                    f"{folder} holds a checkpoint, and {settings.method}, which chooses real images, makes none: it is "
+                    "of another run. Start in another folder."
+                )
+            result, steps = _selected(kept, real, settings, events), 0
+        else:
+            with freed_memory_kept():
+                run = _matching_run(kept, real, settings, folder, events, resume, follow, checkpoint_seconds)
+                result, steps = run.drive(resume), run.loop.steps
+        if folder is not None:
+            result.save(folder / RESULT)
+        events("done", step=steps)
+    return result
+
+
+def _training_images(images: Images) -> tuple[ImageSet, str]:
+    """(training images, the key of their settings)."""
+    if isinstance(images, (str, Path)):
+        images = open_source(str(images))
+    return (images, "custom") if isinstance(images, ImageSet) else (images.train, images.key)
+
+
+def check_fit(real: ImageSet, settings: Settings) -> None:
+    """Refuse settings that these images cannot serve. Raises: DistilError that names both."""
+    check_class_names(real.classes)
+    check_statistics(real.mean, real.std, real.channels)
+    check_text(real.name, "the name of the images")
+    if isinstance(settings, Matching):
+        check_network(settings.network)
+        for operations in (settings.augment, getattr(settings.networks, "augment", "none")):
+            try:
+                operations_of(operations)
+            except ValueError as error:
+                raise DistilError(f"{error}, joined by underscores, or none.") from error
+        check_parameterization(settings.parameterization, real.channels, real.size)
+    elif settings.observer is not None:
+        check_network(settings.observer.network)
+    check_count(real, settings)
+
+
+def check_can_hold_out(real: ImageSet, settings: Settings) -> None:
+    """Refuse to hold out images of a class that has only one. Raises: DistilError that names the class."""
+    for name, count in zip(real.classes, real.counts, strict=True):
+        if count < 2:
+            raise DistilError(
+                f"class {name!r} has 1 image, and {{validation}} {settings.validation} holds at least one out: use "
+                "{validation} 0, or give that class more images.",
+                field="validation",
+            )
+
+
+def check_count(real: ImageSet, settings: Settings, when: str = "") -> None:
+    """Refuse more images per class than a class has (where real images are chosen or shrunk into cells).
+
+    when: said after the number of images that a class has.
+    """
+    each = real_images_of_a_class(settings.parameterization) if isinstance(settings, Matching) else 1
+    for name, count in zip(real.classes, real.counts, strict=True):
+        if each and settings.ipc > count:
+            raise DistilError(
+                f"{{ipc}} {settings.ipc} asks for more images than class {name!r} has ({count}{when}): ask for fewer, "
+                "or give that class more images.",
+                field=("ipc", "validation"),
+            )
+        if settings.ipc * each > count:
+            raise DistilError(
+                f"class {name!r} has {count} images{when} and {{init}} mix shrinks {settings.ipc * each} ({{ipc}} "
+                f"{settings.ipc} x {each} cells) into its items: lower {{ipc}} or {{factor}}, or use {{init}} noise.",
+                field=("ipc", "init", "factor", "validation"),
+            )
+
+
+def _matching_run(
+    kept: ImageSet,
+    real: ImageSet,
+    settings: Matching,
+    folder: Path | None,
+    events: Events,
+    resume: bool,
+    follow: tuple[Validate, ImageSet] | None,
+    checkpoint_seconds: float,
+) -> Run:
+    task = Task(kept, settings.ipc, settings.seed, settings.outer)
+    every = settings.inner * settings.target_reuse
+    tell = preparing(events, "preparing networks", "network", every=every)
+
+    def prepared(done: int, of: int) -> None:
+        tell(done, of)
+        run.pause()
+
+    def prepare() -> None:
+        steps = getattr(getattr(settings.parameterization, "policy", None), "proxy_steps", None)
+        if steps is None:
+            return
+        made_by = {"network": settings.network, "width": settings.width, "proxy_steps": steps, "seed": settings.seed}
+        path = None if folder is None else folder / PROXY
+        task.proxy = kept_proxy(made_by, kept, path, events, resume=resume)
+
+    finish = partial(finished, real=real, settings=settings)
+    loop = matching_loop(task, settings, finish, preparing=prepared)
+    head = {"settings": to_dict(settings), "source_fingerprint": real.fingerprint()}
+    run = Run(loop, head, folder, events, prepare, _upgraded, follow, settings.validations, checkpoint_seconds)
+    return run
+
+
+def _upgraded(saved: Any) -> Any:
+    """The settings of a checkpoint in today's form; those with parts of the user's making stay as they are."""
+    try:
+        return to_dict(settings_from_dict(saved))
+    except DistilError:
+        if "parameterization" not in saved:
+            raise
+        return saved
+
+
+def _selected(kept: ImageSet, real: ImageSet, settings: Selection, events: Events) -> DistilledSet:
+    events("start", steps=0)
+    picks, embeddings, observer = [], None, settings.observer
+    if observer is not None:
+        steps = -(-observer.network_epochs * len(kept.labels) // 64)
+        training = preparing(events, "training the network that embeds images", "update")
+        where: dict[str, Any] = {"device": kept.images.device, "seed": settings.seed}
+        net = trained_proxy(observer.network, observer.width, kept, steps, progress=training, **where)
+        embeddings = embed_all(net, kept, progress=preparing(events, "embedding the images", "image"))
+    choosing = preparing(events, "choosing images", "class")
+    for label, name in enumerate(kept.classes):
+        members = kept.by_class[label].cpu()
+        if embeddings is None:
+            chosen = random_choice(len(members), settings.ipc, settings.seed, name)
+        else:
+            chosen = choose(settings.method, embeddings[members], settings.ipc, settings.seed, name)
+            choosing(label + 1, len(kept.classes))
+        picks.append(members[chosen])
+    return finished(kept.images.cpu()[torch.cat(picks)], Crops.grid(1, real.size), real=real, settings=settings)
+
+
+def finished(stored: Tensor, placed: Parameterization, *, real: ImageSet, settings: Settings) -> DistilledSet:
+    """The distilled set of stored parameters, class by class. real: all the training images."""
+    return DistilledSet(
+        params=stored.cpu(),
+        labels=hard_labels(len(real.classes), settings.ipc),
+        parameterization=placed,
+        classes=real.classes,
+        mean=real.mean,
+        std=real.std,
+        method=settings.method,
+        settings=to_dict(settings),
+        seed=settings.seed,
+        source=real.name,
+        source_fingerprint=real.fingerprint(),
+    )

@@ -1,0 +1,82 @@
+"""METHODS: what each method is and its published settings, every number with its source. Nothing here imports torch."""
+
+import difflib
+from dataclasses import replace
+from pathlib import PurePath
+
+from distil.dataset.config import Matching, Settings
+from distil.dataset.methods import (
+    dc,
+    dm,
+    dsa,
+    herding,
+    idc,
+    k_center,
+    k_means,
+    random_images,
+    udd,
+    udd_jitter,
+    udd_windows,
+)
+from distil.dataset.methods.method import Method
+from distil.dataset.methods.shared import DATASETS, fast
+from distil.errors import DistilError
+
+RECIPES = ("published", "fast")
+"""Whose numbers a preset holds: the papers', or those of this library for little time."""
+
+MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idc, udd, udd_jitter, udd_windows)
+METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
+"""Every method by name, in the order in which they are best read."""
+
+
+def source_key(spec: str) -> str:
+    """Which data set's settings a SOURCE word means, without opening it: a name in DATASETS, or "custom"."""
+    word = spec.lower()
+    if word in DATASETS:
+        return word
+    stem = PurePath(word).stem
+    stem = "svhn" if stem == "svhn_small" else stem
+    return stem if word.endswith(".npz") and stem in DATASETS and stem != "digits" else "custom"
+
+
+def preset(method: str, key: str, ipc: int, recipe: str | None = None, *, seed: int = 0) -> Settings:
+    """The settings of a method for a data set and a number of images per class.
+
+    key: a name in DATASETS, or "custom". recipe: "published"; or "fast" for this library's settings of IDC and UDD,
+    which get near it in minutes (docs/speed.md); None for the method's own default (see `default_recipe`).
+    Raises: DistilError on an unknown method, with the nearest name, on an unknown key, and on a recipe that the method
+    does not have.
+    """
+    chosen = method_named(method)
+    if key not in (*DATASETS, "custom"):
+        near = difflib.get_close_matches(key.lower(), DATASETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DistilError(f"no data set {key!r} has settings.{hint} Known: {', '.join(DATASETS)}, custom.")
+    if ipc < 1:
+        raise DistilError(f"{{ipc}} is {ipc}: ask for at least 1 image per class.", field="ipc")
+    settings = replace(chosen.settings(key, ipc), seed=seed)
+    recipe = recipe or default_recipe(method, key)
+    if recipe == "published":
+        return settings
+    if recipe not in RECIPES:
+        raise DistilError(f"unknown recipe {recipe!r}. Recipes: {', '.join(RECIPES)}.")
+    if not chosen.has_fast or not isinstance(settings, Matching):
+        having = [name for name, known in METHODS.items() if known.has_fast]
+        raise DistilError(f"{method} has no recipe {recipe!r}: {', '.join(having)} have one.")
+    return fast(settings)
+
+
+def default_recipe(method: str, key: str) -> str:
+    """The recipe of a method where none is asked for: the published one; of a method that has none (UDD), this
+    library's. The settings for the embedded digits take about a minute as they are."""
+    return "published" if key == "digits" else method_named(method).recipe
+
+
+def method_named(name: str) -> Method:
+    """Raises: DistilError on an unknown method, with the nearest name."""
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DistilError(f"unknown method {name!r}.{hint} Methods: {', '.join(METHODS)}.")
+    return METHODS[name]

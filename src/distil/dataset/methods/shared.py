@@ -1,0 +1,59 @@
+"""What several methods have in common: citations, data sets that are treated apart, sizes for two cores."""
+
+from dataclasses import replace
+
+from distil.dataset import config
+
+DATASETS = ("mnist", "fashionmnist", "svhn", "cifar10", "cifar100", "digits")
+"""Data sets with settings of their own; any other source uses those of CIFAR-10 (color or larger) as "custom"."""
+UPRIGHT = ("mnist", "svhn", "digits")
+"""Digits: a mirrored one is another sign, so nothing is flipped."""
+GREY = ("mnist", "fashionmnist", "digits")
+"""Smaller images without color."""
+
+OWN = "this library's choice"
+RECONSTRUCTION = "a reconstruction, see docs/methods/udd.md"
+
+GENERAL = {
+    "network": "ConvNet-3 in all the papers",
+    "width": "128 channels in all the papers",
+    "validation": f"{OWN}; the papers learn from every training image, as --validation 0 does",
+    "validations": OWN,
+    "storage": f"{OWN}; the papers keep four bytes a value",
+    "target_reuse": "one in all the papers",
+    "lr_schedule": "constant in all the papers",
+    "gradient_scale": "as it is in all the papers",
+    "bfloat16": "none in all the papers",
+    "seed": OWN,
+}
+
+SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_schedule": "cosine"}
+"""Steps in units of pixels (docs/speed.md)."""
+
+
+def fast(settings: config.Matching) -> config.Matching:
+    """This library's settings for minutes instead of days, chosen on held-out training images: docs/speed.md."""
+    return replace(
+        settings,
+        objective=replace(settings.objective, distance="squared"),
+        outer=min(settings.outer, 20),
+        inner=20,
+        target_reuse=5,
+        bfloat16="real_network_synthetic",
+        optimizer=replace(settings.optimizer, **SCALED),
+    )
+
+
+def for_digits(settings: config.Matching) -> config.Matching:
+    """This library's settings for the embedded digits, sized for two CPU cores: about a minute a run."""
+    if isinstance(settings.objective, config.FeatureMatching):
+        return replace(
+            settings, width=32, outer=300, sampler=config.Uniform(64), optimizer=replace(settings.optimizer, lr=0.3)
+        )
+    if settings.objective.distance == "cosine":
+        outer = max(1, 200 // settings.inner)
+        optimizer = replace(settings.optimizer, lr=0.3)
+        return replace(settings, width=32, outer=outer, sampler=config.Uniform(64), optimizer=optimizer)
+    optimizer = replace(settings.optimizer, lr=0.02 * settings.ipc)
+    networks = replace(settings.networks, samples=256)
+    return replace(settings, width=32, outer=10, inner=10, optimizer=optimizer, networks=networks)

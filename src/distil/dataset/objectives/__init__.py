@@ -1,0 +1,1 @@
+"""What is matched: one file an objective."""

@@ -1,0 +1,1 @@
+"""What parameters are spent on: UDD's policies over windows and over DCT coefficients, and real images by rule."""

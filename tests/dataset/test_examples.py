@@ -1,0 +1,99 @@
+"""The examples of parts that a user writes: they run, are saved with the set, and stop and resume with the run."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from distil.dataset.distil import distil_dataset
+from distil.distilled_set.record import DistilledSet
+from distil.errors import DistilError
+from distil.runs import RESULT
+
+from .conftest import changed, loop_of, tiny
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PAGES = Path(__file__).parents[2] / "docs" / "extend"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield
+    for name in [path.stem for path in EXAMPLES.glob("*.py")]:
+        sys.modules.pop(name, None)
+
+
+def test_the_objective_of_the_example_learns():
+    import own_objective
+
+    assert own_objective.main(outer=30) > 50
+
+
+def test_the_policy_of_the_example_keeps_what_varies():
+    import own_policy
+
+    assert own_policy.main(outer=2) > 50
+
+
+def test_dreams_sampler_is_one_short_file_and_its_page_shows_it_whole():
+    import dream_sampler
+
+    text = (EXAMPLES / "dream_sampler.py").read_text()
+    assert len(text.splitlines()) <= 40
+    body = text[text.index("@dataclass") : text.index("def main")].strip()
+    assert body in (PAGES / "sampler.md").read_text()
+    assert dream_sampler.main(outer=1).settings["sampler"] == {
+        "kind": "dream_sampler.KMeansBatches",
+        "batch": 32,
+        "pool": 128,
+    }
+
+
+def test_dreams_batches_are_images_of_the_class_and_with_all_images_as_centers_idcs(real):
+    """With as many centers as a class has images, every image is its own center: IDC with the whole class."""
+    from dream_sampler import KMeansBatches
+
+    plain = loop_of(real, tiny(batch=12, augment="none"))
+    dream = loop_of(real, replace(plain.settings, sampler=KMeansBatches(12, 12)))
+    state = plain.networks.fresh(0)
+    images = dream.sampler(real, 1, state.net, torch.Generator().manual_seed(0))
+    of_class = real.batch(real.by_class[1]).images
+    assert torch.equal(images.flatten(1).unique(dim=0), of_class.flatten(1).unique(dim=0))
+    few = KMeansBatches(4, 12)(real, 1, state.net, torch.Generator().manual_seed(0))
+    assert len(few.flatten(1).unique(dim=0)) == 4
+
+
+class Stops(Exception):
+    pass
+
+
+@pytest.mark.parametrize("part", ["objective", "policy", "sampler"])
+def test_a_run_with_a_part_of_ones_making_resumes_from_python_alone(real, tmp_path, part):
+    from dream_sampler import KMeansBatches
+    from own_objective import MomentMatching
+    from own_policy import Variance
+
+    if part == "objective":
+        settings = replace(tiny(), objective=MomentMatching())
+    elif part == "sampler":
+        settings = replace(tiny(), sampler=KMeansBatches(4, 8))
+    else:
+        settings = tiny("udd")
+        settings = replace(settings, parameterization=replace(settings.parameterization, policy=Variance()))
+    whole = distil_dataset(real, settings, folder=tmp_path / "whole")
+
+    def stop(name, **fields):
+        if name == "checkpoint" and fields["step"] == 3:
+            raise Stops
+
+    with pytest.raises(Stops):
+        distil_dataset(real, settings, folder=tmp_path / "run", events=stop, checkpoint_seconds=0.0)
+    again = distil_dataset(real, settings, folder=tmp_path / "run", resume=True)
+    assert torch.equal(again.params, whole.params)
+    assert (tmp_path / "run" / RESULT).read_bytes() == (tmp_path / "whole" / RESULT).read_bytes()
+    assert DistilledSet.load(tmp_path / "run" / RESULT).settings == again.settings
+    with pytest.raises(DistilError, match="seed was 0 and is 3"):
+        distil_dataset(real, changed(settings, seed=3), folder=tmp_path / "run", resume=True)
