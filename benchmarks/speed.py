@@ -6,7 +6,7 @@
     python benchmarks/speed.py growth --threads 2           cost against classes, images per class and image side
     python benchmarks/speed.py judge --threads 2            five networks, ours and one after another
     python benchmarks/speed.py memory --threads 2           resident memory over a thousand steps
-    python benchmarks/speed.py table                        the Markdown tables of docs/speed.md, and its picture
+    python benchmarks/speed.py table                        the Markdown tables of docs/results/speed.md, and its picture
 
 Reference: benchmarks/reference.py, in a process of its own with the system's allocator untouched. Ours: the product's
 loop, in this process. Floor: the arithmetic of the step (convolutions, counted layer by layer) at the rate that this

@@ -1,4 +1,4 @@
-"""Controls of region mining at equal updates and bytes, in a fast laboratory: docs/methods/udd-experiments.md.
+"""Controls of region mining at equal updates and bytes, in a fast laboratory: docs/results/udd.md.
 
     python benchmarks/udd.py run CIFAR10.npz OUT --arms idc idc-4 cosines-response cosines-fixed --seeds 0 1 --threads 1
     python benchmarks/udd.py table OUT

@@ -28,11 +28,11 @@ GENERAL = {
 }
 
 SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_schedule": "cosine"}
-"""Steps in units of pixels (docs/speed.md)."""
+"""Steps in units of pixels (docs/results/speed.md)."""
 
 
 def fast(settings: config.Matching) -> config.Matching:
-    """This library's settings for minutes instead of days, chosen on held-out training images: docs/speed.md."""
+    """This library's settings for minutes instead of days, chosen on held-out training images: docs/results/speed.md."""
     return replace(
         settings,
         objective=replace(settings.objective, distance="squared"),

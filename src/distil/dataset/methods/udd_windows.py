@@ -10,7 +10,7 @@ from distil.dataset.methods.shared import GREY, RECONSTRUCTION
 
 def settings(key: str, ipc: int) -> config.Matching:
     """Eight windows of half a cell's side, images like cells from the beginning; where objects fill their cells (GREY)
-    one window of a cell's size, mined later (docs/methods/udd-experiments.md)."""
+    one window of a cell's size, mined later (docs/results/udd.md)."""
     made, policy = idc.settings(key, ipc), config.Response(udd.proxy_steps(key))
     windows = config.Windows(factor=2, init="mix", policy=policy, refresh=2 if key == "digits" else 10)
     if key not in GREY:
