@@ -4,7 +4,7 @@
     python benchmarks/fuzz.py --cases 500 --targets COCO VOC      some of them
     python benchmarks/fuzz.py --replay COCO 17                    one case again, in this process, with its traceback
     python benchmarks/fuzz.py --keep COCO 17 --into broken/       the damaged folder of one case, without reading it
-    python benchmarks/fuzz.py --table                             the table of docs/results/reliability.md from the last result
+    python benchmarks/fuzz.py --table               the table of docs/results/reliability.md from the last result
 
 A case is named by (target, seed, number), which decides what is done to which file. It fails when the reader raises
 anything but DistilError, takes over 5 seconds or over 2 GB, refuses in a message that no one would read, refuses a
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--replay", nargs=2, metavar=("NAME", "NUMBER"), help="one case again, with its traceback")
     parser.add_argument("--keep", nargs=2, metavar=("NAME", "NUMBER"), help="write one case's folder to --into")
     parser.add_argument("--into", type=Path, default=Path("case"))
-    parser.add_argument("--table", action="store_true", help="write the table of docs/results/reliability.md from --out")
+    parser.add_argument("--table", action="store_true", help="the table of docs/results/reliability.md from --out")
     args = parser.parse_args()
     if args.table:
         put_into_page("fuzz", table(json.loads(args.out.read_text())))

@@ -3,7 +3,7 @@
     python benchmarks/kills.py --kills 60                          all commands, one after another
     python benchmarks/kills.py --kills 12 --commands "dataset udd"  some of them
     python benchmarks/kills.py --replay 17                         the kills of one trial again, with what was printed
-    python benchmarks/kills.py --table                             the table of docs/results/reliability.md from the last result
+    python benchmarks/kills.py --table               the table of docs/results/reliability.md from the last result
 
 A trial starts a command on a few small images and sends it SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU at a
 moment that (seed, trial) decides, after its libraries are loaded; a third of the trials are stopped twice. Then it goes
@@ -525,7 +525,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="result as JSON")
     parser.add_argument("--keep", type=Path, help="folder for what failed trials leave")
     parser.add_argument("--replay", type=int, metavar="NUMBER", help="one trial again")
-    parser.add_argument("--table", action="store_true", help="write the table of docs/results/reliability.md from --out")
+    parser.add_argument("--table", action="store_true", help="the table of docs/results/reliability.md from --out")
     args = parser.parse_args()
     if args.table:
         from fuzz import put_into_page

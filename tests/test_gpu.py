@@ -49,6 +49,7 @@ def test_a_run_on_the_gpu_ends_near_the_one_on_the_cpu(method, changes):
 def test_the_judge_on_the_gpu_agrees_with_the_cpu():
     source = open_source("digits")
     made = distil_dataset(source.train, preset("random", "digits", 10))
+    assert source.test is not None
     protocol = protocol_for("quick", "digits")
     means = [
         evaluate_distilled(made, source.test, protocol, width=16, runs=3, device=device).mean["convnet3"]
@@ -68,6 +69,7 @@ def test_the_judge_on_the_gpu_trains_all_runs_at_once_as_it_would_one_after_anot
     monkeypatch.setattr(evaluator, "train_together", spy)
     source = open_source("digits")
     made = distil_dataset(source.train, preset("random", "digits", 10))
+    assert source.test is not None
     protocol = replace(protocol_for("quick", "digits"), epochs=2)
     for at_once in (None, 1):
         evaluate_distilled(made, source.test, protocol, width=16, runs=3, device="cuda", at_once=at_once)

@@ -118,7 +118,7 @@ def test_a_set_is_made_and_judged(method, changes):
         assert gpu.calls > 10
         before = gpu.calls
         protocol = replace(protocol_for("quick", "digits"), epochs=2, max_updates=2)
-        evaluate_distilled(made, source.test, protocol, width=8, runs=2, device="cuda")
+        evaluate_distilled(made, source.test, protocol, width=8, runs=2, device="cuda")  # pyright: ignore
         assert gpu.calls > before + 100
 
 
@@ -145,7 +145,7 @@ def test_every_network_is_judged(at_once):
         protocol = replace(protocol_for("quick", "digits"), epochs=1, max_updates=1)
         networks = ("convnet3", "resnet10", "vgg11", "vit")
         options = {"images_per_class": 1, "networks": networks, "width": 8, "runs": 2, "at_once": at_once}
-        evaluate_real(source.train, source.test, protocol, device="cuda", **options)
+        evaluate_real(source.train, source.test, protocol, device="cuda", **options)  # pyright: ignore
         assert gpu.calls > 1000
 
 
@@ -154,7 +154,7 @@ def test_every_network_is_judged(at_once):
 
 def small(kind, data, teacher):
     fields = student_preset(kind, "scenes", teacher=teacher) | {"min_size": 64, "max_size": 64, "proposals": 30}
-    return Architecture(classes=data.classes, **fields)
+    return Architecture(classes=data.classes, **fields)  # pyright: ignore[reportArgumentType]
 
 
 def fabric_of(device, precision, make=preparing.make_fabric):

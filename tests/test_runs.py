@@ -74,7 +74,7 @@ def test_the_checkpoint_before_the_last_is_kept(tmp_path):
     assert load_checkpoint(tmp_path) is None
     two_checkpoints(tmp_path)
     assert load_tensors(tmp_path / PREVIOUS)[1] == {"step": 1}
-    tensors, header, note = load_checkpoint(tmp_path)
+    tensors, header, note = load_checkpoint(tmp_path)  # pyright: ignore[reportGeneralTypeIssues]
     assert (tensors["x"].tolist(), header, note) == ([2.0] * 3, {"step": 2}, "")
     remove_checkpoints(tmp_path)
     assert not has_checkpoint(tmp_path)
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, how):
     else:
         path.unlink()
     assert has_checkpoint(tmp_path)
-    _, header, note = load_checkpoint(tmp_path)
+    _, header, note = load_checkpoint(tmp_path)  # pyright: ignore[reportGeneralTypeIssues]
     assert header == {"step": 1}
     assert str(path) in note
     assert note.endswith(f"The run goes on from {tmp_path / PREVIOUS}, step 1.")

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,7 +200,7 @@ def test_parts_are_exchanged_from_the_command_line(capsys):
     words += ["--contrastive", "cfc", "--images", "4", "--bits", "8", "--cfc-share", "0.3"]
     tiny = [*TINY[:6], *TINY[8:]]  # without --network-samples
     assert main(["dataset", "idc", "digits", *tiny, *words, "--out", "mixed"]) == 0
-    made = DistilledSet.load("mixed/distilled.safetensors")
+    made: Any = DistilledSet.load("mixed/distilled.safetensors")
     assert (made.images_per_item, made.parameterization.bits) == (4, 8)
     assert made.settings["objective"] == {"kind": "feature"}
     assert made.settings["contrastive"] == {"kind": "cfc", "share": 0.3, "temperature": 0.1}
@@ -592,7 +593,7 @@ def test_a_set_of_cosines_is_made_shown_judged_and_exported(capsys):
     words = ["--proxy-steps", "2", "--bits", "4", "--out", "udd"]
     assert main(["dataset", "udd", "digits", *TINY, *words]) == 0
     file = "udd/distilled.safetensors"
-    made = DistilledSet.load(file)
+    made: Any = DistilledSet.load(file)
     assert (made.images_per_item, made.parameterization.bits, made.bytes["images"]) == (8, 4, 10 * 16 * 16)
     assert main(["show", file]) == 0
     assert main(["evaluate", file, "digits", "--protocol", "quick", "--width", "4", "--runs", "1"]) == 0

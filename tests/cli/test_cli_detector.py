@@ -154,7 +154,7 @@ def backbone(tmp_path_factory):
     path = tmp_path_factory.mktemp("backbone") / "weights.safetensors"
     network = timm.create_model("test_resnet", pretrained=False)
     save_file({name: x.contiguous() for name, x in network.state_dict().items()}, path)
-    return path, network.conv1[0].weight.detach()
+    return path, network.conv1[0].weight.detach()  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
 
 
 class Seen(Exception):
@@ -363,7 +363,7 @@ def test_a_run_started_in_its_data_folder_is_not_read_as_data(data, tmp_path, ca
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         starts.append(next(line["images"] for line in lines if line["event"] == "start"))
     assert starts == [8, 8]
-    read = json.loads((folder / "run.json").read_text())["read"]
+    read = json.loads((folder / "run.json").read_text())["read"]  # pyright: ignore[reportOperatorIssue]
     assert [(part["split"], part["images"]) for part in read["splits"]] == [("train", 8), ("val", 4), ("test", 4)]
 
 

@@ -267,7 +267,7 @@ def test_two_writers_of_a_score_file_lose_no_row():
 def abandoned(capsys, monkeypatch, folder="run"):
     """A run folder whose run was killed while its proxy network was trained."""
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "_forgotten_if_nothing_happened", lambda folder: False)
+        patch.setattr(dataset, "forgotten_if_nothing_happened", lambda folder: False)
         patch.setattr(proxies, "trained_proxy", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         run(capsys, "dataset", "udd", "digits", *TINY, "--proxy-steps", "2", "--out", folder, status=130)
     Path(folder, LOCK).write_text("process 1 on a machine of before")
@@ -438,13 +438,13 @@ def trainings(monkeypatch):
     train = evaluator.train_together
 
     def spy(nets, *args, names, **options):
-        if len(trained) == spy.stop_at:
+        if len(trained) == spy.stop_at:  # pyright: ignore[reportFunctionMemberAccess]
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
         trained.append(names)
         train(nets, *args, names=names, **options)
 
-    spy.stop_at = None
+    spy.stop_at = None  # pyright: ignore[reportFunctionMemberAccess]
     monkeypatch.setattr(evaluator, "train_together", spy)
     return trained, spy
 

@@ -1,6 +1,7 @@
 """A small real image set with made-up pixels, and what the tests of the loop share."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,6 @@ from distil.cli.settings_flags import choices, with_choices
 from distil.data.images.image_set import ImageSet
 from distil.dataset.compose import matching_loop
 from distil.dataset.distil import finished
-from distil.dataset.matching import MatchingLoop
 from distil.dataset.methods import preset
 from distil.dataset.protocols import Task
 from distil.dataset.step import NetworkStage
@@ -38,7 +38,7 @@ def real() -> ImageSet:
     return make_images()
 
 
-def changed(settings, **changes):
+def changed(settings: Any, **changes) -> Any:
     """Settings with other values by the names of their flags; choices between parts by the words that name them."""
     words = {flag_of(name): word for name, word in changes.items() if isinstance(word, str)}
     settings = with_choices(settings, words)
@@ -50,7 +50,7 @@ def changed(settings, **changes):
     return settings
 
 
-def changed_where(settings, **changes):
+def changed_where(settings: Any, **changes) -> Any:
     """The same, passing over names that these settings do not have."""
     names = {leaf.name for leaf in leaves(settings)} | set(choices(settings))
     return changed(settings, **{name: value for name, value in changes.items() if name in names})
@@ -59,7 +59,7 @@ def changed_where(settings, **changes):
 TINY = {"width": 4, "outer": 2, "inner": 3, "batch": 4, "validation": 0.0}
 
 
-def tiny(method="idc", **changes):
+def tiny(method="idc", **changes) -> Any:
     """A method's published settings, made small."""
     settings = changed(preset(method, "custom", 1, "published"), network="convnet2", **TINY)
     small = {"refresh": 1, "windows_start": 0.0, "proxy_steps": 2, "network_samples": 4, "network_batch": 4}
@@ -76,7 +76,7 @@ def tiny(method="idc", **changes):
     return changed(settings, **(again | changes))
 
 
-def loop_of(real, settings, proxy=None, **more) -> MatchingLoop:
+def loop_of(real, settings, proxy=None, **more) -> Any:
     """The loop of these settings, before its first step."""
     task = Task(real, settings.ipc, settings.seed, settings.outer, proxy)
     loop = matching_loop(task, settings, partial(finished, real=real, settings=settings), **more)
@@ -84,7 +84,7 @@ def loop_of(real, settings, proxy=None, **more) -> MatchingLoop:
     return loop
 
 
-def finished_loop(real, settings, proxy=None, **more) -> MatchingLoop:
+def finished_loop(real, settings, proxy=None, **more) -> Any:
     """The same after its last step."""
     loop = loop_of(real, settings, proxy, **more)
     while loop.done < loop.steps:

@@ -1,5 +1,7 @@
 """Items of DCT coefficients: what their numbers mean, how they begin, which are kept, and their gradient."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -180,13 +182,13 @@ def test_the_contrastive_loss_sees_the_images(real):
 
 def test_a_finished_set_shows_what_was_learned(real):
     changes = {"policy": "fixed", "gradient_scale": "item", "lr": 0.02}
-    fine = distil_dataset(real, spectral(bits=32, **changes))
+    fine: Any = distil_dataset(real, spectral(bits=32, **changes))
     coarse = distil_dataset(real, spectral(**changes))
     assert (fine.images_per_item, coarse.images_per_item) == (4, 4)
     assert coarse.params.dtype == torch.uint8
     gap = (fine.decoded().images - coarse.decoded().images).abs().max()
     assert 0 < float(gap) < 0.05
-    halves = distil_dataset(real, spectral(bits=4, **changes))
+    halves: Any = distil_dataset(real, spectral(bits=4, **changes))
     assert (halves.images_per_item, halves.params.shape) == (4, coarse.params.shape)
     assert len(halves.parameterization.kept) == 32
     loop = loop_of(real, spectral(**changes))
@@ -198,7 +200,7 @@ def test_a_finished_set_shows_what_was_learned(real):
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_items_of_an_odd_number_of_values_are_finished(channels, side, bits, tmp_path):
     real = make_images(channels=channels, side=side)
-    made = distil_dataset(real, spectral(policy="fixed", bits=bits, images=5), folder=tmp_path)
+    made: Any = distil_dataset(real, spectral(policy="fixed", bits=bits, images=5), folder=tmp_path)
     numbers = channels * side * side * (2 if bits == 4 else 1)
     kept = len(made.parameterization.kept)
     assert (made.images_per_item, kept) == (numbers // (numbers // 5), min(numbers // 5, numbers))

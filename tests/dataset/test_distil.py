@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_every_method_makes_a_set(real, method):
 
 @pytest.mark.parametrize("method", ["random", "herding", "k-center", "k-means"])
 def test_coresets_hold_real_images_of_their_class(real, method):
-    settings = preset(method, "custom", 3)
+    settings: Any = preset(method, "custom", 3)
     if settings.observer is not None:
         settings = changed(settings, width=4, network="convnet2", network_epochs=1)
     made = distil_dataset(real, settings)
@@ -187,7 +188,7 @@ def test_windows_enter_refresh_and_freeze(real):
 
 @pytest.mark.parametrize("policy", ["fixed", "random"])
 def test_control_policies_need_no_proxy(real, policy, tmp_path):
-    made = distil_dataset(real, tiny("udd-windows", policy=policy), folder=tmp_path)
+    made: Any = distil_dataset(real, tiny("udd-windows", policy=policy), folder=tmp_path)
     regions = made.parameterization.regions
     assert regions.shape == (3, 12, 4) if policy == "random" else regions.shape[1:] == (12, 4)
     assert not (tmp_path / "proxy.safetensors").exists()
@@ -262,6 +263,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(real, tmp_path, method, ch
 KILLED = """
 import sys
 from dataclasses import replace
+from typing import Any
 from distil import open_source, preset, distil_dataset
 from distil.dataset.config import Response, Uniform
 settings = preset("udd-windows", "custom", 1, "published")
@@ -303,7 +305,7 @@ def test_killed_at_a_random_moment_the_result_has_the_same_bytes(tmp_path):
 def test_the_proxy_of_an_earlier_run_in_the_folder_is_not_used(real, tmp_path):
     distil_dataset(real, tiny("udd-windows", proxy_steps=40), folder=tmp_path / "used")
     again, fresh = (distil_dataset(real, tiny("udd-windows"), folder=tmp_path / name) for name in ("used", "fresh"))
-    assert torch.equal(again.parameterization.utilization, fresh.parameterization.utilization)
+    assert torch.equal(again.parameterization.utilization, fresh.parameterization.utilization)  # pyright: ignore
     assert (tmp_path / "used" / "proxy.safetensors").read_bytes() == (
         tmp_path / "fresh" / "proxy.safetensors"
     ).read_bytes()

@@ -1,6 +1,7 @@
 """The published settings, number by number where the papers' code fixes them."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,8 @@ def test_every_preset_is_sound_and_survives_json(name, key, ipc):
 @pytest.mark.parametrize("name", ["idc", "udd", "udd-jitter", "udd-windows"])
 @pytest.mark.parametrize("key", [*DATASETS, "custom"])
 def test_the_fast_recipe_costs_less_and_is_the_same_method(name, key):
-    fast, slow = preset(name, key, 10, "fast"), preset(name, key, 10, "published")
+    fast: Any = preset(name, key, 10, "fast")
+    slow: Any = preset(name, key, 10, "published")
     check_settings(fast)
     same = {"method", "ipc", "parameterization", "augment", "contrastive", "networks", "sampler"}
     assert all(getattr(fast, field) == getattr(slow, field) for field in same)
@@ -178,7 +180,8 @@ def test_settings_of_another_version_are_refused():
 def test_the_fast_recipe_has_one_learning_rate_for_all():
     for name in ("idc", "udd"):
         for ipc in (1, 10):
-            optimizer = preset(name, "cifar10", ipc, "fast").optimizer
+            fast: Any = preset(name, "cifar10", ipc, "fast")
+            optimizer = fast.optimizer
             assert (optimizer.gradient_scale, optimizer.lr) == ("item", 0.018)
 
 

@@ -1,6 +1,7 @@
 """A matching step against the definition written out, class by class, and its faster forms against the plain one."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from distil.rng import stream
 from .conftest import changed, finished_loop, loop_of, make_images, stage_of
 
 
-def settings_for(method="idc", ipc=2, **changes):
+def settings_for(method="idc", ipc=2, **changes) -> Any:
     small = {"network": "convnet2", "width": 8, "outer": 1, "inner": 3, "batch": 6, "network_samples": 6}
     settings = changed(preset(method, "custom", ipc, "published"), **small)
     return changed(settings, **changes)

@@ -1,6 +1,7 @@
 import math
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,10 +30,9 @@ ONE_STAGE = pytest.mark.parametrize("kind", ["retinanet", "fcos"])
 
 
 def build(kind, version=1, *, seed=0, **changes):
-    options = {"min_size": 64, "max_size": 128, "norm": "group", "anchor": 16.0, "representation": 16, "head_convs": 1}
-    architecture = Architecture(
-        kind, "timm:resnet10t", ("a", "b", "c"), version=version, channels=64, **options | changes
-    )
+    options: dict[str, Any] = {"min_size": 64, "max_size": 128, "norm": "group", "anchor": 16.0, "representation": 16}
+    options |= {"head_convs": 1, "version": version, "channels": 64}
+    architecture = Architecture(kind, "timm:resnet10t", ("a", "b", "c"), **options | changes)
     return build_detector(architecture, seed=seed)
 
 
@@ -79,7 +79,7 @@ def test_losses_and_gradients_are_torchvisions(kind, version, sizes):
     adapter = adapt(model)
     torch.manual_seed(3)
     expected = model(IMAGES, TARGETS)
-    sum(expected.values()).backward()
+    sum(expected.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     state = torch.get_rng_state()
@@ -89,7 +89,7 @@ def test_losses_and_gradients_are_torchvisions(kind, version, sizes):
     assert all(torch.equal(trace.losses[name], expected[name]) for name in expected)
     assert all(loss > 0 for loss in trace.losses.values())
     assert torch.equal(state, torch.get_rng_state())
-    sum(trace.losses.values()).backward()
+    sum(trace.losses.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     assert {name for name, p in model.named_parameters() if p.grad is not None} == set(gradients)
     assert all(torch.equal(p.grad, gradients[name]) for name, p in model.named_parameters() if p.grad is not None)
 
@@ -151,7 +151,7 @@ def test_counts_weigh_processes_so_that_they_add_up_to_one(kind, version):
         weighed = sum(part.counts[name] * part.losses[name] for part in parts) / total
         assert whole.counts[name] == total
         tolerance = 1e-4 if version == 1 or kind != "faster-rcnn" else 0.05
-        assert torch.allclose(weighed, loss, rtol=tolerance)
+        assert torch.allclose(weighed, loss, rtol=tolerance)  # pyright: ignore[reportArgumentType]
 
 
 def test_counts_by_hand():
@@ -333,7 +333,7 @@ def test_a_batch_without_objects_has_finite_losses_and_no_instances(kind, versio
     assert trace.logits.shape == (0, 4 if kind == "faster-rcnn" else 3)
     taught = adapted(kind, version, seed=1).trace(view, regions=trace)
     assert taught.logits.shape == trace.logits.shape
-    sum(trace.losses.values()).backward()
+    sum(trace.losses.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
     adapter.model.zero_grad()
 
 

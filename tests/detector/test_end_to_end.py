@@ -73,8 +73,8 @@ def test_a_student_is_distilled_judged_and_exported(tmp_path, detector):
     plain.load_state_dict(student.state_dict(), strict=True)
     assert made == architecture(detector)
     assert extra["settings"]["knowledge"] == "gkd,pkd"
-    found = predict(adapt(plain), source.test, batch=2)
-    truths = [source.test.annotations(index) for index in range(len(source.test))]
+    found = predict(adapt(plain), source.test, batch=2)  # pyright: ignore[reportArgumentType]
+    truths = [source.test.annotations(index) for index in range(len(source.test))]  # pyright: ignore
     assert average_precision(found, truths, source.test.classes).images == 4
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def gathered_in_an_epoch(settings, data, augmentation=None):
     for batch in loader(data, batch=4, seed=0, epoch=0, augmentation=augmentation):
         targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
         step(Work(student.view([image for image, _ in batch], targets), teacher, 0.0))
-        gathered.add([target for _, target in batch], knowledge.global_knowledge.truth)
+        gathered.add([target for _, target in batch], knowledge.global_knowledge.truth)  # pyright: ignore
     return gathered, student, teacher
 
 
@@ -100,7 +101,9 @@ def test_prototypes_of_training_steps_are_those_of_a_pass_where_nothing_moves(tm
 
     assert [(each["epoch"], each["file"]) for each in log.of("prototypes")] == [(1, "prototypes-0001.safetensors")]
     chosen = PrototypeSet.load(tmp_path / "prototypes-0001.safetensors")
-    passed = generate_prototypes(cells(0), cells(5, width=8), data, prototype_settings(settings), epoch=1)
+    student: Any = cells(0)
+    teacher: Any = cells(5, width=8)
+    passed = generate_prototypes(student, teacher, data, prototype_settings(settings), epoch=1)
     assert torch.equal(chosen.images, passed.images)
     assert torch.equal(chosen.boxes, passed.boxes)
     assert torch.equal(chosen.levels, passed.levels)

@@ -332,8 +332,8 @@ def test_local_terms_in_the_teachers_units_do_not_depend_on_its_scale():
     student, teacher, view = make_trace(1), make_trace(2), make_view()
     knowledge = make_knowledge(local_scale="teacher", soft_label=0)
     for conv in knowledge.adapting:
-        torch.nn.init.zeros_(conv.weight)
-        torch.nn.init.zeros_(conv.bias)
+        torch.nn.init.zeros_(conv.weight)  # pyright: ignore[reportArgumentType]
+        torch.nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
     louder = replace(teacher, pyramid=tuple(30 * maps for maps in teacher.pyramid))
     quiet, loud = knowledge(student, teacher, view, 0.0), knowledge(student, louder, view, 0.0)
     assert quiet.keys() == {"gkd.foreground", "gkd.background"}

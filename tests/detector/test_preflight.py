@@ -123,14 +123,14 @@ def test_no_common_class_no_common_stride_and_shared_weights_stop_it():
     result = look(teacher_classes=("cat", "dog"), measure=scripted())
     assert result.fatal[0].startswith("classes: the teacher knows none of the data's classes")
     other = cells(5)
-    other.strides = (4, 32)
+    other.strides = (4, 32)  # pyright: ignore[reportAttributeAccessIssue]
     assert look(teacher=other, measure=scripted(40.0)).fatal[0].startswith("strides: ")
     student = cells()
     assert look(student, student, scripted(40.0)).fatal == (
         "teacher: it shares weights with the student. Give the teacher a model of its own.",
     )
     one = cells(5)
-    one.strides = (8, 32)
+    one.strides = (8, 32)  # pyright: ignore[reportAttributeAccessIssue]
     check = by_name(look(teacher=one, measure=scripted(40.0), settings=tiny_settings(knowledge="pkd")))["strides"]
     assert (check.verdict, check.found) == ("look", "student 8, 16, teacher 8, 32, common 8")
 

@@ -101,12 +101,12 @@ def pearson(own: Tensor, aim: Tensor) -> float:
 )
 def test_pkd_weighs_each_of_the_four_finest_levels(student, teacher, weight):
     adapters = [make_adapter(activation=kind, strides=FIVE) for kind in (student, teacher)]
-    pkd = build_knowledge(["pkd"], *adapters, PUBLISHED)
+    pkd = build_knowledge(["pkd"], *adapters, PUBLISHED)  # pyright: ignore[reportCallIssue]
     traces = [make_trace(seed, strides=FIVE) for seed in (1, 2)]
     want = weight * sum(pearson(traces[0].pyramid[level], traces[1].pyramid[level]) for level in range(4))
     assert pkd(*traces, make_view(), 0.0)["pkd"].item() == pytest.approx(want, rel=1e-5)
     of_all = sum(pearson(own, aim) for own, aim in zip(traces[0].pyramid, traces[1].pyramid, strict=True))
-    distil = build_knowledge(["pkd"], *adapters)(*traces, make_view(), 0.0)["pkd"].item()
+    distil = build_knowledge(["pkd"], *adapters)(*traces, make_view(), 0.0)["pkd"].item()  # pyright: ignore
     assert distil == pytest.approx(24 / 5 * of_all, rel=1e-5)
 
 
@@ -222,7 +222,7 @@ def test_crossing_the_heads_of_retinanet_is_divided_by_positives():
     """KDQualityFocalLoss and GIoULoss, as CrossKDRetinaNet calls them, on boxes of anchors anywhere."""
     student_adapter, teacher_adapter = make_adapter(channels=5, seed=3), make_adapter(seed=4)
     weights = {"class_weight": 2.0, "box_weight": 3.0}
-    crossing = CrossKD(student_adapter, teacher_adapter, LEVELS, **weights, form="published")
+    crossing = CrossKD(student_adapter, teacher_adapter, LEVELS, **weights, form="published")  # pyright: ignore
     student, teacher = (make_trace(i, channels=c, activation="sigmoid") for i, c in ((1, 5), (2, 6)))
     student = replace(student, positives=torch.tensor(7.0))
     classes, boxes = 0.0, 0.0

@@ -31,7 +31,7 @@ class Blank:
 
 
 def blank(sizes, sides=()):
-    return DetectionSet(Blank(tuple(sizes), tuple(sides)), ("thing",), "blank")
+    return DetectionSet(Blank(tuple(sizes), tuple(sides)), ("thing",), "blank")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

@@ -218,8 +218,8 @@ def test_evaluations_come_every_k_epochs_and_at_the_end_and_nan_is_never_best(tm
 def test_the_held_out_share_is_never_learned_from():
     data = squares(20)
     kept, held_out = hold_out(data, None, tiny_settings(validation=0.25), scripted())
-    assert (len(kept), len(held_out)) == (15, 5)
-    names = [{part.identifier(i) for i in range(len(part))} for part in (kept, held_out)]
+    assert (len(kept), len(held_out)) == (15, 5)  # pyright: ignore[reportArgumentType]
+    names = [{part.identifier(i) for i in range(len(part))} for part in (kept, held_out)]  # pyright: ignore
     assert not names[0] & names[1]
     assert hold_out(data, None, tiny_settings(validation=0.25), None) == (data, None)
     other = squares(4, 7)

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def make_set(
     seed=0,
     decoded_size=None,
     **changes,
-):
+) -> Any:
     generator = torch.Generator().manual_seed(seed)
     count = classes * per_class
     regions = grid_regions(2, size)[None] if regions is None else regions
@@ -112,7 +113,7 @@ def test_a_set_comes_back_as_it_was_and_has_one_spelling_on_disk(
     )
     with tempfile.TemporaryDirectory() as folder:
         made.save(Path(folder, "a.safetensors"))
-        read = DistilledSet.load(Path(folder, "a.safetensors"))
+        read: Any = DistilledSet.load(Path(folder, "a.safetensors"))
         read.save(Path(folder, "b.safetensors"))
         assert Path(folder, "a.safetensors").read_bytes() == Path(folder, "b.safetensors").read_bytes()
     pairs = [(read.params, made.params), (read.labels, made.labels)]
@@ -226,7 +227,7 @@ def test_equal_rows_of_regions_are_kept_as_one():
 def test_loaded_tensors_own_their_memory(tmp_path):
     path = tmp_path / "a.safetensors"
     make_set().save(path)
-    read = DistilledSet.load(path)
+    read: Any = DistilledSet.load(path)
     before = read.params.clone()
     with path.open("r+b") as file:
         file.seek(-200, os.SEEK_END)
@@ -679,7 +680,7 @@ def test_the_reader_in_the_docs_gives_what_distil_gives(tmp_path, make):
 
 def test_the_docs_tell_how_to_check_the_checksum(tmp_path):
     path = tmp_path / "set.safetensors"
-    make_set(utilization=True, classes=2, **{"source": "caf\u00e9"}).save(path)
+    make_set(utilization=True, classes=2, source="caf\u00e9").save(path)
     is_whole = code_of_the_page(1)["is_whole"]
     assert is_whole(path)
     changed = bytearray(path.read_bytes())

@@ -54,7 +54,8 @@ def test_imagefolder_reads_an_exported_folder(tmp_path, channels):
     folder = ImageFolder(str(tmp_path / "out" / "train"))
     assert folder.classes == ["0_boot", "1_bag", "2_shirt"]
     assert len(folder) == 12
-    for (image, label), view, expected in zip(folder, pixels(distilled), distilled.decoded().labels, strict=True):
+    read = (folder[index] for index in range(len(folder)))
+    for (image, label), view, expected in zip(read, pixels(distilled), distilled.decoded().labels, strict=True):
         assert label == expected
         assert np.array_equal(np.asarray(image), np.broadcast_to(view, (6, 8, 3)))
     with Image.open(tmp_path / "out" / "train" / "1_bag" / "000.png") as image:

@@ -32,7 +32,7 @@ def shown(table):
 
 
 def test_a_table_in_markdown():
-    other = row(method="whole set", count=None, accuracies=(90.0, 90.0))
+    other = row(method="whole set", count=None, accuracies=(90.0, 90.0))  # pyright: ignore[reportArgumentType]
     other["networks"]["vit"] = {"accuracies": [70.0], "mean": 70.0, "std": 0.0}
     assert to_markdown([row(), other]) == (
         "| name | method | images per class | bytes | convnet3 (width 32) | vit (width 32) |\n"

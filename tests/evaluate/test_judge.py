@@ -118,7 +118,7 @@ def test_networks_trained_at_once_score_as_one_after_another(groups, of, at_once
             options["images_per_class"] = 2 if of == "random" else None
             train = image_set(12, seed=3, name="stripes train")
             return evaluate_real(train, image_set(30), protocol, **options, at_once=at_once), events
-        distilled = distilled_set(**({"labels": SOFT} if of == "soft labels" else {}))
+        distilled = distilled_set(**({"labels": SOFT} if of == "soft labels" else {}))  # pyright: ignore
         return evaluate_distilled(distilled, image_set(30), protocol, **options, at_once=at_once), events
 
     one_by_one = judged(1)

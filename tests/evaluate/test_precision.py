@@ -82,14 +82,14 @@ def oracle(predictions, annotations, classes: int) -> list[float]:
             detections.append({**fields, "score": float(score)})
     with contextlib.redirect_stdout(io.StringIO()):
         whole = COCO()
-        whole.dataset = {
+        whole.dataset = {  # pyright: ignore[reportAttributeAccessIssue]
             "info": {},
             "images": [{"id": image} for image in range(1, len(annotations) + 1)],
             "categories": [{"id": label} for label in range(1, classes + 1)],
             "annotations": objects,
         }
         whole.createIndex()
-        judge = COCOeval(whole, whole.loadRes(detections) if detections else COCO(), "bbox")
+        judge = COCOeval(whole, whole.loadRes(detections) if detections else COCO(), "bbox")  # pyright: ignore
         if not detections:
             judge.params.imgIds, judge.params.catIds = sorted(whole.imgs), sorted(whole.cats)
         judge.evaluate()

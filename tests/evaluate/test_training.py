@@ -176,7 +176,7 @@ def test_lost_weights_among_several_name_their_own_network():
     images = [views.images, views.images * 1e6, views.images]
     nets = [nn.Sequential(nn.Flatten(), nn.Linear(64, 3)) for _ in range(3)]
     for net in nets:
-        nn.init.zeros_(net[1].weight)
+        nn.init.zeros_(net[1].weight)  # pyright: ignore[reportArgumentType]
     protocol = replace(PLAIN, lr=1e34, milestones=())  # finite times a gradient of 1, not of 1e6
     with pytest.raises(DistilError, match=r"^b: weights are not finite after update 1 of 1\."):
         together(nets, images, [probabilities(views.labels, 3)] * 3, protocol, 1)

@@ -220,7 +220,7 @@ def test_gradient_of_a_mean():
 def test_which_cells_a_box_paints_by_hand(box, centers, floor, outward):
     """Of a map of 5 x 5 cells of 8 pixels, first and last."""
     for cells, (first, last) in (("centers", centers), ("floor", floor), ("outward", outward)):
-        painted = paint_boxes(torch.tensor([box]), torch.tensor([0.5]), (5, 5), 8, cells=cells)
+        painted = paint_boxes(torch.tensor([box]), torch.tensor([0.5]), (5, 5), 8, cells=cells)  # pyright: ignore
         want = torch.zeros(5, 5)
         want[first : last + 1, first : last + 1] = 0.5
         assert torch.equal(painted, want), cells

@@ -61,7 +61,7 @@ def test_images_are_the_sums_of_their_cosines():
     only = torch.zeros_like(values)
     only[:, kept] = values[:, kept]
     found = from_kept_coefficients(values[:, kept], kept, SHAPE)
-    expected = idctn(only.unflatten(1, SHAPE).numpy(), type=2, norm="ortho", axes=(1, 2, 3)) + GREY
+    expected = idctn(only.unflatten(1, SHAPE).numpy(), type=2, norm="ortho", axes=(1, 2, 3)) + GREY  # pyright: ignore
     torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-5)
 
 

@@ -76,7 +76,7 @@ def test_second_order_batched_equals_class_by_class(distance):
         )
         for c in range(3)
     )
-    grads = [torch.autograd.grad(loss, synthetic)[0] for loss in (together, alone)]
+    grads = [torch.autograd.grad(loss, synthetic)[0] for loss in (together, alone)]  # pyright: ignore
     torch.testing.assert_close(*grads, rtol=1e-7, atol=1e-9)
 
 

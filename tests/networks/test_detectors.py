@@ -3,6 +3,7 @@ import random
 import resource
 from dataclasses import asdict, replace
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import timm
@@ -70,10 +71,12 @@ def maps_of(model, side=128):
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_defaults_are_torchvisions_own_detectors(name):
+    kind: Any
     kind, version = TORCHVISION[name]
     norm = "batch" if version == 2 or kind == "fcos" else "frozen"
     classes = tuple(str(i) for i in range(90))
-    ours = build_detector(Architecture(kind, "resnet50", classes, version=version, norm=norm), seed=0)
+    options: dict[str, Any] = {"version": version, "norm": norm}
+    ours = build_detector(Architecture(kind, "resnet50", classes, **options), seed=0)
     with torch.device("meta"):
         theirs = models.get_model(name, weights=None, weights_backbone=None, num_classes=91)
     assert type(ours) is type(theirs)
@@ -87,9 +90,9 @@ def test_defaults_are_torchvisions_own_detectors(name):
     ]
     assert ours_anchors.aspect_ratios == theirs_anchors.aspect_ratios
     if kind == "retinanet":
-        assert ours.head.regression_head._loss_type == theirs.head.regression_head._loss_type
+        assert ours.head.regression_head._loss_type == theirs.head.regression_head._loss_type  # pyright: ignore
     if kind == "faster-rcnn":
-        assert str(ours.roi_heads.box_roi_pool) == str(theirs.roi_heads.box_roi_pool)
+        assert str(ours.roi_heads.box_roi_pool) == str(theirs.roi_heads.box_roi_pool)  # pyright: ignore
     theirs.train()
     sets = [{n for n, p in model.named_parameters() if p.requires_grad} for model in (ours, theirs)]
     assert sets[0] == sets[1]
@@ -179,7 +182,7 @@ def test_extra_levels_come_from_where_they_should():
         build_backbone("timm:resnet10t", (16, 32), channels=8, norm="group", extra=extra)
         for extra in ("pyramid", "body")
     ]
-    assert [model.fpn.extra_blocks.p6.in_channels for model in widths] == [8, 512]
+    assert [model.fpn.extra_blocks.p6.in_channels for model in widths] == [8, 512]  # pyright: ignore
     assert isinstance(widths[0], TimmPyramid)
 
 

@@ -94,7 +94,7 @@ def test_second_derivatives_exist(name):
     batch = images(1, (16, 16)).requires_grad_()
     loss = torch.nn.functional.cross_entropy(net(batch), torch.tensor([0, 1]))
     grads = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
-    (second,) = torch.autograd.grad(sum(grad.square().sum() for grad in grads), batch)
+    (second,) = torch.autograd.grad(sum(grad.square().sum() for grad in grads), batch)  # pyright: ignore
     assert second.isfinite().all()
     assert second.abs().max() > 0
 

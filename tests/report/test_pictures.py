@@ -115,7 +115,7 @@ def test_mined_regions_have_strong_colors_and_frame_their_images():
     for axes in (items, images):
         last = axes.collections[-1]
         assert len(last.get_paths()) == 2 * 3
-        assert [tuple(colour) for colour in last.get_edgecolor()] == strong * 3
+        assert [tuple(colour) for colour in last.get_edgecolor()] == strong * 3  # pyright: ignore[reportArgumentType]
     plain = draw_set(make_set()).axes
     assert all(len(axes.collections[-1].get_paths()) == 0 for axes in plain)
 
@@ -157,11 +157,11 @@ def test_curves_show_loss_and_accuracy_by_method():
     loss, accuracy = figure.axes
     rendered(figure)
     smooth = loss.lines[1].get_ydata()
-    assert smooth[0] == 1
-    assert smooth[-1] == pytest.approx((8 / 79 + 8 / 80) / (8 + 4), rel=1e-6)
+    assert smooth[0] == 1  # pyright: ignore[reportIndexIssue]
+    assert smooth[-1] == pytest.approx((8 / 79 + 8 / 80) / (8 + 4), rel=1e-6)  # pyright: ignore[reportIndexIssue]
     assert [line.get_label() for line in loss.lines[1::2]] == ["idc", "\u200b_udd $"]
-    assert accuracy.lines[0].get_xdata().tolist() == [40, 80]
-    assert accuracy.lines[0].get_ydata().tolist() == [50, 60]
+    assert accuracy.lines[0].get_xdata().tolist() == [40, 80]  # pyright: ignore[reportAttributeAccessIssue]
+    assert accuracy.lines[0].get_ydata().tolist() == [50, 60]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_curves_without_points_say_so():
@@ -204,7 +204,8 @@ def test_damaged_lines_of_a_log_are_left_out_of_the_curves(nonsense):
     damaged = [{"event": "step"}, {"event": "step", "step": nonsense, "loss": 1.0}]
     damaged += [{"event": "step", "step": 3, "loss": nonsense}, {"event": [], "step": 3, "loss": 1.0}]
     (axes,) = draw_curves({"a": [*damaged, *lines]}).axes
-    assert {tuple(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) > 1} == {(1, 2)}
+    drawn = [np.asarray(line.get_xdata()).tolist() for line in axes.get_lines()]
+    assert {tuple(places) for places in drawn if len(places) > 1} == {(1, 2)}
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda value: repr(value)[:9])
@@ -216,5 +217,5 @@ def test_damaged_lines_of_a_log_are_left_out_of_the_trainings(nonsense):
     damaged += [{"event": "step", "step": 3, "losses": {"box": nonsense}}, {"event": "validation", "ap": 2.0}]
     damaged += [{"event": "validation", "step": 4, "ap": nonsense}]
     left, right = draw_training({"a": [*damaged, *lines]}).axes
-    assert [list(line.get_xdata()) for line in left.get_lines()] == [[1, 2]]
-    assert [list(line.get_xdata()) for line in right.get_lines()] == [[1, 2], [1, 2]]
+    assert [list(line.get_xdata()) for line in left.get_lines()] == [[1, 2]]  # pyright: ignore[reportArgumentType]
+    assert [list(line.get_xdata()) for line in right.get_lines()] == [[1, 2], [1, 2]]  # pyright: ignore

@@ -233,7 +233,7 @@ def _start(
                 folder, place, source, settings, device, run.checkpoint_seconds, manifest, shown, resume=False
             )
         except BaseException as error:
-            if _forgotten_if_nothing_happened(place) and isinstance(error, Interrupted):
+            if forgotten_if_nothing_happened(place) and isinstance(error, Interrupted):
                 raise Interrupted("interrupted before the first step: nothing was kept", error.number) from error
             raise
     return made, source, manifest, device
@@ -456,7 +456,7 @@ def _tell_result(
     print(f"Next:\n  distil evaluate {file} {word}{where}{quick}\n  distil show {file}")
 
 
-def _forgotten_if_nothing_happened(folder: Path) -> bool:
+def forgotten_if_nothing_happened(folder: Path) -> bool:
     """Take back what a run wrote that failed before its first step, so that the mended command can use the folder."""
     log = folder / LOG
     if has_checkpoint(folder) or (folder / RESULT).exists():

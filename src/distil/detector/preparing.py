@@ -1,9 +1,10 @@
 """What a training run and its preflight start from: student, knowledge, the two detectors' classes, the processes."""
 
+import atexit
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -150,8 +151,8 @@ def make_fabric(device: torch.device | str, precision: str) -> Any:
 
     Raises: DistilError when the device is not there or cannot compute in this precision.
     """
-    from lightning.fabric import Fabric
-    from lightning.fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -166,10 +167,19 @@ def make_fabric(device: torch.device | str, precision: str) -> Any:
         options = {"devices": local, "num_nodes": world // local}
         if world > 1:
             options["strategy"] = DDPStrategy(find_unused_parameters=True)
-    with _without_remarks("lightning.fabric", "lightning.pytorch"):
+    with _without_remarks("lightning_fabric", "lightning.fabric"):
         fabric = Fabric(accelerator=device.type, precision=precision, **options)  # pyright: ignore[reportArgumentType]
         fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Leave the other processes before the interpreter ends: threads that still serve them would abort it."""
+    if torch.distributed.is_initialized():
+        with suppress(RuntimeError):
+            torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""Stochastic gradient descent on plain lists of tensors."""
+"""Stochastic gradient descent on plain lists of tensors.
+
+It stands beside torch.optim.SGD because momenta are tensors that a checkpoint names, and weights may be those of many
+networks, stacked.
+"""
 
 # pyright: reportPrivateImportUsage=false
 

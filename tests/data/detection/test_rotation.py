@@ -31,7 +31,7 @@ def picture(mode: str, size: tuple[int, int] = (24, 16)) -> Image.Image:
 def save(path: Path, image: Image.Image, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(path, exif=exif, **({"quality": 95} if path.suffix == ".jpg" else {}))
+    image.save(path, exif=exif, **({"quality": 95} if path.suffix == ".jpg" else {}))  # pyright: ignore
 
 
 def write_coco(root: Path, size: tuple[int, int] | None, box: list[float], name: str) -> Path:

@@ -32,7 +32,7 @@ SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_schedule": "cosine"}
 
 
 def fast(settings: config.Matching) -> config.Matching:
-    """This library's settings for minutes instead of days, chosen on held-out training images: docs/results/speed.md."""
+    """This library's settings for minutes, not days, chosen on held-out training images: docs/results/speed.md."""
     return replace(
         settings,
         objective=replace(settings.objective, distance="squared"),
