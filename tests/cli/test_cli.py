@@ -258,7 +258,7 @@ def test_misspelt_flag(capsys):
             ["dataset", "idc", "digits", "--factor", "17", "--init", "real"],
             "--factor 17 is larger than the images' side",
         ),
-        (["dataset", "idc", "digits", "--size", "0"], "--size 0: give the side of the images in pixels"),
+        (["dataset", "idc", "digits", "--size", "0"], "--size is 0: give the side of the images in pixels"),
         (["dataset", "idc", "digits", "--device", "abacus"], "--device abacus is none that distil computes on"),
         (["dataset", "--resume", "nowhere"], "nowhere holds no run: run.json is missing"),
         (["dataset", "idc", "--resume", "nowhere"], "leave 'idc' out"),
@@ -268,9 +268,9 @@ def test_misspelt_flag(capsys):
         (["evaluate", "random:4000", "digits", "--protocol", "quick"], "4000 were asked for: ask for at most"),
         (["evaluate", "whole", "digits", "--protocol", "icd"], "unknown protocol 'icd'. Did you mean idc?"),
         (["evaluate", "whole", "digits", "--networks", "resnet81"], "unknown network 'resnet81'. Did you mean"),
-        (["evaluate", "whole", "digits", "--networks", ","], "no networks to train"),
-        (["evaluate", "whole", "digits", "--runs", "0"], "runs is 0: at least 1"),
-        (["evaluate", "whole", "digits", "--at-once", "0"], "at_once is 0: at least 1"),
+        (["evaluate", "whole", "digits", "--networks", ","], "--networks is empty"),
+        (["evaluate", "whole", "digits", "--runs", "0"], "--runs is 0: at least 1"),
+        (["evaluate", "whole", "digits", "--at-once", "0"], "--at-once is 0: at least 1"),
         (["evaluate", "whole", "digits", "--width", "0"], "--width is 0: it must be at least 1"),
         (["compare"], "give the files to compare"),
         (["compare", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
@@ -531,8 +531,7 @@ def test_scores_that_cannot_be_written_are_still_printed(capsys, artifact):
     assert main([*words, "--json", "file/x.json"]) == 2
     output = capsys.readouterr()
     assert "Protocol quick" in output.out
-    assert "cannot write file/x.json" in output.err
-    assert "choose another place with --json" in output.err
+    assert re.search(r"cannot write .*file/x\.json: .* Another place is given with --json\.\n$", output.err)
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,7 @@ def test_a_test_set_of_another_kind_is_refused(test, message):
     [
         ({"runs": 0}, "runs is 0: at least 1"),
         ({"at_once": 0}, "at_once is 0: at least 1"),
-        ({"networks": ()}, "no networks"),
+        ({"networks": ()}, "networks is empty: name at least one"),
         ({"networks": ("convnet3", "resnet19")}, r"unknown network 'resnet19'. Did you mean resnet1[08]\?"),
         ({"networks": ("convnet3", "convnet3")}, "convnet3 is named twice"),
         ({"width": 0}, "width 0: it must be at least 1"),

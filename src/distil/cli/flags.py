@@ -110,9 +110,12 @@ def scan(
     return positional, values
 
 
-def flag_of(name: str) -> str:
-    """The flag of a setting or an argument."""
-    return "--" + name.replace("_", "-")
+def flag_of(reference: str) -> str:
+    """The flag of a setting or an argument: of "fix_boxes" --fix-boxes, of "size=64" --size 64, and of a switch,
+    "download=True", --download."""
+    name, _, value = reference.partition("=")
+    flag = "--" + name.replace("_", "-")
+    return flag if value in ("", "True") else f"{flag} {value}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

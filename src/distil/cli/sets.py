@@ -60,7 +60,7 @@ def evaluate(
     per_class = _images_per_class(file)
     names = [name.strip() for name in networks.split(",") if name.strip()]
     if width is not None and width < 1:
-        raise DistilError(f"--width is {width}: it must be at least 1.")
+        raise DistilError(f"{{width}} is {width}: it must be at least 1.", field="width")
 
     from distil.distilled_set.record import DistilledSet
     from distil.evaluate.compare import compare_table
@@ -103,8 +103,7 @@ def evaluate(
         try:
             add_scores(lasting, row)
         except DistilError as error:
-            told = str(error).replace(str(lasting), str(out))
-            raise DistilError(told.replace("another place", "another place with --json")) from error
+            raise error.within(after=" Another place is given with {json}.", field="json") from error
         print(f"Scores: {out}")
     if kept is not None:
         kept.remove()

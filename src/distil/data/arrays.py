@@ -45,7 +45,7 @@ def resize_images(images: UInt8[Tensor, "n c h w"], size: int) -> UInt8[Tensor, 
         return square.contiguous()
     step = images_at_once(4 * channels * (side**2 + 2 * size**2))
     needed = channels * size**2 * (count + 8 * min(step, count))
-    check_fits(needed, f"{count:,} images of {size} x {size} pixels need", "Give a smaller --size.")
+    check_fits(needed, f"{count:,} images of {size} x {size} pixels need", "Give a smaller {size}.", field="size")
     resized = torch.empty(count, channels, size, size, dtype=torch.uint8, device=images.device)
     for start in range(0, count, step):
         enlarged = torch.nn.functional.interpolate(

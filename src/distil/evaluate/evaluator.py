@@ -251,15 +251,18 @@ def _judge(
     """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalised floats, and
     their class probabilities, both on the device."""
     if runs < 1:
-        raise DistilError(f"runs is {runs}: at least 1 network has to be trained.")
+        raise DistilError(f"{{runs}} is {runs}: at least 1 network has to be trained.", field="runs")
     if at_once is not None and at_once < 1:
-        raise DistilError(f"at_once is {at_once}: at least 1 network is trained at a time.")
+        raise DistilError(f"{{at_once}} is {at_once}: at least 1 network is trained at a time.", field="at_once")
     if not networks:
-        raise DistilError("no networks to train: name at least one, such as convnet3.")
+        raise DistilError("{networks} is empty: name at least one, such as convnet3.", field="networks")
     for network in networks:
         check_network(network)
     if repeated := sorted({network for network in networks if list(networks).count(network) > 1}):
-        raise DistilError(f"network {repeated[0]} is named twice: raise runs to train more of one kind.")
+        raise DistilError(
+            f"network {repeated[0]} is named twice: raise {{runs}} to train more of one kind.",
+            field=("networks", "runs"),
+        )
     at_once = trained_at_once(at_once, runs, device)
     test = test.to(device)
     accuracies: dict[str, tuple[float, ...]] = {}

@@ -47,11 +47,13 @@ class Protocol:
         for field in ("epochs", "batch", "max_updates", "whole_updates"):
             value = getattr(self, field)
             if value is not None and value < 1:
-                raise DistilError(f"protocol {self.name}: {field} is {value}, it must be at least 1.")
+                raise DistilError(f"protocol {self.name}: {field} is {value}, it must be at least 1.", field=field)
         if not self.lr > 0:
-            raise DistilError(f"protocol {self.name}: lr is {self.lr}, it must be above 0.")
+            raise DistilError(f"protocol {self.name}: lr is {self.lr}, it must be above 0.", field="lr")
         if not 0 <= self.cutmix <= 1:
-            raise DistilError(f"protocol {self.name}: cutmix is {self.cutmix}, it is a probability: 0 to 1.")
+            raise DistilError(
+                f"protocol {self.name}: cutmix is {self.cutmix}, it is a probability: 0 to 1.", field="cutmix"
+            )
 
 
 def updates_of(protocol: Protocol, count: int, *, whole: bool = False) -> int:

@@ -71,7 +71,8 @@ def build_network(
         ("image width", size[1], SMALLEST_SIDE),
     ):
         if value < least:
-            raise DistilError(f"{name} cannot be built with {what} {value}: it must be at least {least}.")
+            told = f"{name} cannot be built with {what} {value}: it must be at least {least}."
+            raise DistilError(told, field=what if what in ("width", "channels", "classes") else "size")
     size = (int(size[0]), int(size[1]))
     address = ("network", name, channels, *size, classes, width)
     with torch.random.fork_rng(devices=[]):

@@ -165,7 +165,8 @@ class ImageSet:
         if self.size != tuple(size):
             raise DistilError(
                 f"{self.name} has images of {self.size[0]} x {self.size[1]} pixels (height x width) but {what} has "
-                f"{size[0]} x {size[1]}. {remedy} --size N resizes a source to N x N."
+                f"{size[0]} x {size[1]}. {remedy} {{size=N}} resizes a source to N x N.",
+                field="size",
             )
         others = tuple(composed(name) for name in classes)
         if self.classes != others:
@@ -251,7 +252,8 @@ def source_from_tensors(
     elif test[0].shape[1:] != images.shape[1:]:
         raise DistilError(
             f"{name}: the train images have {_shape(images)} but the test images have {_shape(test[0])}: "
-            "both splits need the same channels and, unless --size is given, the same size."
+            "both splits need the same channels and, unless {size} is given, the same size.",
+            field="size",
         )
     else:
         kept, held = whole, replace(whole, images=test[0], labels=test[1], name=f"{name} test")

@@ -25,7 +25,7 @@ from distil.errors import DistilError
 IMAGE_NAMES = ("x_{}", "{}_images", "images_{}", "{}_x")
 LABEL_NAMES = ("y_{}", "{}_labels", "labels_{}", "{}_y")
 
-FEWER = "Store fewer images, or uint8; pictures in folders are read one by one, with --size N."
+FEWER = "Store fewer images, or uint8; pictures in folders are read one by one, with {size=N}."
 
 KNOWN_FILES = {
     "mnist": ("mnist", (1, 28, 28), 10),
@@ -113,7 +113,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[_Split], tuple[LeftOu
             headers = {name: read_header(archive, name, where) for name in used}
             needed = sum(header.bytes for header in headers.values())
             needed += sum(headers[split.images].count for split in splits)  # as uint8
-            check_fits(needed, f"the arrays of {where} need", FEWER)
+            check_fits(needed, f"the arrays of {where} need", FEWER, "size")
             arrays = {name: read_array(archive, name, where) for name in used}
             left_out = _left_out(archive, used, validation, where)
     except MemoryError as error:

@@ -39,12 +39,15 @@ def open_source(
     if not isinstance(spec, (str, os.PathLike)):
         raise DistilError(f"the source is {spec!r}: give its name or path as text or Path. {_accepted()}")
     if root is not None and not isinstance(root, (str, os.PathLike)):
-        raise DistilError(f"root is {root!r}: give the folder of the named data sets as text or Path.")
+        raise DistilError(
+            f"{{root}} is {root!r}: give the folder of the named data sets as text or Path.", field="root"
+        )
     try:
         return _open(spec, None if root is None else expanded(root), size, download, seed)
     except MemoryError as error:
         raise DistilError(
-            f"{shown(spec)} does not fit in memory. Use fewer images, or smaller ones: --size N resizes to N x N."
+            f"{shown(spec)} does not fit in memory. Use fewer images, or smaller ones: {{size=N}} resizes to N x N.",
+            field="size",
         ) from error
 
 
@@ -91,7 +94,7 @@ def _open_path(spec: str | os.PathLike[str], path: Path, size: int | None, seed:
 
 def _checked_size(size: int | None) -> int | None:
     if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 1):
-        raise DistilError(f"--size {size}: give the side of the images in pixels, 1 or more.")
+        raise DistilError(f"{{size}} is {size!r}: give the side of the images in pixels, 1 or more.", field="size")
     return None if size is None else int(size)
 
 

@@ -124,7 +124,8 @@ def _fetch(key: str, root: Path, download: Callable[[], object]) -> None:
     except Exception as error:
         raise DistilError(
             f"cannot download {key} to {root}: {error}. Check the connection and the free space, "
-            "or copy the files there and leave out --download."
+            "or copy the files there and leave out {download}.",
+            field="download",
         ) from error
 
 
@@ -133,7 +134,8 @@ def _require(key: str, root: Path, files: list[Path]) -> None:
     if missing:
         raise DistilError(
             f"{key} is not in {root}: no file {missing[0]}. "
-            "--download fetches it there, or --root DIR points to the folder that has it."
+            "{download=True} fetches it there, or {root=DIR} points to the folder that has it.",
+            field=("download", "root"),
         )
 
 
@@ -142,10 +144,15 @@ def _require_official(key: str, checksums: dict[Path, str]) -> None:
         if not check_integrity(str(file), md5):
             raise DistilError(
                 f"{file} is not the official file of {key} (its MD5 is not {md5}), so it is not opened. "
-                "Delete it and fetch it again with --download."
+                "Delete it and fetch it again with {download=True}.",
+                field="download",
             )
 
 
 def _unreadable(key: str, folder: Path, error: Exception) -> DistilError:
     reason = str(error) or type(error).__name__
-    return DistilError(f"the files of {key} in {folder} cannot be read: {reason}. Delete them and use --download.")
+    return DistilError(
+        f"the files of {key} in {folder} cannot be read: {reason}. Delete them and fetch them again with "
+        "{download=True}.",
+        field="download",
+    )
