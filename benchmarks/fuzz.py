@@ -119,7 +119,9 @@ def main() -> None:
     parser.add_argument("--replay", nargs=2, metavar=("NAME", "NUMBER"), help="one case again, with its traceback")
     parser.add_argument("--keep", nargs=2, metavar=("NAME", "NUMBER"), help="write one case's folder to --into")
     parser.add_argument("--into", type=Path, default=Path("case"))
-    parser.add_argument("--table", action="store_true", help="write the table of docs/results/reliability.md from --out")
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of docs/results/reliability.md from --out"
+    )
     args = parser.parse_args()
     if args.table:
         put_into_page("fuzz", table(json.loads(args.out.read_text())))

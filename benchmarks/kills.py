@@ -525,7 +525,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="result as JSON")
     parser.add_argument("--keep", type=Path, help="folder for what failed trials leave")
     parser.add_argument("--replay", type=int, metavar="NUMBER", help="one trial again")
-    parser.add_argument("--table", action="store_true", help="write the table of docs/results/reliability.md from --out")
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of docs/results/reliability.md from --out"
+    )
     args = parser.parse_args()
     if args.table:
         from fuzz import put_into_page

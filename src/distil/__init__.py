@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distil.data.detection.detection_set import DetectionSet, open_detection
+    from distil.data.detection.detection_set import DetectionSet
+    from distil.data.detection.opener import open_detection
     from distil.data.images.opener import ImageSet, Source, open_source
     from distil.dataset.config import Matching, Selection
     from distil.dataset.distil import distil_dataset
@@ -112,7 +113,7 @@ _MODULES = {
     "generate_prototypes": "distil.detector.prototypes",
     "grid_regions": "distil.functional.regions",
     "load_detector": "distil.networks.detectors",
-    "open_detection": "distil.data.detection.detection_set",
+    "open_detection": "distil.data.detection.opener",
     "open_source": "distil.data.images.opener",
     "preflight": "distil.detector.preflight",
     "preset": "distil.dataset.methods",

@@ -239,7 +239,7 @@ def test_misspelt_flag(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["datset"], "unknown command 'datset'. Did you mean 'dataset'?"),
+        (["datset"], "unknown command 'datset'. Did you mean dataset? Choose from dataset, evaluate,"),
         (["dataset", "icd", "digits"], "unknown method 'icd'. Did you mean 'idc'?"),
         (["dataset", "idc", "cifr10"], "unknown source 'cifr10'. Did you mean cifar10?"),
         (["dataset", "digits", "idc"], "METHOD comes before SOURCE: distil dataset idc digits"),

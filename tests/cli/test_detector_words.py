@@ -4,7 +4,7 @@ import pytest
 
 from distil.cli.detector_words import open_boxes
 from distil.cli.main import main
-from distil.data.detection.detection_set import open_detection
+from distil.data.detection.opener import open_detection
 from tests.data.detection.test_coco import write_coco
 
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from distil.data.detection.detection_set import open_detection
+from distil.data.detection.opener import open_detection
 from distil.detector.adapters import adapt, freeze
 from distil.detector.preflight import preflight
 from distil.detector.presets import detector_preset, student_preset

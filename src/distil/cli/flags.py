@@ -1,6 +1,5 @@
 """What the commands share: how tyro shows a flag, what a --device word means, where tables are printed."""
 
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.errors import DistilError
+from distil.lookup import nearest as near_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -120,5 +120,5 @@ def flag_of(reference: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " Did you mean ...?", or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = near_name(word, known)
+    return f" Did you mean {near!r}?" if near else ""

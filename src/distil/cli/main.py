@@ -9,12 +9,14 @@ from contextlib import nullcontext
 import distil
 from distil.cli.dataset import dataset, dataset_command
 from distil.cli.demo import demo
-from distil.cli.flags import flag_of, nearest, parse
+from distil.cli.flags import flag_of, parse
 from distil.cli.methods import methods
 from distil.cli.sets import compare, evaluate, export, show
 from distil.cli.streams import lasting_streams, open_standard_streams, to_nowhere
+from distil.data.catalog import NAMES
 from distil.dataset.methods import METHODS
 from distil.errors import DistilError
+from distil.lookup import chosen
 from distil.runs import Interrupted
 from distil.stopping import number_of, signals_interrupt
 
@@ -36,7 +38,7 @@ Distil a dataset into a few images a class, or a detector into a smaller one; ju
   distil --version
 
 METHOD  {methods}
-SOURCE  digits (embedded), mnist, fashionmnist, svhn, cifar10, cifar100,
+SOURCE  {sources} (digits is embedded),
         a folder with one folder of images per class, FILE.npz, or hf:NAME
 
 Start here:
@@ -105,15 +107,14 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(methods=", ".join(METHODS)), end="")
+        print(HELP.format(methods=", ".join(METHODS), sources=", ".join(NAMES)), end="")
         return 0
     if words[0] == "--version":
         print(f"distil {distil.__version__}")
         return 0
     name, rest = words[0], words[1:]
     known = (*COMMANDS, "detector")
-    if name not in known:
-        raise DistilError(f"unknown command {name!r}.{nearest(name, known)} Commands: {', '.join(known)}.")
+    chosen("command", name, known)
     try:
         if name == "dataset":
             dataset_command(rest)

@@ -101,7 +101,9 @@ def _describe_method(name: str) -> None:
             output.print(table)
     print("digits: values of this library, sized for two CPU cores. custom: any other source.")
     if method.has_fast:
-        print(f"--recipe fast{' (the default)' * (method.recipe == 'fast')} has values for minutes: docs/results/speed.md.")
+        print(
+            f"--recipe fast{' (the default)' * (method.recipe == 'fast')} has values for minutes: docs/results/speed.md."
+        )
 
 
 def _values(settings: Settings) -> dict[str, Any]:

@@ -2,14 +2,11 @@
 here."""
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from math import ceil
 
+from distil.data.catalog import CUSTOM, NAMES, UPRIGHT
 from distil.errors import DistilError
-
-NO_FLIP = ("mnist", "svhn", "digits")
-SOURCE_KEYS = (*NO_FLIP, "fashionmnist", "cifar10", "cifar100", "custom")
-"""Sources whose images change meaning when mirrored."""
+from distil.lookup import chosen
 
 
 @dataclass(frozen=True)
@@ -136,14 +133,9 @@ def protocol_for(name: str, source_key: str) -> Protocol:
     without CutMix and with cutout. A judge that looks at how a set was made cannot compare sets, so here the source
     alone decides.
     """
-    if name not in PROTOCOLS:
-        near = get_close_matches(name.lower(), PROTOCOLS, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise DistilError(f"unknown protocol {name!r}. {hint}Choose from {', '.join(PROTOCOLS)}.")
-    if source_key not in SOURCE_KEYS:
-        raise DistilError(f"no source has the key {source_key!r}: give Source.key, one of {', '.join(SOURCE_KEYS)}.")
-    protocol = PROTOCOLS[name]
-    if source_key in NO_FLIP:
+    protocol = PROTOCOLS[chosen("protocol", name, PROTOCOLS, field="protocol")]
+    chosen("source key", source_key, (*NAMES, CUSTOM))
+    if source_key in UPRIGHT:
         words = [word for word in protocol.strategy.split("_") if word != "flip"]
         protocol = replace(protocol, strategy="_".join(words))
     if name == "idc" and source_key == "mnist":

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from torch import nn
 from distil.checks import check_class_names, check_statistics, is_finite, is_integer, shown, unprintable
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
+from distil.lookup import unknown
 from distil.networks.backbones import Norm, build_backbone, group_norm, load_strictly
 from distil.networks.pretrained import TORCHVISION_DETECTORS, torchvision_detector
 from distil.rng import seed_at
@@ -126,9 +126,7 @@ def check_architecture(architecture: Architecture) -> None:
 def _check_fields(a: Any) -> None:
     """Refuse what cannot be built, whatever the types of the fields."""
     if a.detector not in get_args(Kind):
-        near = get_close_matches(a.detector.lower(), get_args(Kind), n=1) if isinstance(a.detector, str) else []
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise DistilError(f"unknown detector {shown(a.detector)}. {hint}Choose from {', '.join(get_args(Kind))}.")
+        raise unknown("detector", a.detector, get_args(Kind), field="detector")
     if not isinstance(a.backbone, str) or len(a.backbone) > 200 or unprintable(a.backbone):
         raise DistilError(
             f"{{backbone}} is {shown(a.backbone)}: give the name of a network, as resnet50.", field="backbone"
@@ -143,7 +141,7 @@ def _check_fields(a: Any) -> None:
             f"{a.detector} has no version {shown(a.version)}: torchvision's FCOS has version 1, the others 1 and 2."
         )
     if a.norm not in get_args(Norm):
-        raise DistilError(f"unknown norm {shown(a.norm)}. Choose from {', '.join(get_args(Norm))}.")
+        raise unknown("norm", a.norm, get_args(Norm), field="norm")
     if a.finest is not None and (not is_integer(a.finest) or a.finest not in BODY_STRIDES):
         raise DistilError(
             f"{{finest}} is {shown(a.finest)}: choose a stride from {', '.join(map(str, BODY_STRIDES))}.",

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from distil.data.arrays import channel_statistics, held_out_counts, stratified_split
+from distil.data.catalog import CUSTOM
 from distil.data.images.image_fields import as_classes, as_images, as_labels, as_statistics, composed
 from distil.data.inventory import Inventory, LeftOut, SplitInventory
 from distil.errors import DistilError
@@ -192,7 +193,7 @@ class Source:
 
     test: None where a source has none.
     name: for messages and for the record in an artifact.
-    key: the published settings that apply: mnist, fashionmnist, svhn, cifar10, cifar100, digits or custom.
+    key: the published settings that apply: a name in `distil.data.catalog.CATALOG`, or custom.
     note: what a reader of a result should know of the source, such as how its test split was made; "" if nothing.
     inventory: what was read and what was left out; None where a source was put together by hand.
     """
@@ -226,7 +227,7 @@ def source_from_tensors(
     classes: Sequence[str],
     *,
     name: str,
-    key: str = "custom",
+    key: str = CUSTOM,
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     seed: int = 0,
     note: str = "",
