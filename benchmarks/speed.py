@@ -47,7 +47,7 @@ from distil.dataset.config import Dct, TrainedOnReal, Windows
 from distil.dataset.network_state import fresh_network
 from distil.dataset.side_losses import CONTRASTED
 from distil.dataset.step import Here, NetworkStage, params_gradient, step_address
-from distil.evaluate.evaluator import accuracy
+from distil.evaluation.evaluator import accuracy
 from distil.functional import augment as augment_module
 from distil.functional.augment import normalize
 from distil.memory import freed_memory_kept

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from distil.distilled_set.export import export
     from distil.distilled_set.record import DistilledSet
     from distil.errors import DistilError
-    from distil.evaluate.evaluator import Scores, evaluate_distilled, evaluate_real
-    from distil.evaluate.precision import average_precision
-    from distil.evaluate.protocols import PROTOCOLS, Protocol, protocol_for
+    from distil.evaluation.evaluating import evaluate
+    from distil.evaluation.evaluator import Scores, evaluate_distilled, evaluate_real
+    from distil.evaluation.precision import average_precision
+    from distil.evaluation.protocols import PROTOCOLS, Protocol, protocol_for
     from distil.functional.regions import crop_resize, grid_regions
     from distil.networks import build_network
     from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
@@ -64,6 +65,7 @@ __all__ = [
     "detector_preset",
     "distil_dataset",
     "draw_set",
+    "evaluate",
     "evaluate_distilled",
     "evaluate_real",
     "export",
@@ -82,7 +84,7 @@ __all__ = [
 
 _MODULES = {
     "METHODS": "distil.dataset.methods",
-    "PROTOCOLS": "distil.evaluate.protocols",
+    "PROTOCOLS": "distil.evaluation.protocols",
     "Architecture": "distil.networks.detectors",
     "Batch": "distil.types",
     "Crops": "distil.parameterizations.crops",
@@ -93,13 +95,13 @@ _MODULES = {
     "DistilledSet": "distil.distilled_set.record",
     "ImageSet": "distil.data.images.opener",
     "Matching": "distil.dataset.config",
-    "Protocol": "distil.evaluate.protocols",
+    "Protocol": "distil.evaluation.protocols",
     "PrototypeSet": "distil.detector.prototypes",
-    "Scores": "distil.evaluate.evaluator",
+    "Scores": "distil.evaluation.evaluator",
     "Selection": "distil.dataset.config",
     "Source": "distil.data.images.opener",
     "adapt": "distil.detector.adapters",
-    "average_precision": "distil.evaluate.precision",
+    "average_precision": "distil.evaluation.precision",
     "build_detector": "distil.networks.detectors",
     "build_network": "distil.networks",
     "compare_detectors": "distil.detector.comparing",
@@ -107,8 +109,9 @@ _MODULES = {
     "detector_preset": "distil.detector.presets",
     "distil_dataset": "distil.dataset.distil",
     "draw_set": "distil.report.pictures",
-    "evaluate_distilled": "distil.evaluate.evaluator",
-    "evaluate_real": "distil.evaluate.evaluator",
+    "evaluate": "distil.evaluation.evaluating",
+    "evaluate_distilled": "distil.evaluation.evaluator",
+    "evaluate_real": "distil.evaluation.evaluator",
     "export": "distil.distilled_set.export",
     "generate_prototypes": "distil.detector.prototypes",
     "grid_regions": "distil.functional.regions",
@@ -117,7 +120,7 @@ _MODULES = {
     "open_source": "distil.data.images.opener",
     "preflight": "distil.detector.preflight",
     "preset": "distil.dataset.methods",
-    "protocol_for": "distil.evaluate.protocols",
+    "protocol_for": "distil.evaluation.protocols",
     "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",
     "train_detector": "distil.detector.training",

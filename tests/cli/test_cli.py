@@ -20,7 +20,7 @@ from distil.dataset import distil as distilling
 from distil.dataset import run as running
 from distil.dataset.methods import METHODS, preset
 from distil.distilled_set.record import DistilledSet
-from distil.evaluate.protocols import PROTOCOLS
+from distil.evaluation.protocols import PROTOCOLS
 from distil.fields import leaves
 from distil.runs import read_log
 from distil.stopping import StopRequest
@@ -471,11 +471,11 @@ def test_evaluate_and_compare(capsys, artifact):
 
 
 def test_evaluate_trains_as_many_networks_at_once_as_it_is_told(capsys, monkeypatch):
-    import distil.evaluate.evaluator
+    import distil.evaluation.evaluator
 
     groups = []
     monkeypatch.setattr(
-        distil.evaluate.evaluator, "train_together", lambda nets, *args, **options: groups.append(len(nets))
+        distil.evaluation.evaluator, "train_together", lambda nets, *args, **options: groups.append(len(nets))
     )
     judge = ["digits", "--protocol", "quick", "--width", "8", "--runs", "3"]
     assert main(["evaluate", "random:1", *judge, "--at-once", "2"]) == 0

@@ -14,7 +14,7 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.reliability import ObjectReliabilities, measure_objects
 from distil.detector.training import predict, train_detector
 from distil.errors import DistilError
-from distil.evaluate.precision import Precision, average_precision, precision_by_tag
+from distil.evaluation.precision import Precision, average_precision, precision_by_tag
 from distil.files import write_atomic
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture, load_detector

@@ -4,7 +4,6 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import distil
 from distil.cli.dataset import dataset, dataset_command
@@ -17,6 +16,7 @@ from distil.data.catalog import NAMES
 from distil.dataset.methods import METHODS
 from distil.errors import DistilError
 from distil.lookup import chosen
+from distil.memory import freed_memory_kept
 from distil.runs import Interrupted
 from distil.stopping import number_of, signals_interrupt
 
@@ -58,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     that stopped it, so 130 for Ctrl-C; 141 if nobody reads what a command only prints."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_standard_streams()
-    with signals_interrupt(), lasting_streams() if words[:1] and words[0] in RUNS else nullcontext():
+    if not words or words[0] not in RUNS:
+        with signals_interrupt():
+            return _status(words)
+    with signals_interrupt(), lasting_streams(), freed_memory_kept():
         return _status(words)
 
 

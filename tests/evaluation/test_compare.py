@@ -2,7 +2,7 @@ import pytest
 from rich.console import Console
 
 from distil.errors import DistilError
-from distil.evaluate.compare import compare_table, to_markdown
+from distil.evaluation.compare import compare_table, to_markdown
 
 
 def row(name="digits", method="idc", count=1, accuracies=(50.0, 53.0), **changes):

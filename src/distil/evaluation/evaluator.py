@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from distil.data.images.image_set import ImageSet
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
-from distil.evaluate.protocols import Protocol, updates_of
-from distil.evaluate.training import probabilities, train_together
+from distil.evaluation.protocols import Protocol, updates_of
+from distil.evaluation.training import probabilities, train_together
 from distil.functional.augment import normalize
-from distil.memory import freed_memory_kept
 from distil.networks import build_network, check_network
 from distil.rng import seed_at, stream
 from distil.runs import Events
@@ -230,7 +229,6 @@ def evaluate_real(
     )
 
 
-@freed_memory_kept()
 def _judge(
     draw: Callable[[int], tuple[Tensor, Tensor]],
     test: ImageSet,

@@ -7,9 +7,9 @@ from torch import nn
 
 from distil.data.images.image_set import ImageSet
 from distil.errors import DistilError
-from distil.evaluate import evaluator, training
-from distil.evaluate.evaluator import Scores, accuracy, evaluate_distilled, evaluate_real
-from distil.evaluate.protocols import PROTOCOLS
+from distil.evaluation import evaluator, training
+from distil.evaluation.evaluator import Scores, accuracy, evaluate_distilled, evaluate_real
+from distil.evaluation.protocols import PROTOCOLS
 from distil.functional.augment import normalize
 from distil.parameterizations.crops import Crops
 from distil.types import Batch
