@@ -455,7 +455,7 @@ def test_evaluate_and_compare(capsys, artifact):
     judge = ["digits", "--protocol", "quick", "--width", "8", "--runs", "2"]
     assert main(["evaluate", str(artifact), *judge]) == 0
     text = capsys.readouterr().out
-    assert "Protocol quick" in text
+    assert "Protocol quick v2" in text
     assert "500 images of digits test" in text
     assert "Scores: run/distilled.safetensors.scores.json" in text
     assert main(["evaluate", "random:1", *judge, "--json", "random.json"]) == 0
@@ -495,7 +495,7 @@ def test_networks_judged_alike_share_a_row_and_protocols_get_a_table_each(capsys
     capsys.readouterr()
     assert main(["compare", str(artifact)]) == 0
     text = capsys.readouterr().out
-    assert "Protocol quick" in text
+    assert "Protocol quick v2" in text
     assert "Protocol dc" in text
     assert "Scores of different protocols or test images are not comparable" in text
 
@@ -530,7 +530,7 @@ def test_scores_that_cannot_be_written_are_still_printed(capsys, artifact):
     words = ["evaluate", str(artifact), "digits", "--protocol", "quick", "--width", "8", "--runs", "1"]
     assert main([*words, "--json", "file/x.json"]) == 2
     output = capsys.readouterr()
-    assert "Protocol quick" in output.out
+    assert "Protocol quick v2" in output.out
     assert re.search(r"cannot write .*file/x\.json: .* Another place is given with --json\.\n$", output.err)
 
 

@@ -47,7 +47,5 @@ def test_a_source_without_test_images_is_refused(quick):
 
 
 def test_an_unknown_protocol_is_refused():
-    with pytest.raises(
-        DistilError, match=r"^unknown protocol 'quik'\. Did you mean quick\? Choose from idc"
-    ):
+    with pytest.raises(DistilError, match=r"^unknown protocol 'quik'\. Did you mean quick\? Choose from idc"):
         evaluate(distilled_set(), image_set(), "quik")

@@ -75,7 +75,8 @@ class Scores:
             "views": self.views,
             "bytes": self.bytes,
             "protocol": self.protocol.name,
-            "protocol_settings": {**asdict(self.protocol), "milestones": list(self.protocol.milestones)},
+            "protocol_version": self.protocol.version,
+            "protocol_settings": {**_numbers(self.protocol), "milestones": list(self.protocol.milestones)},
             "width": self.width,
             "seed": self.seed,
             "test": self.test,
@@ -87,6 +88,11 @@ class Scores:
                 for network, values in self.accuracies.items()
             },
         }
+
+
+def _numbers(protocol: Protocol) -> dict[str, Any]:
+    """The fields of a protocol but for its version, which score files name beside it."""
+    return {name: value for name, value in asdict(protocol).items() if name != "version"}
 
 
 def evaluate_distilled(

@@ -13,7 +13,8 @@ from distil.lookup import chosen
 class Protocol:
     """A recipe for training one network on one set.
 
-    name: what scores are filed under.
+    name: what scores are filed under. version: raised by one whenever a protocol of this name comes to mean something
+        else, so that older scores are told apart (docs/judge.md has what changed).
     epochs: passes over the set. lr, momentum, weight_decay: of SGD, on every parameter. batch: images in an update.
     milestones: shares of the updates after which the learning rate is multiplied by `gamma`.
     strategy, one: operations of the augmentation and how they combine, see `distil.functional.augment.augment`;
@@ -39,9 +40,15 @@ class Protocol:
     cutmix: float
     max_updates: int | None = None
     whole_updates: int = 20_000
+    version: int = 1
+
+    @property
+    def title(self) -> str:
+        """Name and version, as tables show them."""
+        return f"{self.name} v{self.version}"
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "batch", "max_updates", "whole_updates"):
+        for field in ("epochs", "batch", "max_updates", "whole_updates", "version"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise DistilError(f"protocol {self.name}: {field} is {value}, it must be at least 1.", field=field)
@@ -115,10 +122,13 @@ PROTOCOLS: dict[str, Protocol] = {
         cutmix=0.5,
         max_updates=600,
         whole_updates=600,
+        version=2,
     ),
 }
 # Ours, published nowhere: the same, with enough updates for many views and for networks that learn slowly.
-PROTOCOLS["medium"] = replace(PROTOCOLS["quick"], name="medium", epochs=2400, max_updates=2400, whole_updates=2400)
+PROTOCOLS["medium"] = replace(
+    PROTOCOLS["quick"], name="medium", epochs=2400, max_updates=2400, whole_updates=2400, version=1
+)
 
 
 def protocol_for(name: str, source_key: str) -> Protocol:
