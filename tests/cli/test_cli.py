@@ -109,7 +109,8 @@ LIGHT = [
     "dataset.upgrade",
     "errors",
     "runs",
-    "evaluate.protocols",
+    "evaluation.protocols",
+    "data.catalog",
 ]
 
 
