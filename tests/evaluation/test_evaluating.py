@@ -42,7 +42,7 @@ def test_a_name_becomes_the_protocol_of_the_test_images():
 
 def test_a_source_without_test_images_is_refused(quick):
     source = Source(train=image_set(), test=None, name="stripes", key="custom")
-    with pytest.raises(DistilError, match="^stripes has no test images to evaluate on: give a source that has a test"):
+    with pytest.raises(DistilError, match=r"^stripes has no test images to evaluate on: give a source that has a test"):
         evaluate(distilled_set(), source, quick)
 
 
