@@ -48,7 +48,7 @@ from distil.detector.prototypes import (
     prototypes_among,
 )
 from distil.detector.step import Step, Work
-from distil.evaluate.precision import precision_by_tag
+from distil.evaluation.precision import precision_by_tag
 from distil.files import load_tensors
 from distil.functional.prototypes import projection
 from distil.memory import freed_memory_kept

@@ -158,7 +158,7 @@ def child(words: list[str]) -> int:
         from distil.cli import dataset
         from distil.cli.main import main
         from distil.dataset.config import Matching
-        from distil.evaluate.protocols import PROTOCOLS
+        from distil.evaluation.protocols import PROTOCOLS
         from parts import changed
 
         os.replace = _slowly(os.replace)

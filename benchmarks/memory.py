@@ -35,7 +35,7 @@ def measured(source: str, case: str) -> dict[str, float]:
     """MiB reckoned and taken, and height and width of the padded images."""
     import torch
 
-    from distil.data.detection.detection_set import open_detection
+    from distil.data.detection.opener import open_detection
     from distil.detector.footprint import footprint
     from distil.detector.presets import detector_preset, student_preset
     from distil.detector.sizes import sizes_for

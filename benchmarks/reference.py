@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate, one_hot, pad
 
 from distil import ImageSet, Matching, Protocol, build_network
 from distil.dataset.config import Windows
-from distil.evaluate.protocols import lr_at, updates_of
+from distil.evaluation.protocols import lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalize
 from distil.functional.contrast import contrastive_loss
 from distil.functional.dct import from_coefficients

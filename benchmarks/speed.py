@@ -6,7 +6,7 @@
     python benchmarks/speed.py growth --threads 2           cost against classes, images per class and image side
     python benchmarks/speed.py judge --threads 2            five networks, ours and one after another
     python benchmarks/speed.py memory --threads 2           resident memory over a thousand steps
-    python benchmarks/speed.py table                        the Markdown tables of docs/results/speed.md, and its picture
+    python benchmarks/speed.py table                        the tables of docs/results/speed.md, and its picture
 
 Reference: benchmarks/reference.py, in a process of its own with the system's allocator untouched. Ours: the product's
 loop, in this process. Floor: the arithmetic of the step (convolutions, counted layer by layer) at the rate that this
@@ -47,7 +47,7 @@ from distil.dataset.config import Dct, TrainedOnReal, Windows
 from distil.dataset.network_state import fresh_network
 from distil.dataset.side_losses import CONTRASTED
 from distil.dataset.step import Here, NetworkStage, params_gradient, step_address
-from distil.evaluate.evaluator import accuracy
+from distil.evaluation.evaluator import accuracy
 from distil.functional import augment as augment_module
 from distil.functional.augment import normalize
 from distil.memory import freed_memory_kept

@@ -7,7 +7,7 @@ import torch
 
 from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
 from distil.dataset.proxies import trained_proxy
-from distil.evaluate import evaluator
+from distil.evaluation import evaluator
 from tests.dataset.conftest import changed, changed_where, finished_loop, loop_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

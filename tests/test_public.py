@@ -15,7 +15,7 @@ from distil.data.detection import scenes
 from distil.dataset import distil as distilling
 from distil.dataset.methods import METHODS, preset
 from distil.detector import presets as detector_presets
-from distil.evaluate import evaluator
+from distil.evaluation import evaluator
 from tests.dataset.conftest import changed_where
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -88,7 +88,7 @@ def test_every_public_name_is_there_and_says_what_it_is():
 
 
 def test_public_functions_stay_functions_whatever_is_imported():
-    code = "import distil.evaluate.evaluator, distil.distilled_set.export, distil\n"
+    code = "import distil.evaluation.evaluator, distil.distilled_set.export, distil\n"
     code += "assert callable(distil.export) and callable(distil.evaluate_distilled)"
     done = run_python(code)
     assert done.returncode == 0, done.stderr

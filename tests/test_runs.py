@@ -29,7 +29,9 @@ from distil.runs import (
 def test_a_folder_holds_one_run(tmp_path):
     start_run(tmp_path / "run", {"command": "dataset", "settings": {"ipc": 1}})
     assert read_manifest(tmp_path / "run") == {"command": "dataset", "settings": {"ipc": 1}}
-    with pytest.raises(DistilError, match=r"already holds a run\. Continue it with --resume"):
+    with pytest.raises(
+        DistilError, match=r"already holds a run\. Continue it \(resume=.*run\) or choose another folder \(out\)\.$"
+    ):
         start_run(tmp_path / "run", {})
     with pytest.raises(DistilError, match=r"holds no run: run.json is missing"):
         read_manifest(tmp_path)

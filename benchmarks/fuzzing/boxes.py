@@ -11,7 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from distil.data.detection.detection_set import DetectionSet, DetectionSource, open_detection
+from distil.data.detection.detection_set import DetectionSet, DetectionSource
+from distil.data.detection.opener import open_detection
 
 from .target import Case, Target, bad_names, files_of, first_of, not_finite
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil.data.detection.detection_set import open_detection
+from distil.data.detection.opener import open_detection
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.training import train_detector
 from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distil.data.detection.detection_set import DetectionSet, open_detection
+    from distil.data.detection.detection_set import DetectionSet
+    from distil.data.detection.opener import open_detection
     from distil.data.images.opener import ImageSet, Source, open_source
     from distil.dataset.config import Matching, Selection
     from distil.dataset.distil import distil_dataset
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from distil.distilled_set.export import export
     from distil.distilled_set.record import DistilledSet
     from distil.errors import DistilError
-    from distil.evaluate.evaluator import Scores, evaluate_distilled, evaluate_real
-    from distil.evaluate.precision import average_precision
-    from distil.evaluate.protocols import PROTOCOLS, Protocol, protocol_for
+    from distil.evaluation.evaluating import evaluate
+    from distil.evaluation.evaluator import Scores, evaluate_distilled, evaluate_real
+    from distil.evaluation.precision import average_precision
+    from distil.evaluation.protocols import PROTOCOLS, Protocol, protocol_for
     from distil.functional.regions import crop_resize, grid_regions
     from distil.networks import build_network
     from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
@@ -63,6 +65,7 @@ __all__ = [
     "detector_preset",
     "distil_dataset",
     "draw_set",
+    "evaluate",
     "evaluate_distilled",
     "evaluate_real",
     "export",
@@ -81,7 +84,7 @@ __all__ = [
 
 _MODULES = {
     "METHODS": "distil.dataset.methods",
-    "PROTOCOLS": "distil.evaluate.protocols",
+    "PROTOCOLS": "distil.evaluation.protocols",
     "Architecture": "distil.networks.detectors",
     "Batch": "distil.types",
     "Crops": "distil.parameterizations.crops",
@@ -92,13 +95,13 @@ _MODULES = {
     "DistilledSet": "distil.distilled_set.record",
     "ImageSet": "distil.data.images.opener",
     "Matching": "distil.dataset.config",
-    "Protocol": "distil.evaluate.protocols",
+    "Protocol": "distil.evaluation.protocols",
     "PrototypeSet": "distil.detector.prototypes",
-    "Scores": "distil.evaluate.evaluator",
+    "Scores": "distil.evaluation.evaluator",
     "Selection": "distil.dataset.config",
     "Source": "distil.data.images.opener",
     "adapt": "distil.detector.adapters",
-    "average_precision": "distil.evaluate.precision",
+    "average_precision": "distil.evaluation.precision",
     "build_detector": "distil.networks.detectors",
     "build_network": "distil.networks",
     "compare_detectors": "distil.detector.comparing",
@@ -106,17 +109,18 @@ _MODULES = {
     "detector_preset": "distil.detector.presets",
     "distil_dataset": "distil.dataset.distil",
     "draw_set": "distil.report.pictures",
-    "evaluate_distilled": "distil.evaluate.evaluator",
-    "evaluate_real": "distil.evaluate.evaluator",
+    "evaluate": "distil.evaluation.evaluating",
+    "evaluate_distilled": "distil.evaluation.evaluator",
+    "evaluate_real": "distil.evaluation.evaluator",
     "export": "distil.distilled_set.export",
     "generate_prototypes": "distil.detector.prototypes",
     "grid_regions": "distil.functional.regions",
     "load_detector": "distil.networks.detectors",
-    "open_detection": "distil.data.detection.detection_set",
+    "open_detection": "distil.data.detection.opener",
     "open_source": "distil.data.images.opener",
     "preflight": "distil.detector.preflight",
     "preset": "distil.dataset.methods",
-    "protocol_for": "distil.evaluate.protocols",
+    "protocol_for": "distil.evaluation.protocols",
     "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",
     "train_detector": "distil.detector.training",

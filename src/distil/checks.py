@@ -41,11 +41,17 @@ def unprintable(text: str) -> str:
 
 
 def check_text(value: object, what: str) -> str:
-    """The value, if it is text that can be printed. Raises: DistilError that names `what`."""
+    """The value, if it is text that can be printed.
+
+    what: how the message calls it: a field, or words such as "the name of a network".
+    Raises: DistilError that names `what`.
+    """
+    name, field = _reference(what)
     if not isinstance(value, str):
-        raise DistilError(f"{what} is {shown(value)}: it must be text.")
+        raise DistilError(f"{name} is {shown(value)}: it must be text.", field=field)
     if letter := unprintable(value):
-        raise DistilError(f"{what} is {shown(value)}: it holds {letter!r}, which cannot be printed. Take it out.")
+        told = f"{name} is {shown(value)}: it holds {letter!r}, which cannot be printed. Take it out."
+        raise DistilError(told, field=field)
     return value
 
 
@@ -108,11 +114,17 @@ def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, .
 
 def check_seed(seed: object, what: str = "seed") -> int:
     """The seed. Raises: DistilError that names `what` if it is no whole number, or one of more than 63 bits."""
+    name, field = _reference(what)
     if not is_integer(seed):
-        raise DistilError(f"{what} is {shown(seed)}: it must be a whole number.")
+        raise DistilError(f"{name} is {shown(seed)}: it must be a whole number.", field=field)
     if not -SEEDS <= int(seed) < SEEDS:
-        raise DistilError(f"{what} is {shown(seed)}: give a number of at most 63 bits.")
+        raise DistilError(f"{name} is {shown(seed)}: give a number of at most 63 bits.", field=field)
     return int(seed)
+
+
+def _reference(what: str) -> tuple[str, str | tuple[()]]:
+    """How a message refers to `what`, and the field that the error carries: none where `what` is words."""
+    return (f"{{{what}}}", what) if what.isidentifier() else (what, ())
 
 
 def is_integer(value: object) -> TypeGuard[int]:

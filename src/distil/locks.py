@@ -47,7 +47,7 @@ def only_writer(folder: Path | str) -> Iterator[None]:
             "choose another folder."
         )
 
-    with _counted(key), _locked(folder / LOCK, folder, refuse, "another place with --out"):
+    with _counted(key), _locked(folder / LOCK, folder, refuse, "another place ({out})", "out"):
         yield
 
 
@@ -90,15 +90,16 @@ def _counted(key: tuple[str, int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, target: Path, taken: Callable[[str], None], instead: str) -> Iterator[None]:
+def _locked(path: Path, target: Path, taken: Callable[[str], None], instead: str, field: str = "") -> Iterator[None]:
     """Hold the lock of a lock file, which is made and in the end removed; so are folders made for it that stay empty.
 
-    target: what is locked, for the error if the lock file cannot be made, and `instead` for its remedy. taken: called
-    with what is known of the holder as often as another holds the lock; returns to try again.
+    target: what is locked, for the error if the lock file cannot be made, and `instead` for its remedy, which
+    refers to `field`. taken: called with what is known of the holder as often as another holds the lock; returns to try
+    again.
     """
     path = path.parent.resolve() / path.name  # so that it is found again from another working folder
     made = [folder for folder in path.parents if not folder.exists()]
-    descriptor = _acquired(path, target, taken, instead)
+    descriptor = _acquired(path, target, taken, instead, field)
     try:
         yield
     finally:
@@ -111,7 +112,7 @@ def _locked(path: Path, target: Path, taken: Callable[[str], None], instead: str
                 folder.rmdir()
 
 
-def _acquired(path: Path, target: Path, taken: Callable[[str], None], instead: str) -> int | None:
+def _acquired(path: Path, target: Path, taken: Callable[[str], None], instead: str, field: str) -> int | None:
     """The descriptor of the locked file; None where there are no locks."""
     assert fcntl is not None
     tries = 0
@@ -124,7 +125,8 @@ def _acquired(path: Path, target: Path, taken: Callable[[str], None], instead: s
             if isinstance(error, FileNotFoundError) and tries < TRIES:
                 continue  # another process has just removed the folder that it had made
             raise DistilError(
-                f"cannot write {target}: {error.strerror or error}. Free space there, or choose {instead}."
+                f"cannot write {target}: {error.strerror or error}. Free space there, or choose {instead}.",
+                field=field or (),
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,8 +24,9 @@ def freed_memory_kept() -> Iterator[bool]:
     glibc hands every large block back to the system when it is freed, and the system clears the pages of the next one:
     with activations of tens of megabytes, allocated and freed layer by layer, that takes about as long as the
     arithmetic (docs/results/speed.md). Results do not change by a bit. The process keeps the most that it held at any
-    time; at the end of the outermost block the unused part goes back to the system. Without glibc (macOS, Windows, musl) or
-    under another allocator this does nothing.
+    time; at the end of the outermost block the unused part goes back to the system. The setting is the whole process's,
+    so the command line enters this and no function of the library does: a program of one's own may. Without glibc
+    (macOS, Windows, musl) or under another allocator this does nothing.
     """
     global _depth
     libc = _glibc()

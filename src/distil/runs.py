@@ -109,7 +109,8 @@ def start_run(folder: Path | str, manifest: Mapping[str, Any]) -> Path:
     folder = Path(folder)
     if (folder / MANIFEST).exists():
         raise DistilError(
-            f"{folder} already holds a run. Continue it with --resume {folder}, or choose another folder with --out."
+            f"{folder} already holds a run. Continue it ({{resume={folder}}}) or choose another folder ({{out}}).",
+            field=("resume", "out"),
         )
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
     write_atomic(folder / MANIFEST, lambda temporary: temporary.write_text(text))
@@ -137,7 +138,9 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     """The manifest of a run folder. Raises: DistilError if there is none or it cannot be read."""
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise DistilError(f"{folder} holds no run: {MANIFEST} is missing. Give the folder that --out named.")
+        raise DistilError(
+            f"{folder} holds no run: {MANIFEST} is missing. Give the folder that was chosen with {{out}}.", field="out"
+        )
     manifest = read_json(path)
     if not isinstance(manifest, dict):
         raise DistilError(

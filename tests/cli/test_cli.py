@@ -21,7 +21,7 @@ from distil.dataset import distil as distilling
 from distil.dataset import run as running
 from distil.dataset.methods import METHODS, preset
 from distil.distilled_set.record import DistilledSet
-from distil.evaluate.protocols import PROTOCOLS
+from distil.evaluation.protocols import PROTOCOLS
 from distil.fields import leaves
 from distil.runs import read_log
 from distil.stopping import StopRequest
@@ -110,7 +110,8 @@ LIGHT = [
     "dataset.upgrade",
     "errors",
     "runs",
-    "evaluate.protocols",
+    "evaluation.protocols",
+    "data.catalog",
 ]
 
 
@@ -240,7 +241,7 @@ def test_misspelt_flag(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["datset"], "unknown command 'datset'. Did you mean 'dataset'?"),
+        (["datset"], "unknown command 'datset'. Did you mean dataset? Choose from dataset, evaluate,"),
         (["dataset", "icd", "digits"], "unknown method 'icd'. Did you mean 'idc'?"),
         (["dataset", "idc", "cifr10"], "unknown source 'cifr10'. Did you mean cifar10?"),
         (["dataset", "digits", "idc"], "METHOD comes before SOURCE: distil dataset idc digits"),
@@ -259,7 +260,7 @@ def test_misspelt_flag(capsys):
             ["dataset", "idc", "digits", "--factor", "17", "--init", "real"],
             "--factor 17 is larger than the images' side",
         ),
-        (["dataset", "idc", "digits", "--size", "0"], "--size 0: give the side of the images in pixels"),
+        (["dataset", "idc", "digits", "--size", "0"], "--size is 0: give the side of the images in pixels"),
         (["dataset", "idc", "digits", "--device", "abacus"], "--device abacus is none that distil computes on"),
         (["dataset", "--resume", "nowhere"], "nowhere holds no run: run.json is missing"),
         (["dataset", "idc", "--resume", "nowhere"], "leave 'idc' out"),
@@ -269,9 +270,9 @@ def test_misspelt_flag(capsys):
         (["evaluate", "random:4000", "digits", "--protocol", "quick"], "4000 were asked for: ask for at most"),
         (["evaluate", "whole", "digits", "--protocol", "icd"], "unknown protocol 'icd'. Did you mean idc?"),
         (["evaluate", "whole", "digits", "--networks", "resnet81"], "unknown network 'resnet81'. Did you mean"),
-        (["evaluate", "whole", "digits", "--networks", ","], "no networks to train"),
-        (["evaluate", "whole", "digits", "--runs", "0"], "runs is 0: at least 1"),
-        (["evaluate", "whole", "digits", "--at-once", "0"], "at_once is 0: at least 1"),
+        (["evaluate", "whole", "digits", "--networks", ","], "--networks is empty"),
+        (["evaluate", "whole", "digits", "--runs", "0"], "--runs is 0: at least 1"),
+        (["evaluate", "whole", "digits", "--at-once", "0"], "--at-once is 0: at least 1"),
         (["evaluate", "whole", "digits", "--width", "0"], "--width is 0: it must be at least 1"),
         (["compare"], "give the files to compare"),
         (["compare", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
@@ -456,7 +457,7 @@ def test_evaluate_and_compare(capsys, artifact):
     judge = ["digits", "--protocol", "quick", "--width", "8", "--runs", "2"]
     assert main(["evaluate", str(artifact), *judge]) == 0
     text = capsys.readouterr().out
-    assert "Protocol quick" in text
+    assert "Protocol quick v2" in text
     assert "500 images of digits test" in text
     assert "Scores: run/distilled.safetensors.scores.json" in text
     assert main(["evaluate", "random:1", *judge, "--json", "random.json"]) == 0
@@ -472,11 +473,11 @@ def test_evaluate_and_compare(capsys, artifact):
 
 
 def test_evaluate_trains_as_many_networks_at_once_as_it_is_told(capsys, monkeypatch):
-    import distil.evaluate.evaluator
+    import distil.evaluation.evaluator
 
     groups = []
     monkeypatch.setattr(
-        distil.evaluate.evaluator, "train_together", lambda nets, *args, **options: groups.append(len(nets))
+        distil.evaluation.evaluator, "train_together", lambda nets, *args, **options: groups.append(len(nets))
     )
     judge = ["digits", "--protocol", "quick", "--width", "8", "--runs", "3"]
     assert main(["evaluate", "random:1", *judge, "--at-once", "2"]) == 0
@@ -496,7 +497,7 @@ def test_networks_judged_alike_share_a_row_and_protocols_get_a_table_each(capsys
     capsys.readouterr()
     assert main(["compare", str(artifact)]) == 0
     text = capsys.readouterr().out
-    assert "Protocol quick" in text
+    assert "Protocol quick v2" in text
     assert "Protocol dc" in text
     assert "Scores of different protocols or test images are not comparable" in text
 
@@ -531,9 +532,8 @@ def test_scores_that_cannot_be_written_are_still_printed(capsys, artifact):
     words = ["evaluate", str(artifact), "digits", "--protocol", "quick", "--width", "8", "--runs", "1"]
     assert main([*words, "--json", "file/x.json"]) == 2
     output = capsys.readouterr()
-    assert "Protocol quick" in output.out
-    assert "cannot write file/x.json" in output.err
-    assert "choose another place with --json" in output.err
+    assert "Protocol quick v2" in output.out
+    assert re.search(r"cannot write .*file/x\.json: .* Another place is given with --json\.\n$", output.err)
 
 
 @pytest.mark.parametrize(

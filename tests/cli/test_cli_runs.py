@@ -23,8 +23,8 @@ from distil.dataset import proxies
 from distil.dataset import run as running
 from distil.dataset.matching import MatchingLoop
 from distil.dataset.methods import preset
-from distil.evaluate import evaluator
-from distil.evaluate.protocols import PROTOCOLS
+from distil.evaluation import evaluator
+from distil.evaluation.protocols import PROTOCOLS
 from distil.locks import LOCK
 from distil.runs import CHECKPOINT, PREVIOUS, PROXY, RESULT, read_log
 from distil.stopping import STOPPING

@@ -8,7 +8,7 @@ import pytest
 from distil.cli import tour
 from distil.dataset.methods import preset
 from distil.distilled_set.record import DistilledSet
-from distil.evaluate.protocols import PROTOCOLS
+from distil.evaluation.protocols import PROTOCOLS
 from tests.dataset.conftest import changed_where
 
 

@@ -255,7 +255,7 @@ def test_pictures_that_do_not_fit_together_are_refused_before_they_are_decoded(t
         open_source(tmp_path)
     assert str(caught.value) == (
         "6 pictures of 1000 x 1000 pixels need 36.0 MB of memory, and 10.0 MB are available. "
-        "--size N makes each one small, N x N pixels, as it is read."
+        "size=N makes each one small, N x N pixels, as it is read."
     )
     assert open_source(tmp_path, size=8).train.size == (8, 8)
 
@@ -284,7 +284,7 @@ def test_the_first_two_different_sizes_are_named(tmp_path, monkeypatch):
         read_pictures(files, None)
     assert str(caught.value) == (
         "the images have different sizes: 0.png is 8 x 6 and 3.png is 9 x 6 pixels (width x height). "
-        "--size N resizes all to N x N."
+        "size=N resizes all to N x N."
     )
     assert {picture.shape for picture in read_pictures(files, 4)} == {(4, 4)}
 

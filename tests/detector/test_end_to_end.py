@@ -14,7 +14,7 @@ from distil.detector.loop import BEST, LAST, predict
 from distil.detector.preflight import preflight
 from distil.detector.training import train_detector
 from distil.errors import DistilError
-from distil.evaluate.precision import average_precision
+from distil.evaluation.precision import average_precision
 from distil.files import load_tensors
 from distil.networks.detectors import Architecture, build_detector, load_detector
 from distil.runs import Interrupted

@@ -201,14 +201,14 @@ REFUSED = [
         "unknown backbone 'timm:resnet10'. Did you mean timm:resnet10t? Give a name from timm.list_models() after "
         "timm:.",
     ),
-    ({"classes": ()}, "a detector needs at least one class: `classes` is empty."),
+    ({"classes": ()}, "a detector needs at least one class: classes is empty."),
     (
         {"detector": "fcos", "version": 2},
         "fcos has no version 2: torchvision's FCOS has version 1, the others 1 and 2.",
     ),
     ({"version": 3}, "faster-rcnn has no version 3: torchvision's FCOS has version 1, the others 1 and 2."),
     ({"norm": "none"}, "unknown norm 'none'. Choose from frozen, batch, group."),
-    ({"finest": 2}, "the finest stride is 2: choose from 4, 8, 16, 32."),
+    ({"finest": 2}, "finest is 2: choose a stride from 4, 8, 16, 32."),
     ({"channels": 0}, "channels is 0: it must be at least 1."),
     ({"proposals": 0}, "proposals is 0: it must be at least 1."),
     ({"sampled": -1}, "sampled is -1: it must be at least 1."),
@@ -230,8 +230,8 @@ REFUSED = [
     ({"anchor": float("inf")}, "anchor is inf: the smallest anchor must have a side of at least 2 pixels."),
     (
         {"detector": "fcos", "anchor": 8.0},
-        "anchor is 8: with points every 8 pixels some objects would have none near their centre. Give more than 10.7, "
-        "or a smaller `finest`.",
+        "anchor is 8: with points every 8 pixels some objects would have none near their center. Give more than 10.7, "
+        "or a smaller finest.",
     ),
 ]
 
@@ -352,7 +352,7 @@ NONSENSE = [
     ({"proposals": 10**9}, "proposals is 1000000000: it must be at most 100000."),
     ({"sampled": "many"}, "sampled is 'many': it must be a whole number."),
     ({"norm": ["group"]}, "unknown norm ('group',). Choose from frozen, batch, group."),
-    ({"finest": 4.0}, "the finest stride is 4.0: choose from 4, 8, 16, 32."),
+    ({"finest": 4.0}, "finest is 4.0: choose a stride from 4, 8, 16, 32."),
     ({"anchor": "16"}, "anchor is '16': the smallest anchor must have a side of at least 2 pixels."),
     ({"anchor": 1e300}, "anchor is 1e+300: the smallest anchor's side must be at most 8192 pixels."),
     ({"mean": 0.5}, "mean 0.5 and std (0.229, 0.224, 0.225) must have 3 numbers each"),

@@ -402,8 +402,8 @@ def _distil(
     resume: bool,
 ) -> "DistilledSet":
     from distil.dataset.distil import distil_dataset
-    from distil.evaluate.evaluator import evaluate_distilled
-    from distil.evaluate.protocols import protocol_for
+    from distil.evaluation.evaluator import evaluate_distilled
+    from distil.evaluation.protocols import protocol_for
     from distil.report.progress import both
 
     protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)

@@ -64,7 +64,7 @@ def run_preflight(
 ) -> Any:
     """Look at a teacher, given by its adapter and the names of its classes, and print what was found."""
     from distil.detector.preflight import preflight as look
-    from distil.evaluate.precision import average_precision
+    from distil.evaluation.precision import average_precision
     from distil.report.progress import show_progress
 
     with show_progress("preflight") if is_first() else nullcontext() as shown:
@@ -121,7 +121,7 @@ def _compare(
 ) -> Any:
     """Open data and teacher, and run every contender with every seed."""
     from distil.detector.comparing import compare_detectors
-    from distil.evaluate.precision import average_precision
+    from distil.evaluation.precision import average_precision
     from distil.report.progress import both, show_progress
 
     data = open_boxes(source, place.root, place.fix_boxes)

@@ -41,7 +41,7 @@ def evaluate(
     distil detector evaluate torchvision:retinanet_resnet50_fpn coco:data/coco --split val --download
     """
     from distil.detector.preparing import class_match, in_data_labels
-    from distil.evaluate.precision import average_precision
+    from distil.evaluation.precision import average_precision
 
     if json is not None:
         refuse_among_data(json.parent, source, root, "--json")

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from distil.data.detection.detection_set import open_detection
+from distil.data.detection.opener import open_detection
 from distil.detector.adapters import adapt, freeze
 from distil.detector.preflight import preflight
 from distil.detector.presets import detector_preset, student_preset
@@ -14,7 +14,7 @@ from distil.detector.prototypes import PrototypeSet
 from distil.detector.reliability import ObjectReliabilities, measure_objects
 from distil.detector.training import predict, train_detector
 from distil.errors import DistilError
-from distil.evaluate.precision import Precision, average_precision, precision_by_tag
+from distil.evaluation.precision import Precision, average_precision, precision_by_tag
 from distil.files import write_atomic
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture, load_detector

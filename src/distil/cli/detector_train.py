@@ -284,7 +284,7 @@ def _run(
     resume_run: bool,
 ) -> None:
     from distil.detector.training import train_detector
-    from distil.evaluate.precision import average_precision
+    from distil.evaluation.precision import average_precision
     from distil.networks.detectors import architecture_from_dict, load_detector, save_detector
     from distil.report.progress import both, show_progress
 

@@ -100,7 +100,7 @@ def adapter_named(word: str, place: DataFlags) -> tuple[Any, tuple[str, ...]]:
 
 def open_boxes(source: str, root: Path | None, fix_boxes: bool) -> "DetectionSource":
     """The data of a SOURCE word; the first process shows that it is opened, and prints what was read of it."""
-    from distil.data.detection.detection_set import open_detection
+    from distil.data.detection.opener import open_detection
     from distil.report.progress import show_progress
 
     scenes = source.partition(":")[0] == "scenes"

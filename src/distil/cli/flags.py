@@ -1,6 +1,5 @@
 """What the commands share: how tyro shows a flag, what a --device word means, where tables are printed."""
 
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.errors import DistilError
+from distil.lookup import nearest as near_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,12 +110,15 @@ def scan(
     return positional, values
 
 
-def flag_of(name: str) -> str:
-    """The flag of a setting or an argument."""
-    return "--" + name.replace("_", "-")
+def flag_of(reference: str) -> str:
+    """The flag of a setting or an argument: of "fix_boxes" --fix-boxes, of "size=64" --size 64, and of a switch,
+    "download=True", --download."""
+    name, _, value = reference.partition("=")
+    flag = "--" + name.replace("_", "-")
+    return flag if value in ("", "True") else f"{flag} {value}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """ " Did you mean ...?", or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = near_name(word, known)
+    return f" Did you mean {near!r}?" if near else ""

@@ -4,17 +4,19 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import distil
 from distil.cli.dataset import dataset, dataset_command
 from distil.cli.demo import demo
-from distil.cli.flags import flag_of, nearest, parse
+from distil.cli.flags import flag_of, parse
 from distil.cli.methods import methods
 from distil.cli.sets import compare, evaluate, export, show
 from distil.cli.streams import lasting_streams, open_standard_streams, to_nowhere
+from distil.data.catalog import NAMES
 from distil.dataset.methods import METHODS
 from distil.errors import DistilError
+from distil.lookup import chosen
+from distil.memory import freed_memory_kept
 from distil.runs import Interrupted
 from distil.stopping import number_of, signals_interrupt
 
@@ -36,7 +38,7 @@ Distil a dataset into a few images a class, or a detector into a smaller one; ju
   distil --version
 
 METHOD  {methods}
-SOURCE  digits (embedded), mnist, fashionmnist, svhn, cifar10, cifar100,
+SOURCE  {sources} (digits is embedded),
         a folder with one folder of images per class, FILE.npz, or hf:NAME
 
 Start here:
@@ -56,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     that stopped it, so 130 for Ctrl-C; 141 if nobody reads what a command only prints."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_standard_streams()
-    with signals_interrupt(), lasting_streams() if words[:1] and words[0] in RUNS else nullcontext():
+    if not words or words[0] not in RUNS:
+        with signals_interrupt():
+            return _status(words)
+    with signals_interrupt(), lasting_streams(), freed_memory_kept():
         return _status(words)
 
 
@@ -105,15 +110,14 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(methods=", ".join(METHODS)), end="")
+        print(HELP.format(methods=", ".join(METHODS), sources=", ".join(NAMES)), end="")
         return 0
     if words[0] == "--version":
         print(f"distil {distil.__version__}")
         return 0
     name, rest = words[0], words[1:]
     known = (*COMMANDS, "detector")
-    if name not in known:
-        raise DistilError(f"unknown command {name!r}.{nearest(name, known)} Commands: {', '.join(known)}.")
+    chosen("command", name, known)
     try:
         if name == "dataset":
             dataset_command(rest)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.cli.flags import option, switch
-from distil.dataset.methods import DATASETS, source_key
+from distil.data.catalog import NAMES
+from distil.dataset.methods import source_key
 from distil.runs import Events
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ SourceWord = Annotated[
     str,
     arg(
         metavar="SOURCE",
-        help="Real images: digits, mnist, fashionmnist, svhn, cifar10, cifar100, a folder with one folder of images "
-        "per class, FILE.npz, or hf:NAME.",
+        help=f"Real images: {', '.join(NAMES)}, a folder with one folder of images per class, FILE.npz, or hf:NAME.",
     ),
 ]
 ArtifactFile = Annotated[Path, arg(metavar="FILE", help="A distilled set (.safetensors).")]
@@ -50,7 +50,7 @@ def open_images(word: str, root: Path | None, size: int | None, download: bool) 
 
 def opened(word: str, root: Path | None, size: int | None, download: bool, events: Events) -> "Source":
     """The same; events: shown what goes on where opening can take its time."""
-    if word not in DATASETS:
+    if word not in NAMES:
         with contextlib.suppress(OSError, ValueError):
             if word.startswith("hf:") or Path(word).exists():
                 events("preparing", what=f"opening {short_name(word)}")

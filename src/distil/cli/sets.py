@@ -15,8 +15,8 @@ from distil.stopping import number_of
 if TYPE_CHECKING:
     from distil.data.images.opener import Source
     from distil.distilled_set.record import DistilledSet
-    from distil.evaluate.evaluator import Scores
-    from distil.evaluate.protocols import Protocol
+    from distil.evaluation.evaluator import Scores
+    from distil.evaluation.protocols import Protocol
     from distil.report.unfinished import Unfinished
 
 
@@ -60,11 +60,11 @@ def evaluate(
     per_class = _images_per_class(file)
     names = [name.strip() for name in networks.split(",") if name.strip()]
     if width is not None and width < 1:
-        raise DistilError(f"--width is {width}: it must be at least 1.")
+        raise DistilError(f"{{width}} is {width}: it must be at least 1.", field="width")
 
     from distil.distilled_set.record import DistilledSet
-    from distil.evaluate.compare import compare_table
-    from distil.evaluate.protocols import protocol_for
+    from distil.evaluation.compare import compare_table
+    from distil.evaluation.protocols import protocol_for
     from distil.report.progress import show_progress
     from distil.report.scores import add_scores, file_hash, read_scores, scores_beside, set_name
     from distil.report.unfinished import Unfinished
@@ -103,8 +103,7 @@ def evaluate(
         try:
             add_scores(lasting, row)
         except DistilError as error:
-            told = str(error).replace(str(lasting), str(out))
-            raise DistilError(told.replace("another place", "another place with --json")) from error
+            raise error.within(after=" Another place is given with {json}.", field="json") from error
         print(f"Scores: {out}")
     if kept is not None:
         kept.remove()
@@ -126,7 +125,7 @@ def _deciding(
     """All that the accuracy of a network depends on: an evaluation that was stopped goes on if this is equal."""
     import torch
 
-    from distil.evaluate.evaluator import trained_at_once
+    from distil.evaluation.evaluator import trained_at_once
 
     assert real.test is not None
     together = trained_at_once(at_once, runs, device)
@@ -154,7 +153,7 @@ def _evaluated(
     shown: Events,
 ) -> "Scores":
     """The scores, from the networks that an earlier call has trained on. Raises: Interrupted that says what is kept."""
-    from distil.evaluate.evaluator import evaluate_distilled, evaluate_real
+    from distil.evaluation.evaluator import evaluate_distilled, evaluate_real
     from distil.report.progress import both
 
     assert real.test is not None
@@ -216,7 +215,7 @@ def compare(
     distil compare idc.safetensors dsa.safetensors random10.json whole.json
     distil compare runs/*/distilled.safetensors --markdown
     """
-    from distil.evaluate.compare import compare_table, to_markdown
+    from distil.evaluation.compare import compare_table, to_markdown
     from distil.report.scores import by_table, scores_of
 
     if not files:

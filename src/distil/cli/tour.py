@@ -11,8 +11,8 @@ from distil.dataset.config import Matching
 from distil.dataset.distil import distil_dataset
 from distil.dataset.methods import preset
 from distil.distilled_set.record import DistilledSet
-from distil.evaluate.evaluator import Scores, evaluate_distilled, evaluate_real
-from distil.evaluate.protocols import protocol_for
+from distil.evaluation.evaluator import Scores, evaluate_distilled, evaluate_real
+from distil.evaluation.protocols import protocol_for
 from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.locks import only_writer

@@ -11,15 +11,6 @@ from distil.data.fitting import check_fits
 from distil.errors import DistilError
 from distil.rng import stream
 
-PUBLISHED_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashionmnist": ((0.2861,), (0.3530,)),
-    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-"""Mean and standard deviation of each channel, images in [0, 1]. Source: the released code of DC and DM."""
-
 CHUNK = 1024
 """Most images converted to float at a time, so that a whole set never exists in float."""
 
@@ -45,7 +36,7 @@ def resize_images(images: UInt8[Tensor, "n c h w"], size: int) -> UInt8[Tensor, 
         return square.contiguous()
     step = images_at_once(4 * channels * (side**2 + 2 * size**2))
     needed = channels * size**2 * (count + 8 * min(step, count))
-    check_fits(needed, f"{count:,} images of {size} x {size} pixels need", "Give a smaller --size.")
+    check_fits(needed, f"{count:,} images of {size} x {size} pixels need", "Give a smaller {size}.", field="size")
     resized = torch.empty(count, channels, size, size, dtype=torch.uint8, device=images.device)
     for start in range(0, count, step):
         enlarged = torch.nn.functional.interpolate(

@@ -4,12 +4,14 @@ from distil.errors import DistilError
 from distil.memory import free_memory
 
 
-def check_fits(needed: int, what: str, remedy: str) -> None:
+def check_fits(needed: int, what: str, remedy: str, field: str = "") -> None:
     """Raises: DistilError if `needed` bytes are more than there are. what: plural or singular with its verb, as "the
-    images of photos need"; remedy: a whole sentence."""
+    images of photos need"; remedy: a whole sentence. field: the
+    argument that the remedy refers to."""
     available = free_memory()
     if available is not None and needed > available:
-        raise DistilError(f"{what} {in_bytes(needed)} of memory, and {in_bytes(available)} are available. {remedy}")
+        told = f"{what} {in_bytes(needed)} of memory, and {in_bytes(available)} are available. {remedy}"
+        raise DistilError(told, field=field or ())
 
 
 def in_bytes(count: int) -> str:

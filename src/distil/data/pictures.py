@@ -118,8 +118,9 @@ def _decode_all(
                     if decoded and picture.pixels.shape[:2] != decoded[0].pixels.shape[:2]:
                         raise DistilError(
                             f"the images have different sizes: {names[0]} is {_width_height(decoded[0].pixels)} and "
-                            f"{name} is {_width_height(picture.pixels)} pixels (width x height). --size N resizes all "
-                            "to N x N."
+                            f"{name} is {_width_height(picture.pixels)} pixels (width x height). {{size=N}} resizes "
+                            "all to N x N.",
+                            field="size",
                         )
                     decoded.append(picture)
                     names.append(name)
@@ -135,8 +136,10 @@ def _check_all_fit(first: tuple[str, Path | bytes], size: int | None, count: int
     with opened(shown(name), content) as image:
         width, height = (size, size) if size else image.size
         channels = 1 if image.mode == "L" else 3
-    remedy = "Give a smaller --size." if size else "--size N makes each one small, N x N pixels, as it is read."
-    check_fits(2 * count * height * width * channels, f"{count:,} pictures of {width} x {height} pixels need", remedy)
+    remedy = "Give a smaller {size}." if size else "{size=N} makes each one small, N x N pixels, as it is read."
+    check_fits(
+        2 * count * height * width * channels, f"{count:,} pictures of {width} x {height} pixels need", remedy, "size"
+    )
 
 
 def _width_height(picture: np.ndarray) -> str:

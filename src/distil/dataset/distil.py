@@ -26,7 +26,6 @@ from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.functional.augment import operations_of
 from distil.locks import only_writer
-from distil.memory import freed_memory_kept
 from distil.networks import check_network
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
@@ -97,9 +96,8 @@ def distil_dataset(
                 )
             result, steps = _selected(kept, real, settings, events), 0
         else:
-            with freed_memory_kept():
-                run = _matching_run(kept, real, settings, folder, events, resume, follow, checkpoint_seconds)
-                result, steps = run.drive(resume), run.loop.steps
+            run = _matching_run(kept, real, settings, folder, events, resume, follow, checkpoint_seconds)
+            result, steps = run.drive(resume), run.loop.steps
         if folder is not None:
             result.save(folder / RESULT)
         events("done", step=steps)

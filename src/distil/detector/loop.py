@@ -40,7 +40,7 @@ STOP_CHECK = 10
 """Steps between two looks at the other processes' Ctrl-C: a look waits for the device."""
 
 Measure = Callable[[Sequence[Mapping[str, Tensor]], Sequence[Any], Sequence[str]], Any]
-"""(predictions, annotations, class names) -> a record with `ap` and `ap50` in percent; distil.evaluate.precision has
+"""(predictions, annotations, class names) -> a record with `ap` and `ap50` in percent; distil.evaluation.precision has
 `average_precision`."""
 
 

@@ -16,7 +16,6 @@ from distil.detector.preparing import make_fabric, make_knowledge, make_student,
 from distil.detector.step import Step
 from distil.errors import DistilError
 from distil.locks import only_writer
-from distil.memory import freed_memory_kept
 from distil.networks.detectors import Architecture
 from distil.runs import Events, has_checkpoint, silent
 from distil.settings import DetectorSettings, check_settings
@@ -47,7 +46,7 @@ def train_detector(
     data: training images. teacher: an adapter; needed by every `settings.knowledge` but "none", and unused by that.
     teacher_classes: names of the teacher's classes; None: those of `data`. Soft labels compare the classes that both
     know. validation: images that choose the best epoch by AP; None: a share `settings.validation` of `data`, held out.
-    measure: how AP is computed, `distil.evaluate.precision.average_precision`; None: nothing is held out or chosen.
+    measure: how AP is computed, `distil.evaluation.precision.average_precision`; None: nothing is held out or chosen.
     weights: the student's first weights, loaded strictly. out: run folder, which gets checkpoint.safetensors and the
     one before it, last.safetensors, best.safetensors and, with gkd, prototypes-NNNN.safetensors, NNNN the epoch that
     begins with them; no other process can write there meanwhile. resume: go on from the folder's checkpoint if there is
@@ -88,8 +87,6 @@ def train_detector(
     events = (events or silent) if fabric.is_global_zero else silent
     with ExitStack() as stack:
         stack.enter_context(only_writer(out) if fabric.is_global_zero else nullcontext())
-        if fabric.device.type == "cpu":
-            stack.enter_context(freed_memory_kept())
         stack.enter_context(own_random_numbers(fabric.device))
         if fabric.world_size > 1:
             stack.enter_context(warnings.catch_warnings())

@@ -4,11 +4,10 @@ Each has forward(images) -> logits, embed(images) -> the input of its `classifie
 feature map. None has batch norm, dropout or a buffer: an image's logits do not depend on its neighbours in the batch.
 """
 
-from difflib import get_close_matches
-
 import torch
 
 from distil.errors import DistilError
+from distil.lookup import chosen
 from distil.networks.alexnet import AlexNet
 from distil.networks.convnet import ConvNet
 from distil.networks.densenet import DenseNet
@@ -44,11 +43,7 @@ def check_network(name: str) -> None:
 
     Raises: DistilError with the nearest name.
     """
-    if name in DEFAULT_WIDTHS:
-        return
-    near = get_close_matches(name.lower(), NETWORKS, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
-    raise DistilError(f"unknown network {name!r}. {hint}Choose from {', '.join(NETWORKS)}.")
+    chosen("network", name, NETWORKS, field="network")
 
 
 def build_network(
@@ -71,7 +66,8 @@ def build_network(
         ("image width", size[1], SMALLEST_SIDE),
     ):
         if value < least:
-            raise DistilError(f"{name} cannot be built with {what} {value}: it must be at least {least}.")
+            told = f"{name} cannot be built with {what} {value}: it must be at least {least}."
+            raise DistilError(told, field=what if what in ("width", "channels", "classes") else "size")
     size = (int(size[0]), int(size[1]))
     address = ("network", name, channels, *size, classes, width)
     with torch.random.fork_rng(devices=[]):

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from math import gcd
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distil.checks import shown
 from distil.errors import DistilError
 from distil.files import UNREADABLE, checked_header, read_safetensors
+from distil.lookup import unknown
 from distil.memory import free_memory
 
 Norm = Literal["frozen", "batch", "group"]
@@ -284,8 +283,7 @@ def _children_maps(body: nn.Module, image: Tensor) -> list[Tensor]:
 
 
 def _unknown(name: str, known: Sequence[str], wanted: str) -> DistilError:
-    near = get_close_matches(name.lower(), known, n=1)
-    return DistilError(f"unknown backbone {shown(name)}. {f'Did you mean {near[0]}? ' if near else ''}Give {wanted}.")
+    return unknown("backbone", name, known, wanted=f"Give {wanted}.", field="backbone")
 
 
 def _mapless(name: str, why: object) -> DistilError:

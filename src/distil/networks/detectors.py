@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from torch import nn
 from distil.checks import check_class_names, check_statistics, is_finite, is_integer, shown, unprintable
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
+from distil.lookup import unknown
 from distil.networks.backbones import Norm, build_backbone, group_norm, load_strictly
 from distil.networks.pretrained import TORCHVISION_DETECTORS, torchvision_detector
 from distil.rng import seed_at
@@ -126,13 +126,13 @@ def check_architecture(architecture: Architecture) -> None:
 def _check_fields(a: Any) -> None:
     """Refuse what cannot be built, whatever the types of the fields."""
     if a.detector not in get_args(Kind):
-        near = get_close_matches(a.detector.lower(), get_args(Kind), n=1) if isinstance(a.detector, str) else []
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise DistilError(f"unknown detector {shown(a.detector)}. {hint}Choose from {', '.join(get_args(Kind))}.")
+        raise unknown("detector", a.detector, get_args(Kind), field="detector")
     if not isinstance(a.backbone, str) or len(a.backbone) > 200 or unprintable(a.backbone):
-        raise DistilError(f"backbone is {shown(a.backbone)}: give the name of a network, as resnet50.")
+        raise DistilError(
+            f"{{backbone}} is {shown(a.backbone)}: give the name of a network, as resnet50.", field="backbone"
+        )
     if not a.classes:
-        raise DistilError("a detector needs at least one class: `classes` is empty.")
+        raise DistilError("a detector needs at least one class: classes is empty.", field="classes")
     check_class_names(a.classes, repeatable=("N/A",))  # COCO's numbers without a class
     if len(a.classes) > MOST_CLASSES:
         raise DistilError(f"there are {len(a.classes)} classes: at most {MOST_CLASSES} are possible.")
@@ -141,11 +141,14 @@ def _check_fields(a: Any) -> None:
             f"{a.detector} has no version {shown(a.version)}: torchvision's FCOS has version 1, the others 1 and 2."
         )
     if a.norm not in get_args(Norm):
-        raise DistilError(f"unknown norm {shown(a.norm)}. Choose from {', '.join(get_args(Norm))}.")
+        raise unknown("norm", a.norm, get_args(Norm), field="norm")
     if a.finest is not None and (not is_integer(a.finest) or a.finest not in BODY_STRIDES):
-        raise DistilError(f"the finest stride is {shown(a.finest)}: choose from {', '.join(map(str, BODY_STRIDES))}.")
+        raise DistilError(
+            f"{{finest}} is {shown(a.finest)}: choose a stride from {', '.join(map(str, BODY_STRIDES))}.",
+            field="finest",
+        )
     if not isinstance(a.min_size, tuple) and not is_integer(a.min_size):
-        raise DistilError(f"min_size is {shown(a.min_size)}: give a whole number, or several.")
+        raise DistilError(f"{{min_size}} is {shown(a.min_size)}: give a whole number, or several.", field="min_size")
     for what, value in (
         ("channels", a.channels),
         *(("min_size", size) for size in _sizes(a) or (0,)),
@@ -158,16 +161,20 @@ def _check_fields(a: Any) -> None:
         if value is None and what in ("proposals", "sampled"):
             continue
         if not is_integer(value):
-            raise DistilError(f"{what} is {shown(value)}: it must be a whole number.")
+            raise DistilError(f"{{{what}}} is {shown(value)}: it must be a whole number.", field=what)
         if value < 1:
-            raise DistilError(f"{what} is {shown(value)}: it must be at least 1.")
+            raise DistilError(f"{{{what}}} is {shown(value)}: it must be at least 1.", field=what)
         if value > LIMITS[what]:
-            raise DistilError(f"{what} is {shown(value)}: it must be at most {LIMITS[what]}.")
+            raise DistilError(f"{{{what}}} is {shown(value)}: it must be at most {LIMITS[what]}.", field=what)
     grouped = a.detector == "fcos" or (a.detector == "retinanet" and a.version == 2)
     if grouped and (a.channels % 32 or a.channels < 64):  # with one channel in a group a single cell has no norm
-        raise DistilError(f"channels is {a.channels}: the head's 32 groups need a multiple of 32, at least 64.")
+        raise DistilError(
+            f"{{channels}} is {a.channels}: the head's 32 groups need a multiple of 32, at least 64.", field="channels"
+        )
     if a.detector == "retinanet" and a.head_convs > 4:
-        raise DistilError(f"head_convs is {a.head_convs}: torchvision's RetinaNet has at most 4.")
+        raise DistilError(
+            f"{{head_convs}} is {a.head_convs}: torchvision's RetinaNet has at most 4.", field="head_convs"
+        )
     numbers = all(isinstance(x, tuple) and len(x) == 3 and all(map(is_finite, x)) for x in (a.mean, a.std))
     if not numbers or min(a.std) <= 0:
         raise DistilError(
@@ -175,15 +182,20 @@ def _check_fields(a: Any) -> None:
         )
     check_statistics(a.mean, a.std, 3)
     if a.anchor is not None and (not is_finite(a.anchor) or a.anchor < 2):
-        raise DistilError(f"anchor is {shown(a.anchor)}: the smallest anchor must have a side of at least 2 pixels.")
+        raise DistilError(
+            f"{{anchor}} is {shown(a.anchor)}: the smallest anchor must have a side of at least 2 pixels.",
+            field="anchor",
+        )
     if _anchor(a) > LARGEST_ANCHOR:
         raise DistilError(
-            f"anchor is {shown(a.anchor)}: the smallest anchor's side must be at most {LARGEST_ANCHOR:g} pixels."
+            f"{{anchor}} is {shown(a.anchor)}: the smallest anchor's side must be at most {LARGEST_ANCHOR:g} pixels.",
+            field="anchor",
         )
     if a.detector == "fcos" and 3 * _anchor(a) / POINTS_IN_ANCHOR <= _strides(a)[0]:
         raise DistilError(
-            f"anchor is {_anchor(a):g}: with points every {_strides(a)[0]} pixels some objects would have none near "
-            f"their centre. Give more than {POINTS_IN_ANCHOR * _strides(a)[0] / 3:.3g}, or a smaller `finest`."
+            f"{{anchor}} is {_anchor(a):g}: with points every {_strides(a)[0]} pixels some objects would have none "
+            f"near their center. Give more than {POINTS_IN_ANCHOR * _strides(a)[0] / 3:.3g}, or a smaller {{finest}}.",
+            field=("anchor", "finest"),
         )
 
 

@@ -1,7 +1,6 @@
 """torchvision's own trained detectors, from its servers or from a file."""
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distil.errors import DistilError
+from distil.lookup import chosen
 from distil.networks.backbones import download, load_strictly, read_weights, replace_norms
 from distil.rng import seed_at
 
@@ -43,10 +43,7 @@ def torchvision_detector(
     from torchvision.models import get_model, get_model_weights
     from torchvision.models.detection._utils import overwrite_eps
 
-    if name not in TORCHVISION_DETECTORS:
-        near = get_close_matches(name.lower(), TORCHVISION_DETECTORS, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise DistilError(f"unknown detector {name!r}. {hint}Choose from {', '.join(TORCHVISION_DETECTORS)}.")
+    chosen("detector", name, TORCHVISION_DETECTORS)
     coco = tuple(get_model_weights(name).DEFAULT.meta["categories"][1:])  # pyright: ignore[reportAttributeAccessIssue]
     names = coco if classes is None else tuple(classes)
     tensors = None if weights in (None, "download") else read_weights(weights)

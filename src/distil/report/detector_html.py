@@ -11,7 +11,7 @@ from torch import Tensor
 from distil.data.detection.detection_set import DetectionSource
 from distil.detector.prototypes import PrototypeSet
 from distil.detector.reliability import ObjectReliabilities
-from distil.evaluate.precision import Precision
+from distil.evaluation.precision import Precision
 from distil.files import write_atomic
 from distil.report.detections import draw_detections, draw_prototypes, draw_reliabilities, draw_training
 from distil.report.html import html_figure, html_page

@@ -20,9 +20,10 @@ Row = dict[str, Any]
 """`Scores.to_dict()` with file_sha256 (of the artifact; None for real images), test_fingerprint and versions."""
 
 SAME_SET = ("name", "method", "images_per_class", "file_sha256")
-SAME_EVALUATION = (*SAME_SET, "protocol_settings", "width", "runs", "seed", "test_fingerprint")
-SAME_TABLE = ("protocol", "protocol_settings", "test", "test_images", "test_fingerprint")
-NEEDED = {*SAME_EVALUATION, *SAME_TABLE, "bytes", "networks"}
+SAME_EVALUATION = (*SAME_SET, "protocol_version", "protocol_settings", "width", "runs", "seed", "test_fingerprint")
+SAME_TABLE = ("protocol", "protocol_version", "protocol_settings", "test", "test_images", "test_fingerprint")
+NEEDED = {*SAME_EVALUATION, *SAME_TABLE, "bytes", "networks"} - {"protocol_version"}
+"""What every row has; distil 0.1 wrote no version of the protocol."""
 
 
 def scores_beside(artifact: Path) -> Path:
@@ -85,6 +86,9 @@ def _check_row(row: Row) -> None:
     for name in ("images_per_class", "width"):
         if row[name] is not None and (not is_integer(row[name]) or row[name] < 1):
             raise DistilError(f"{name} is {shown(row[name])}: it must be a whole number, at least 1, or null.")
+    version = row.get("protocol_version")
+    if version is not None and (not is_integer(version) or version < 1):
+        raise DistilError(f"protocol_version is {shown(version)}: it must be a whole number, at least 1.")
     check_seed(row["seed"])
     if not isinstance(row["protocol_settings"], dict):
         raise DistilError(f"protocol_settings are {shown(row['protocol_settings'])}: they must be an object.")
@@ -125,7 +129,7 @@ def add_scores(path: Path, row: Row) -> None:
 def _add_scores(path: Path, row: Row) -> None:
     rows = [old for old in (read_scores(path) if path.exists() else []) if not _earlier_state(old, row)]
     for index, old in enumerate(rows):
-        if all(old[key] == row[key] for key in SAME_EVALUATION):
+        if all(old.get(key) == row.get(key) for key in SAME_EVALUATION):
             rows[index] = {**row, "networks": {**old["networks"], **row["networks"]}}
             break
     else:
@@ -169,7 +173,7 @@ def by_table(rows: list[Row]) -> list[list[Row]]:
     groups: list[list[Row]] = []
     for row in rows:
         for group in groups:
-            if all(group[0][key] == row[key] for key in SAME_TABLE):
+            if all(group[0].get(key) == row.get(key) for key in SAME_TABLE):
                 group.append(row)
                 break
         else:

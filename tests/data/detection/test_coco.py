@@ -97,7 +97,7 @@ def test_boxes_outside_are_named_or_clipped(tmp_path):
     assert str(caught.value) == (
         "instances_train.json: the box (1, 2, 16, 8) of annotation 1 on image a.png reaches 4 pixels outside that "
         "image of 12 x 16 pixels (x1, y1, x2, y2; width x height). 2 such boxes in all. Mend the annotations, or: "
-        "--fix-boxes (fix_boxes=True) clips boxes to their images and drops those without area."
+        "fix_boxes=True clips boxes to their images and drops those without area."
     )
     data = open_changed(tmp_path, edit, fix_boxes=True)
     assert data.annotations(1).boxes.tolist() == [[1, 2, 12, 8]]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distil.data.detection.detection_set import Annotations, DetectionSet, match_classes, open_detection
+from distil.data.detection.detection_set import Annotations, DetectionSet, match_classes
+from distil.data.detection.opener import open_detection
 from distil.errors import DistilError
 from tests.data.detection.test_coco import write_coco
 from tests.data.detection.test_voc import write_voc

@@ -251,5 +251,5 @@ def test_images_of_several_sizes_are_a_list(tmp_path):
 def test_what_cannot_be_dealt_is_refused_at_once(data):
     with pytest.raises(DistilError, match="has no images: nothing to train on"):
         loader(data.subset([]), batch=4, seed=0, epoch=0)
-    with pytest.raises(DistilError, match="a batch of 2 cannot be dealt to 3 processes: give --batch 3 or more"):
+    with pytest.raises(DistilError, match="batch is 2 and cannot be dealt to 3 processes: give 3 or more"):
         loader(data, batch=2, seed=0, epoch=0, world=3)

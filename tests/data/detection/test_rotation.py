@@ -127,7 +127,7 @@ def test_boxes_for_the_turned_picture_are_told_and_never_cut(tmp_path):
         assert str(caught.value) == (
             "instances_train.json: the box (2, 3, 12, 23) of annotation 1 is for the turned picture a.png: as stored "
             "it has 24 x 16 pixels (width x height), and its EXIF rotation tag (6) makes that 16 x 24. Write width and "
-            "height of the turned picture into the annotations, or save the pictures upright. --fix-boxes would cut "
+            "height of the turned picture into the annotations, or save the pictures upright. fix_boxes would cut "
             "the boxes at wrong places."
         )
     save(tmp_path / "a.png", picture("RGB"), 1)

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from distil.data.arrays import stratified_split
 from distil.data.detection import scenes
-from distil.data.detection.detection_set import open_detection
+from distil.data.detection.opener import open_detection
 from distil.data.detection.scene_drawing import Digit, Layout, arrange, enlarge, paint
 from distil.data.detection.scenes import SceneSettings, scenes_source
 from distil.errors import DistilError

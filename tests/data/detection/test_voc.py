@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from distil.data.detection import voc
-from distil.data.detection.detection_set import open_detection
+from distil.data.detection.opener import open_detection
 from distil.data.detection.voc import VOC_CLASSES, open_voc, voc_source
 from distil.errors import DistilError
 

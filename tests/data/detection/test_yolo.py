@@ -164,7 +164,7 @@ def test_lines_that_are_wrong_are_named(tmp_path, line, message):
 
 def test_pixels_are_refused_even_where_boxes_are_to_be_mended(tmp_path):
     write_yolo(tmp_path, content={"a": "0 10 8 40 30\n0 1 2 3 4\n"})
-    with pytest.raises(DistilError, match=r"a.txt holds 40 \(2 of 2 lines .*--fix-boxes cannot mend this"):
+    with pytest.raises(DistilError, match=r"a.txt holds 40 \(2 of 2 lines .*fix_boxes cannot mend this"):
         open_yolo(tmp_path, fix_boxes=True)
 
 

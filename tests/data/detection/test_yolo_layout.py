@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from distil.data.detection.detection_set import DetectionSet, DetectionSource, open_detection
+from distil.data.detection.detection_set import DetectionSet, DetectionSource
+from distil.data.detection.opener import open_detection
 from distil.data.detection.yolo import open_yolo, yolo_source
 from distil.errors import DistilError
 from tests.data.detection.test_yolo import write_yolo

@@ -108,7 +108,7 @@ def test_size_takes_pictures_of_any_size(tmp_path):
     assert source.train.size == (6, 6)
     every = torch.cat([source.train.images, source.test.images]).flatten(1)
     assert every.min(1).values.tolist() == every.max(1).values.tolist()
-    with pytest.raises(DistilError, match=r"a/0.png is 4 x 9 and .*a/1.png is 30 x 5 pixels .* --size N"):
+    with pytest.raises(DistilError, match=r"a/0.png is 4 x 9 and .*a/1.png is 30 x 5 pixels .* size=N resizes all"):
         open_source(str(tmp_path))
 
 

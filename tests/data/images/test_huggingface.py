@@ -209,7 +209,7 @@ def test_without_the_flag_the_hub_is_not_asked(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     before = datasets.config.HF_HUB_OFFLINE
-    with pytest.raises(DistilError, match=r"cannot load hf:nobody/nothing: .* --download fetches it"):
+    with pytest.raises(DistilError, match=r"cannot load hf:nobody/nothing: .* download=True fetches it"):
         open_source("hf:nobody/nothing")
     assert before == datasets.config.HF_HUB_OFFLINE
 

@@ -349,7 +349,7 @@ def test_an_archive_that_does_not_fit_says_how_much_it_needs(tmp_path, monkeypat
         open_source(path)
     assert str(caught.value) == (
         f"the arrays of {path} need 80,800 bytes of memory, and 50,000 bytes are available. "
-        "Store fewer images, or uint8; pictures in folders are read one by one, with --size N."
+        "Store fewer images, or uint8; pictures in folders are read one by one, with size=N."
     )
 
 

@@ -87,7 +87,7 @@ def test_a_path_is_no_name_of_a_dataset(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [8.0, "8", True])
 def test_a_size_is_a_whole_number(size):
-    with pytest.raises(DistilError, match=f"--size {size}: give the side of the images in pixels"):
+    with pytest.raises(DistilError, match=f"size is {size!r}: give the side of the images in pixels"):
         open_source("digits", size=size)
 
 
@@ -98,7 +98,7 @@ def test_a_size_that_does_not_fit_in_memory_is_refused_at_once():
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_size_below_one_is_refused(size):
-    with pytest.raises(DistilError, match=f"--size {size}: give the side of the images in pixels"):
+    with pytest.raises(DistilError, match=f"size is {size!r}: give the side of the images in pixels"):
         open_source("digits", size=size)
 
 

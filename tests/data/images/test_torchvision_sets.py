@@ -173,7 +173,7 @@ def test_a_missing_dataset_says_where_it_was_looked_for(tmp_path, key, file):
         open_source(key, root=tmp_path)
     assert str(caught.value) == (
         f"{key} is not in {tmp_path}: no file {tmp_path / file}. "
-        "--download fetches it there, or --root DIR points to the folder that has it."
+        "download=True fetches it there, or root=DIR points to the folder that has it."
     )
     assert not list(tmp_path.iterdir())
 
@@ -193,7 +193,10 @@ def test_the_root_defaults_to_the_environment_and_then_to_the_cache(tmp_path, mo
 def test_a_corrupt_mnist_file_is_refused(tmp_path, file, content):
     write_mnist(tmp_path)
     (tmp_path / "MNIST" / "raw" / file).write_bytes(content)
-    with pytest.raises(DistilError, match=r"the files of mnist in .*raw cannot be read: .+ Delete them and use --down"):
+    with pytest.raises(
+        DistilError,
+        match=r"the files of mnist in .*raw cannot be read: .+ Delete them and fetch them again with download=True",
+    ):
         open_source("mnist", root=tmp_path)
 
 

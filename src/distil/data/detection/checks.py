@@ -15,7 +15,7 @@ OUTSIDE = 1.05
 FURTHEST = 1e7
 """Pixels; a coordinate beyond is no number that an annotation can mean."""
 
-REMEDY = "--fix-boxes (fix_boxes=True) clips boxes to their images and drops those without area."
+REMEDY = "{fix_boxes=True} clips boxes to their images and drops those without area."
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,8 @@ def _refuse(frame: Frame, objects: ObjectTable, bad: np.ndarray, told: str, hint
     raise DistilError(
         f"{frame.name}: the box ({_corners(box)}) of {objects.describe(first)} on image {frame.identifiers[image]} "
         f"{told.format(reach=reach)} that image of {width} x {height} pixels (x1, y1, x2, y2; width x height)."
-        f"{others} {hint or 'Mend'} the annotations, or: {REMEDY}"
+        f"{others} {hint or 'Mend'} the annotations, or: {REMEDY}",
+        field="fix_boxes",
     )
 
 
@@ -183,7 +184,8 @@ def _refuse_turned(frame: Frame, objects: ObjectTable, outside: np.ndarray) -> N
         f"{frame.identifiers[image]}{more}: as stored it has {header.size[1]} x {header.size[0]} pixels (width x "
         f"height), and its EXIF rotation tag ({header.orientation}) makes that {header.turned[1]} x "
         f"{header.turned[0]}. Write width and height of the turned picture into the annotations, or save the pictures "
-        "upright. --fix-boxes would cut the boxes at wrong places."
+        "upright. {fix_boxes} would cut the boxes at wrong places.",
+        field="fix_boxes",
     )
 
 
@@ -196,7 +198,7 @@ def _corner_hint(objects: ObjectTable, limits: np.ndarray) -> str:
         return ""
     return (
         "All boxes would lie in their images if their four numbers were corners (x1, y1, x2, y2): if they are, write "
-        "x, y, width, height instead; --fix-boxes would cut them at wrong places. Otherwise mend"
+        "x, y, width, height instead; {fix_boxes} would cut them at wrong places. Otherwise mend"
     )
 
 
@@ -207,11 +209,12 @@ def _tell(
         places = np.flatnonzero(rows)[:3]
         return [_name(frame, objects, int(row)) for row in places]
 
-    findings.leave_out("boxes without area in the image", names(flat), "dropped by --fix-boxes", int(flat.sum()))
-    why = "dropped by --fix-boxes"
+    why = "dropped, because boxes are to be fixed"
+    findings.leave_out("boxes without area in the image", names(flat), why, int(flat.sum()))
     findings.leave_out("boxes with numbers that are no place in an image", names(broken), why, int(broken.sum()))
     if clipped.any():
         shown = ", ".join(names(clipped))
         findings.note(
-            f"{frame.name}: {numbered(int(clipped.sum()), 'box')} clipped to the image by --fix-boxes ({shown})"
+            f"{frame.name}: {numbered(int(clipped.sum()), 'box')} clipped to the image, because boxes are to be fixed "
+            f"({shown})"
         )

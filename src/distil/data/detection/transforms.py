@@ -152,7 +152,9 @@ def loader(
     if not len(data):
         raise DistilError(f"{data.name} has no images: nothing to train on.")
     if batch < world:
-        raise DistilError(f"a batch of {batch} cannot be dealt to {world} processes: give --batch {world} or more.")
+        raise DistilError(
+            f"{{batch}} is {batch} and cannot be dealt to {world} processes: give {world} or more.", field="batch"
+        )
     batches = [
         own[rank::world] for own in _global_batches(len(data), batch, seed, epoch, shuffle=shuffle, world=world)
     ][start:]

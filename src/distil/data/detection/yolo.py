@@ -303,7 +303,8 @@ def _pixel_error(
     return DistilError(
         f"{title}: line {line.number} of {path} holds {worst:g} ({beyond} of {numbered(len(rows), 'line')} hold such "
         "numbers): YOLO's are shares of the image, from 0 to 1, and these look like pixels. Divide x and width by the "
-        "image's width, y and height by its height. --fix-boxes cannot mend this."
+        "image's width, y and height by its height. {fix_boxes} cannot mend this.",
+        field="fix_boxes",
     )
 
 

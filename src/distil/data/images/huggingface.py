@@ -117,8 +117,10 @@ def _load(datasets: Any, name: str, download: bool) -> dict[str, Any]:
     except Exception as error:
         remedy = "Write the folder again with save_to_disk." if saved else "Check the name and the connection."
         if not saved and not download:
-            remedy = "--download fetches it, if it is not in the local cache yet."
-        raise DistilError(f"cannot load hf:{name}: {str(error) or type(error).__name__}. {remedy}") from error
+            remedy = "{download=True} fetches it, if it is not in the local cache yet."
+        raise DistilError(
+            f"cannot load hf:{name}: {str(error) or type(error).__name__}. {remedy}", field="download"
+        ) from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 

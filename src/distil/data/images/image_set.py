@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from distil.data.arrays import channel_statistics, held_out_counts, stratified_split
+from distil.data.catalog import CUSTOM
 from distil.data.images.image_fields import as_classes, as_images, as_labels, as_statistics, composed
 from distil.data.inventory import Inventory, LeftOut, SplitInventory
 from distil.errors import DistilError
@@ -165,7 +166,8 @@ class ImageSet:
         if self.size != tuple(size):
             raise DistilError(
                 f"{self.name} has images of {self.size[0]} x {self.size[1]} pixels (height x width) but {what} has "
-                f"{size[0]} x {size[1]}. {remedy} --size N resizes a source to N x N."
+                f"{size[0]} x {size[1]}. {remedy} {{size=N}} resizes a source to N x N.",
+                field="size",
             )
         others = tuple(composed(name) for name in classes)
         if self.classes != others:
@@ -191,7 +193,7 @@ class Source:
 
     test: None where a source has none.
     name: for messages and for the record in an artifact.
-    key: the published settings that apply: mnist, fashionmnist, svhn, cifar10, cifar100, digits or custom.
+    key: the published settings that apply: a name in `distil.data.catalog.CATALOG`, or custom.
     note: what a reader of a result should know of the source, such as how its test split was made; "" if nothing.
     inventory: what was read and what was left out; None where a source was put together by hand.
     """
@@ -225,7 +227,7 @@ def source_from_tensors(
     classes: Sequence[str],
     *,
     name: str,
-    key: str = "custom",
+    key: str = CUSTOM,
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     seed: int = 0,
     note: str = "",
@@ -251,7 +253,8 @@ def source_from_tensors(
     elif test[0].shape[1:] != images.shape[1:]:
         raise DistilError(
             f"{name}: the train images have {_shape(images)} but the test images have {_shape(test[0])}: "
-            "both splits need the same channels and, unless --size is given, the same size."
+            "both splits need the same channels and, unless {size} is given, the same size.",
+            field="size",
         )
     else:
         kept, held = whole, replace(whole, images=test[0], labels=test[1], name=f"{name} test")

@@ -10,7 +10,8 @@ from jaxtyping import Int
 from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
-from distil.data.arrays import PUBLISHED_STATISTICS, resize_images
+from distil.data.arrays import resize_images
+from distil.data.catalog import CUSTOM, of_npz
 from distil.data.fitting import check_fits, in_bytes
 from distil.data.images.folder_layout import VALIDATION_UNUSED
 from distil.data.images.image_fields import composed
@@ -25,17 +26,7 @@ from distil.errors import DistilError
 IMAGE_NAMES = ("x_{}", "{}_images", "images_{}", "{}_x")
 LABEL_NAMES = ("y_{}", "{}_labels", "labels_{}", "{}_y")
 
-FEWER = "Store fewer images, or uint8; pictures in folders are read one by one, with --size N."
-
-KNOWN_FILES = {
-    "mnist": ("mnist", (1, 28, 28), 10),
-    "fashionmnist": ("fashionmnist", (1, 28, 28), 10),
-    "svhn": ("svhn", (3, 32, 32), 10),
-    "svhn_small": ("svhn", (3, 32, 32), 10),
-    "cifar10": ("cifar10", (3, 32, 32), 10),
-    "cifar100": ("cifar100", (3, 32, 32), 100),
-}
-"""Name of a file without .npz: the key, the image shape and the number of classes that make it that dataset."""
+FEWER = "Store fewer images, or uint8; pictures in folders are read one by one, with {size=N}."
 
 
 def npz_source(path: Path, *, size: int | None = None, seed: int = 0) -> Source:
@@ -65,9 +56,9 @@ def npz_source(path: Path, *, size: int | None = None, seed: int = 0) -> Source:
     values, classes = _classes(np.unique(labels[0]), arrays.get("classes"), path)
     indices = [_indices(part, split, values, where) for part, split in zip(labels, splits, strict=True)]
     tensors = [torch.from_numpy(array) for array in images]
-    stem = path.stem.lower()
-    known = stem in KNOWN_FILES and KNOWN_FILES[stem][1:] == (tuple(tensors[0].shape[1:]), len(values))
-    key = KNOWN_FILES[stem][0] if known else "custom"
+    named = of_npz(path.stem.lower())
+    if named and (named.shape, named.class_count) != (tuple(tensors[0].shape[1:]), len(values)):
+        named = None
     found = Found(
         format="npz",
         origins=(str(splits[0]), str(splits[1]) if len(splits) > 1 else ""),
@@ -82,8 +73,8 @@ def npz_source(path: Path, *, size: int | None = None, seed: int = 0) -> Source:
         (tensors[1], indices[1]) if len(splits) > 1 else None,
         classes,
         name=shown(path.name),
-        key=key,
-        statistics=PUBLISHED_STATISTICS.get(key),
+        key=named.key if named else CUSTOM,
+        statistics=named.statistics if named else None,
         seed=seed,
         note=f"the test split is {splits[1]}" if len(splits) > 1 and splits[1].word == "val" else "",
         found=found,
@@ -113,7 +104,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], list[_Split], tuple[LeftOu
             headers = {name: read_header(archive, name, where) for name in used}
             needed = sum(header.bytes for header in headers.values())
             needed += sum(headers[split.images].count for split in splits)  # as uint8
-            check_fits(needed, f"the arrays of {where} need", FEWER)
+            check_fits(needed, f"the arrays of {where} need", FEWER, "size")
             arrays = {name: read_array(archive, name, where) for name in used}
             left_out = _left_out(archive, used, validation, where)
     except MemoryError as error:

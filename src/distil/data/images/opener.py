@@ -1,18 +1,16 @@
 """Where real images come from."""
 
-import difflib
 import os
 from numbers import Integral
 from pathlib import Path
 
+from distil.data.catalog import CATALOG, NAMES, NamedSet
 from distil.data.images.image_set import ImageSet, Source
 from distil.data.paths import expanded, shown
 from distil.errors import DistilError
+from distil.lookup import unknown
 
 __all__ = ["ImageSet", "Source", "open_source"]
-
-TORCHVISION_SETS = ("mnist", "fashionmnist", "svhn", "cifar10", "cifar100")
-NAMED_SOURCES = ("digits", *TORCHVISION_SETS)
 
 
 def open_source(
@@ -25,8 +23,8 @@ def open_source(
 ) -> Source:
     """The real images that a spec names. What was read and what was left out is in its `inventory`.
 
-    spec: digits | mnist | fashionmnist | svhn | cifar10 | cifar100 | a folder with a folder for each class | FILE.npz |
-        hf:NAME or hf:NAME:CONFIG. A folder that has the name of a dataset is written ./NAME; a Path is always a folder
+    spec: a name in `distil.data.catalog.CATALOG` | a folder with a folder for each class | FILE.npz | hf:NAME or
+        hf:NAME:CONFIG. A folder that has the name of a dataset is written ./NAME; a Path is always a folder
         or a file.
     root: where torchvision's datasets lie; $DISTIL_DATA or ~/.cache/distil if None.
     size: resize every image to size x size pixels; None keeps the source's own size.
@@ -39,25 +37,22 @@ def open_source(
     if not isinstance(spec, (str, os.PathLike)):
         raise DistilError(f"the source is {spec!r}: give its name or path as text or Path. {_accepted()}")
     if root is not None and not isinstance(root, (str, os.PathLike)):
-        raise DistilError(f"root is {root!r}: give the folder of the named data sets as text or Path.")
+        raise DistilError(
+            f"{{root}} is {root!r}: give the folder of the named data sets as text or Path.", field="root"
+        )
     try:
         return _open(spec, None if root is None else expanded(root), size, download, seed)
     except MemoryError as error:
         raise DistilError(
-            f"{shown(spec)} does not fit in memory. Use fewer images, or smaller ones: --size N resizes to N x N."
+            f"{shown(spec)} does not fit in memory. Use fewer images, or smaller ones: {{size=N}} resizes to N x N.",
+            field="size",
         ) from error
 
 
 def _open(spec: str | os.PathLike[str], root: Path | None, size: int | None, download: bool, seed: int) -> Source:
     word = spec if isinstance(spec, str) else ""
-    if word == "digits":
-        from distil.data.images.digits import digits_source
-
-        return digits_source(size=size)
-    if word in TORCHVISION_SETS:
-        from distil.data.images.torchvision_sets import torchvision_source
-
-        return torchvision_source(word, root=root, size=size, download=download)
+    if word in CATALOG:
+        return _open_named(CATALOG[word], root, size, download)
     if word.startswith("hf:"):
         from distil.data.images.huggingface import huggingface_source
 
@@ -65,6 +60,16 @@ def _open(spec: str | os.PathLike[str], root: Path | None, size: int | None, dow
     if spec == "":
         raise DistilError(f"unknown source {spec!r}. {_accepted()}")
     return _open_path(spec, expanded(spec), size, seed)
+
+
+def _open_named(named: NamedSet, root: Path | None, size: int | None, download: bool) -> Source:
+    if named.origin == "torchvision":
+        from distil.data.images.torchvision_sets import torchvision_source
+
+        return torchvision_source(named.key, root=root, size=size, download=download)
+    from distil.data.images.digits import digits_source
+
+    return digits_source(size=size)
 
 
 def _open_path(spec: str | os.PathLike[str], path: Path, size: int | None, seed: int) -> Source:
@@ -84,19 +89,17 @@ def _open_path(spec: str | os.PathLike[str], path: Path, size: int | None, seed:
         raise DistilError(f"{shown(spec)} is a file but not an .npz. {_accepted()}")
     if not isinstance(spec, str) or "/" in spec or spec.startswith((".", "~")):
         raise DistilError(f"there is nothing at {shown(spec)}. {_accepted()}")
-    close = difflib.get_close_matches(spec.lower().replace("-", "").replace("_", ""), NAMED_SOURCES, n=1)
-    suggestion = f" Did you mean {close[0]}?" if close else ""
-    raise DistilError(f"unknown source {spec!r}.{suggestion} {_accepted()}")
+    raise unknown("source", spec, NAMES, wanted=_accepted())
 
 
 def _checked_size(size: int | None) -> int | None:
     if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 1):
-        raise DistilError(f"--size {size}: give the side of the images in pixels, 1 or more.")
+        raise DistilError(f"{{size}} is {size!r}: give the side of the images in pixels, 1 or more.", field="size")
     return None if size is None else int(size)
 
 
 def _accepted() -> str:
     return (
-        f"A source is one of {', '.join(NAMED_SOURCES)}, a folder with a folder of images for each class, "
+        f"A source is one of {', '.join(NAMES)}, a folder with a folder of images for each class, "
         "a FILE.npz, or hf:NAME."
     )

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from distil.data.catalog import UPRIGHT
 from distil.dataset import config
 from distil.dataset.methods import dc
 from distil.dataset.methods.method import Method
-from distil.dataset.methods.shared import UPRIGHT
 
 OPERATIONS = "color_crop_cutout_flip_scale_rotate"
 

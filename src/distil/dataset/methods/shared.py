@@ -2,14 +2,11 @@
 
 from dataclasses import replace
 
+from distil.data.catalog import NAMES
 from distil.dataset import config
 
-DATASETS = ("mnist", "fashionmnist", "svhn", "cifar10", "cifar100", "digits")
+DATASETS = NAMES
 """Data sets with settings of their own; any other source uses those of CIFAR-10 (color or larger) as "custom"."""
-UPRIGHT = ("mnist", "svhn", "digits")
-"""Digits: a mirrored one is another sign, so nothing is flipped."""
-GREY = ("mnist", "fashionmnist", "digits")
-"""Smaller images without color."""
 
 OWN = "this library's choice"
 RECONSTRUCTION = "a reconstruction, see docs/methods/udd.md"

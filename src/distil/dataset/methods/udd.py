@@ -3,10 +3,11 @@ network responds to are kept, the numbers of all others serve further images."""
 
 from dataclasses import replace
 
+from distil.data.catalog import GREY
 from distil.dataset import config
 from distil.dataset.methods import idc
 from distil.dataset.methods.method import Method
-from distil.dataset.methods.shared import GREY, RECONSTRUCTION, SCALED
+from distil.dataset.methods.shared import RECONSTRUCTION, SCALED
 
 PAPER = "UDD: dataset distillation via mining underutilized regions (abstract and summaries only)"
 

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+from distil.data.catalog import GREY
 from distil.dataset import config
 from distil.dataset.methods import idc, udd
 from distil.dataset.methods.method import Method
-from distil.dataset.methods.shared import GREY, RECONSTRUCTION
+from distil.dataset.methods.shared import RECONSTRUCTION
 
 
 def settings(key: str, ipc: int) -> config.Matching:

@@ -7,9 +7,9 @@ from torch import nn
 
 from distil.data.images.image_set import ImageSet
 from distil.errors import DistilError
-from distil.evaluate import evaluator, training
-from distil.evaluate.evaluator import Scores, accuracy, evaluate_distilled, evaluate_real
-from distil.evaluate.protocols import PROTOCOLS
+from distil.evaluation import evaluator, training
+from distil.evaluation.evaluator import Scores, accuracy, evaluate_distilled, evaluate_real
+from distil.evaluation.protocols import PROTOCOLS
 from distil.functional.augment import normalize
 from distil.parameterizations.crops import Crops
 from distil.types import Batch
@@ -305,7 +305,7 @@ def test_a_test_set_of_another_kind_is_refused(test, message):
     [
         ({"runs": 0}, "runs is 0: at least 1"),
         ({"at_once": 0}, "at_once is 0: at least 1"),
-        ({"networks": ()}, "no networks"),
+        ({"networks": ()}, "networks is empty: name at least one"),
         ({"networks": ("convnet3", "resnet19")}, r"unknown network 'resnet19'. Did you mean resnet1[08]\?"),
         ({"networks": ("convnet3", "convnet3")}, "convnet3 is named twice"),
         ({"width": 0}, "width 0: it must be at least 1"),

@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import one_hot
 
 from distil.errors import DistilError
-from distil.evaluate.protocols import Protocol, lr_at, updates_of
+from distil.evaluation.protocols import Protocol, lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalize
 from distil.functional.optimise import sgd_step
 from distil.rng import stream

@@ -5,7 +5,7 @@ import torch
 
 from distil.data.images.image_set import ImageSet
 from distil.distilled_set.record import DistilledSet
-from distil.evaluate.protocols import PROTOCOLS
+from distil.evaluation.protocols import PROTOCOLS
 from distil.parameterizations.crops import Crops
 
 PLAIN = replace(PROTOCOLS["quick"], name="plain", epochs=30, strategy="none", cutmix=0.0, lr=0.05, weight_decay=0.0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from distil.errors import DistilError
-from distil.evaluate.precision import average_precision, precision_by_tag, voc_average_precision
+from distil.evaluation.precision import average_precision, precision_by_tag, voc_average_precision
 
 
 @dataclass(frozen=True)

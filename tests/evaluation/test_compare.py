@@ -2,7 +2,7 @@ import pytest
 from rich.console import Console
 
 from distil.errors import DistilError
-from distil.evaluate.compare import compare_table, to_markdown
+from distil.evaluation.compare import compare_table, to_markdown
 
 
 def row(name="digits", method="idc", count=1, accuracies=(50.0, 53.0), **changes):
@@ -14,6 +14,7 @@ def row(name="digits", method="idc", count=1, accuracies=(50.0, 53.0), **changes
         "images_per_class": count,
         "bytes": 12345,
         "protocol": "quick",
+        "protocol_version": 2,
         "protocol_settings": {"name": "quick", "cutmix": 0.5},
         "width": 32,
         "test": "digits test",
@@ -40,14 +41,14 @@ def test_a_table_in_markdown():
         "| digits | idc | 1 | 12,345 | 51.5 ± 2.1 | - |\n"
         "| digits | whole set | all | 12,345 | 90.0 ± 0.0 | 70.0 (1 run) |\n"
         "\n"
-        "Protocol quick: accuracy in % after the last epoch, mean ± standard deviation over 2 networks, "
+        "Protocol quick v2: accuracy in % after the last epoch, mean ± standard deviation over 2 networks, "
         "on 1,000 images of digits test.\n"
     )
 
 
 def test_the_terminal_shows_the_same():
     text = shown(compare_table([row(), row(method="dsa", width=None)]))
-    for part in ("images per class", "convnet3 (width 32)", "51.5 ± 2.1", "12,345", "dsa", "Protocol quick"):
+    for part in ("images per class", "convnet3 (width 32)", "51.5 ± 2.1", "12,345", "dsa", "Protocol quick v2"):
         assert part in text
 
 
@@ -59,7 +60,7 @@ def test_markup_in_a_name_is_shown_as_it_is():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": "idc"}, r"protocol is quick for the first and idc for the second"),
+        ({"protocol": "idc"}, r"protocol is quick v2 for the first and idc v2 for the second"),
         ({"test": "mnist test"}, "test is digits test for the first and mnist test for"),
         ({"test_images": 10}, "test images is 1000 for the first and 10 for"),
         (
@@ -77,3 +78,18 @@ def test_what_was_judged_differently_shares_no_table(show, change, message):
 def test_nothing_to_compare():
     with pytest.raises(DistilError, match="nothing to compare"):
         compare_table([])
+
+
+@pytest.mark.parametrize(("version", "title"), [(1, "quick v1"), (None, "quick of unknown version")])
+def test_another_version_of_a_protocol_cannot_share_a_table(version, title):
+    older = row(protocol_version=version)
+    with pytest.raises(
+        DistilError, match=rf"protocol is quick v2 for the first and {title} for the second\. Judge both"
+    ):
+        to_markdown([row(), older])
+    assert f"Protocol {title}: accuracy" in to_markdown([older])
+
+
+def test_a_row_of_distil_0_1_tells_no_version():
+    old = {key: value for key, value in row().items() if key != "protocol_version"}
+    assert "Protocol quick of unknown version: accuracy" in to_markdown([old])

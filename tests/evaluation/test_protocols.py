@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from distil.errors import DistilError
-from distil.evaluate.protocols import PROTOCOLS, lr_at, protocol_for, updates_of
+from distil.evaluation.protocols import PROTOCOLS, lr_at, protocol_for, updates_of
 
 IDC, DC, QUICK = PROTOCOLS["idc"], PROTOCOLS["dc"], PROTOCOLS["quick"]
 
@@ -93,5 +93,5 @@ def test_impossible_protocols_are_refused(change, message):
 
 
 def test_naming_protocols_does_not_import_torch():
-    code = "import sys, distil.evaluate.protocols; sys.exit('torch' in sys.modules)"
+    code = "import sys, distil.evaluation.protocols; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

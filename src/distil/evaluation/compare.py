@@ -72,14 +72,21 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     runs = sorted({row["runs"] for row in rows})
     spread = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     return (
-        f"Protocol {rows[0]['protocol']}: accuracy in % after the last epoch, mean ± standard deviation over {spread} "
+        f"Protocol {_title(rows[0])}: accuracy in % after the last epoch, mean ± standard deviation over {spread} "
         f"networks, on {rows[0]['test_images']:,} images of {rows[0]['test']}."
     )
 
 
+def _title(row: dict[str, Any]) -> str:
+    """The protocol of a row with its version, which rows of distil 0.1 do not tell."""
+    version = row.get("protocol_version")
+    return f"{row['protocol']} {'of unknown version' if version is None else f'v{version}'}"
+
+
 def _check_comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
     """Refuse two rows whose accuracies were not measured in the same way."""
-    measures = [(key.replace("_", " "), first[key], other[key]) for key in ("protocol", "test", "test_images")]
+    measures = [("protocol", _title(first), _title(other))]
+    measures += [(key.replace("_", " "), first[key], other[key]) for key in ("test", "test_images")]
     settings, others = first["protocol_settings"], other["protocol_settings"]
     measures += [(f"{key} of the protocol", settings.get(key), others.get(key)) for key in {**settings, **others}]
     for what, one, two in measures:

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from distil.errors import DistilError
-from distil.evaluate import training
-from distil.evaluate.protocols import PROTOCOLS
-from distil.evaluate.training import probabilities, train_network, train_together
+from distil.evaluation import training
+from distil.evaluation.protocols import PROTOCOLS
+from distil.evaluation.training import probabilities, train_network, train_together
 from distil.functional.augment import normalize
 from distil.networks import build_network
 from distil.types import Batch

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from distil.data.images.image_set import ImageSet
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
-from distil.evaluate.protocols import Protocol, updates_of
-from distil.evaluate.training import probabilities, train_together
+from distil.evaluation.protocols import Protocol, updates_of
+from distil.evaluation.training import probabilities, train_together
 from distil.functional.augment import normalize
-from distil.memory import freed_memory_kept
 from distil.networks import build_network, check_network
 from distil.rng import seed_at, stream
 from distil.runs import Events
@@ -76,7 +75,8 @@ class Scores:
             "views": self.views,
             "bytes": self.bytes,
             "protocol": self.protocol.name,
-            "protocol_settings": {**asdict(self.protocol), "milestones": list(self.protocol.milestones)},
+            "protocol_version": self.protocol.version,
+            "protocol_settings": {**_numbers(self.protocol), "milestones": list(self.protocol.milestones)},
             "width": self.width,
             "seed": self.seed,
             "test": self.test,
@@ -88,6 +88,11 @@ class Scores:
                 for network, values in self.accuracies.items()
             },
         }
+
+
+def _numbers(protocol: Protocol) -> dict[str, Any]:
+    """The fields of a protocol but for its version, which score files name beside it."""
+    return {name: value for name, value in asdict(protocol).items() if name != "version"}
 
 
 def evaluate_distilled(
@@ -230,7 +235,6 @@ def evaluate_real(
     )
 
 
-@freed_memory_kept()
 def _judge(
     draw: Callable[[int], tuple[Tensor, Tensor]],
     test: ImageSet,
@@ -251,15 +255,18 @@ def _judge(
     """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalised floats, and
     their class probabilities, both on the device."""
     if runs < 1:
-        raise DistilError(f"runs is {runs}: at least 1 network has to be trained.")
+        raise DistilError(f"{{runs}} is {runs}: at least 1 network has to be trained.", field="runs")
     if at_once is not None and at_once < 1:
-        raise DistilError(f"at_once is {at_once}: at least 1 network is trained at a time.")
+        raise DistilError(f"{{at_once}} is {at_once}: at least 1 network is trained at a time.", field="at_once")
     if not networks:
-        raise DistilError("no networks to train: name at least one, such as convnet3.")
+        raise DistilError("{networks} is empty: name at least one, such as convnet3.", field="networks")
     for network in networks:
         check_network(network)
     if repeated := sorted({network for network in networks if list(networks).count(network) > 1}):
-        raise DistilError(f"network {repeated[0]} is named twice: raise runs to train more of one kind.")
+        raise DistilError(
+            f"network {repeated[0]} is named twice: raise {{runs}} to train more of one kind.",
+            field=("networks", "runs"),
+        )
     at_once = trained_at_once(at_once, runs, device)
     test = test.to(device)
     accuracies: dict[str, tuple[float, ...]] = {}
