@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
+from distil import distil_dataset, evaluate, preset
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def main(outer: int = 200) -> float:
     settings = preset("dm", "digits", ipc=10)
     settings = replace(settings, method="moments", objective=MomentMatching(0.5), outer=outer)
     made = distil_dataset("digits", settings)
-    test, protocol = open_source("digits").test, protocol_for("quick", "digits")
-    accuracy = evaluate_distilled(made, test, protocol, width=32, runs=1).mean["convnet3"]
+    accuracy = evaluate(made, "digits", protocol="quick", width=32, runs=1).mean["convnet3"]
     print(f"{len(made.params)} images, {accuracy:.1f}% on the test images")
     return accuracy
 

@@ -5,7 +5,7 @@ python examples/own_policy.py
 
 from dataclasses import replace
 
-from distil import distil_dataset, evaluate_distilled, open_source, preset, protocol_for
+from distil import distil_dataset, evaluate, preset
 from distil.functional.dct import coefficients
 
 
@@ -25,8 +25,7 @@ def main(outer: int = 10) -> float:
     settings = preset("udd", "digits", ipc=1)
     variance = replace(settings.parameterization, policy=Variance())
     made = distil_dataset("digits", replace(settings, method="fred-like", outer=outer, parameterization=variance))
-    test, protocol = open_source("digits").test, protocol_for("quick", "digits")
-    accuracy = evaluate_distilled(made, test, protocol, width=32, runs=1).mean["convnet3"]
+    accuracy = evaluate(made, "digits", protocol="quick", width=32, runs=1).mean["convnet3"]
     print(f"{made.parameterization.describe()}: {accuracy:.1f}% on the test images")
     return accuracy
 
