@@ -11,7 +11,7 @@ import torch
 
 import distil
 from distil.cli import detector_tour
-from distil.data.detection import scenes
+from distil.data.detection import opener, scenes
 from distil.dataset import distil as distilling
 from distil.dataset.methods import METHODS, preset
 from distil.detector import presets as detector_presets
@@ -54,7 +54,7 @@ def tiny_runs(monkeypatch, tmp_path):
 
         monkeypatch.setattr(evaluator, name, quick)
     few = partial(scenes.scenes_source, 4, 2, 2)
-    monkeypatch.setattr(scenes, "scenes_source", lambda *count, seed=0: few(seed=seed))
+    monkeypatch.setattr(opener, "scenes_source", lambda *count, seed=0: few(seed=seed))
     monkeypatch.setattr(detector_presets, "SCENES", detector_presets.SCENES | {"epochs": 1, "teacher_floor": 0.0})
     monkeypatch.setattr(detector_tour, "run_detector_demo", partial(detector_tour.run_detector_demo, epochs=(1, 2)))
     before = torch.get_num_threads()

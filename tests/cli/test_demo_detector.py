@@ -10,7 +10,7 @@ import pytest
 
 from distil.cli import detector_tour
 from distil.cli.main import main
-from distil.data.detection import scenes
+from distil.data.detection import opener, scenes
 from distil.detector import presets as detector_presets
 from distil.detector.loop import Run
 
@@ -18,7 +18,7 @@ from distil.detector.loop import Run
 @pytest.fixture
 def few_scenes(monkeypatch):
     few = scenes.scenes_source
-    monkeypatch.setattr(scenes, "scenes_source", lambda *count, seed=0: few(6, 2, 4, seed=seed))
+    monkeypatch.setattr(opener, "scenes_source", lambda *count, seed=0: few(6, 2, 4, seed=seed))
     monkeypatch.setattr(detector_presets, "SCENES", detector_presets.SCENES | {"teacher_floor": 0.0, "batch": 3})
 
 
