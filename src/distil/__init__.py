@@ -1,4 +1,4 @@
-"""Distil a dataset into a few images a class, or a detector into a smaller one, and judge the result fairly.
+"""Distil a dataset into a few images a class, or a detector into a smaller one, and evaluate the result fairly.
 
 The public names below are loaded when they are first used, so that `import distil` costs nothing.
 """

@@ -84,7 +84,7 @@ def test_nothing_to_compare():
 def test_another_version_of_a_protocol_cannot_share_a_table(version, title):
     older = row(protocol_version=version)
     with pytest.raises(
-        DistilError, match=rf"protocol is quick v2 for the first and {title} for the second\. Judge both"
+        DistilError, match=rf"protocol is quick v2 for the first and {title} for the second\. Evaluate both"
     ):
         to_markdown([row(), older])
     assert f"Protocol {title}: accuracy" in to_markdown([older])

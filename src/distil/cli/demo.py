@@ -21,7 +21,7 @@ def demo(
     """The tour on embedded handwriting, with an HTML report; no download.
 
     dataset (about three minutes on two CPU cores): IDC and UDD distil it to one image
-    a class, judged beside real images. detector (about five): a teacher, a student
+    a class, evaluated beside real images. detector (about five): a teacher, a student
     alone and a student with the teacher's knowledge, on scenes of digits.
 
     Examples:

@@ -55,8 +55,8 @@ def run_detector_demo(
     scenes: int = SCENES,
     epochs: tuple[int, int] = (TEACHER_EPOCHS, STUDENT_EPOCHS),
 ) -> Tour:
-    """Train a teacher, a student alone and a student with the teacher's knowledge; judge all, write report.html and its
-    figures as summary.json.
+    """Train a teacher, a student alone and a student with the teacher's knowledge; evaluate all, write report.html and
+    its figures as summary.json.
 
     out: folder for the runs and the report; no other process can write there meanwhile. A run in it that was stopped
     goes on; where the report is written, or other settings were used, all are begun again.

@@ -23,7 +23,7 @@ from distil.stopping import number_of, signals_interrupt
 HELP = """\
 usage: distil COMMAND ...
 
-Distil a dataset into a few images a class, or a detector into a smaller one; judge both fairly.
+Distil a dataset into a few images a class, or a detector into a smaller one; evaluate both fairly.
 
   distil dataset METHOD SOURCE    make a distilled set; --resume DIR goes on with a stopped run
   distil evaluate FILE SOURCE     train fresh networks on it and report their test accuracy

@@ -47,7 +47,7 @@ def evaluate(
     """Train fresh networks on FILE and report their accuracy on SOURCE's test images.
 
     Reported: the last epoch, mean and standard deviation over the runs. The same
-    judge scores real images: all of them (whole), or a fresh random draw for each
+    command scores real images: all of them (whole), or a fresh random draw for each
     run (random:N). Scores of different protocols cannot be compared. A stopped
     evaluation goes on from its finished networks when it is given again.
 
@@ -81,7 +81,7 @@ def evaluate(
     with show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
         real = opened(source, root, size, download, shown)
         if real.test is None:
-            raise DistilError(f"{real.name} has no test images to judge on: give a source that has a test split.")
+            raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
         rules = protocol_for(protocol, real.key)
         options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
         kept = None if lasting is None else Unfinished(lasting, _deciding(digest, per_class, real, rules, **options))
@@ -209,7 +209,7 @@ def compare(
 ) -> None:
     """Print the scores of several sets as one table.
 
-    Sets judged by different protocols or on different test images get a table each.
+    Sets evaluated by different protocols or on different test images get a table each.
 
     Examples:
     distil compare idc.safetensors dsa.safetensors random10.json whole.json

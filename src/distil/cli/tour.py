@@ -1,4 +1,4 @@
-"""The tour: distil the embedded handwriting twice, judge the results beside their controls, write a report."""
+"""The tour: distil the embedded handwriting twice, evaluate the results beside their controls, write a report."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,7 +29,7 @@ Stage = Callable[[str], AbstractContextManager[Events]]
 
 
 def run_demo(out: Path, *, device: str, stage: Stage) -> list[dict[str, Any]]:
-    """Distil digits to one image a class with IDC and UDD; judge both, random real images, and the whole set.
+    """Distil digits to one image a class with IDC and UDD; evaluate both, random real images, and the whole set.
 
     out: folder for the run folders and report.html. stage: shows the progress of each part, as
     `report.progress.show_progress` does.
@@ -48,8 +48,8 @@ def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
         raise ValueError("digits has a test split")
     protocol = protocol_for("quick", source.key)
     width = _matching(METHODS_SHOWN[0], source.key).width
-    judge_flags = f"digits --protocol quick --width {width} --runs {RUNS}"
-    judged: dict[str, Any] = {"width": width, "networks": (NETWORK,), "runs": RUNS, "device": device}
+    evaluation_flags = f"digits --protocol quick --width {width} --runs {RUNS}"
+    evaluated: dict[str, Any] = {"width": width, "networks": (NETWORK,), "runs": RUNS, "device": device}
     sets: dict[str, DistilledSet] = {}
     logs: dict[str, list[dict[str, Any]]] = {}
     settings: dict[str, dict[str, Any]] = {}
@@ -64,15 +64,15 @@ def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
 
     with stage(f"random real images: train {RUNS} networks on one a class") as events:
         events("start", steps=RUNS)
-        scores = evaluate_real(source.train, source.test, protocol, images_per_class=1, events=events, **judged)
+        scores = evaluate_real(source.train, source.test, protocol, images_per_class=1, events=events, **evaluated)
         rows.append(_row("random real images", scores))
     for title, made in sets.items():
         with stage(f"{title}: train {RUNS} networks on {len(made.params)} images") as events:
             events("start", steps=RUNS)
-            rows.append(_row(title, evaluate_distilled(made, source.test, protocol, events=events, **judged)))
+            rows.append(_row(title, evaluate_distilled(made, source.test, protocol, events=events, **evaluated)))
     with stage(f"whole set: train {RUNS} networks on {len(source.train.labels):,} images") as events:
         events("start", steps=RUNS)
-        scores = evaluate_real(source.train, source.test, protocol, images_per_class=None, events=events, **judged)
+        scores = evaluate_real(source.train, source.test, protocol, images_per_class=None, events=events, **evaluated)
         rows.append(_row("whole training set", scores))
 
     write_report(
@@ -98,9 +98,9 @@ def _run_demo(out: Path, device: str, stage: Stage) -> list[dict[str, Any]]:
         commands=[
             "distil demo",
             *(f"distil dataset {method} digits --out runs/{method}" for method in METHODS_SHOWN),
-            *(f"distil evaluate runs/{method}/distilled.safetensors {judge_flags}" for method in METHODS_SHOWN),
-            f"distil evaluate random:1 {judge_flags}",
-            f"distil evaluate whole {judge_flags}",
+            *(f"distil evaluate runs/{method}/distilled.safetensors {evaluation_flags}" for method in METHODS_SHOWN),
+            f"distil evaluate random:1 {evaluation_flags}",
+            f"distil evaluate whole {evaluation_flags}",
         ],
     )
     return rows

@@ -13,7 +13,7 @@ def compare_table(rows: list[dict[str, Any]]) -> Table:
 
     rows: from `Scores.to_dict()`, in the order of the table.
 
-    Raises: DistilError when there are none, or when they were judged by different protocols or on different images.
+    Raises: DistilError when there are none, or when they were evaluated by different protocols or on different images.
     """
     header, cells = _cells(rows)
     table = Table(caption=_caption(rows))
@@ -93,5 +93,5 @@ def _check_comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
         if one != two:
             raise DistilError(
                 f"{first['name']} ({first['method']}) and {other['name']} ({other['method']}) cannot share a table: "
-                f"{what} is {one} for the first and {two} for the second. Judge both in the same way."
+                f"{what} is {one} for the first and {two} for the second. Evaluate both in the same way."
             )

@@ -175,7 +175,7 @@ def evaluate_real(
     events: Events | None = None,
     finished: Finished | None = None,
 ) -> Scores:
-    """The same judge on real images: the controls of every distilled set.
+    """The same evaluation of real images: the controls of every distilled set.
 
     images_per_class: so many random images of every class, drawn afresh for each run; None trains on the whole set,
     with at most `protocol.whole_updates` updates. The rest as in `evaluate_distilled`.

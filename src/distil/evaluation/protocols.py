@@ -1,4 +1,4 @@
-"""How a set is judged: published training recipes by name. Scores of two protocols are never compared. No torch
+"""How a set is evaluated: published training recipes by name. Scores of two protocols are never compared. No torch
 here."""
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ class Protocol:
     """A recipe for training one network on one set.
 
     name: what scores are filed under. version: raised by one whenever a protocol of this name comes to mean something
-        else, so that older scores are told apart (docs/judge.md has what changed).
+        else, so that older scores are told apart (docs/evaluation.md has what changed).
     epochs: passes over the set. lr, momentum, weight_decay: of SGD, on every parameter. batch: images in an update.
     milestones: shares of the updates after which the learning rate is multiplied by `gamma`.
     strategy, one: operations of the augmentation and how they combine, see `distil.functional.augment.augment`;
@@ -139,9 +139,9 @@ def protocol_for(name: str, source_key: str) -> Protocol:
 
     Raises: DistilError on an unknown name, with the nearest one, or on an unknown key.
     Source: IDC's released settings.
-    Differs: the release judges MNIST with CutMix when its factor is 1, and SVHN at one image a class and factor 1
-    without CutMix and with cutout. A judge that looks at how a set was made cannot compare sets, so here the source
-    alone decides.
+    Differs: the release evaluates MNIST with CutMix when its factor is 1, and SVHN at one image a class and factor 1
+    without CutMix and with cutout. An evaluation that looks at how a set was made cannot compare sets, so here the
+    source alone decides.
     """
     protocol = PROTOCOLS[chosen("protocol", name, PROTOCOLS, field="protocol")]
     chosen("source key", source_key, (*NAMES, CUSTOM))

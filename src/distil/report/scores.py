@@ -1,4 +1,4 @@
-"""Score files: what the judge found, beside the set that it judged."""
+"""Score files: what an evaluation found, beside the set that was evaluated."""
 
 import hashlib
 import json
@@ -115,8 +115,8 @@ def _check_accuracies(network: str, values: Any) -> None:
 def add_scores(path: Path, row: Row) -> None:
     """Add a row to a score file, making the file if there is none.
 
-    Networks that were judged alike (same set, protocol, width, runs, seed and test images) join or replace those of the
-    earlier row; rows of another state of the same artifact (by name and path) are dropped.
+    Networks that were evaluated alike (same set, protocol, width, runs, seed and test images) join or replace those of
+    the earlier row; rows of another state of the same artifact (by name and path) are dropped.
 
     Processes that add to one file wait for each other, so that no row is lost.
 

@@ -1,6 +1,5 @@
 """METHODS: what each method is and its published settings, every number with its source. Nothing here imports torch."""
 
-import difflib
 from dataclasses import replace
 from pathlib import PurePath
 
@@ -21,6 +20,8 @@ from distil.dataset.methods import (
 from distil.dataset.methods.method import Method
 from distil.dataset.methods.shared import DATASETS, fast
 from distil.errors import DistilError
+from distil.lookup import chosen as chosen_from
+from distil.lookup import unknown
 
 RECIPES = ("published", "fast")
 """Whose numbers a preset holds: the papers', or those of this library for little time."""
@@ -49,10 +50,7 @@ def preset(method: str, key: str, ipc: int, recipe: str | None = None, *, seed: 
     does not have.
     """
     chosen = method_named(method)
-    if key not in (*DATASETS, "custom"):
-        near = difflib.get_close_matches(key.lower(), DATASETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DistilError(f"no data set {key!r} has settings.{hint} Known: {', '.join(DATASETS)}, custom.")
+    chosen_from("data set", key, (*DATASETS, "custom"))
     if ipc < 1:
         raise DistilError(f"{{ipc}} is {ipc}: ask for at least 1 image per class.", field="ipc")
     settings = replace(chosen.settings(key, ipc), seed=seed)
@@ -60,7 +58,7 @@ def preset(method: str, key: str, ipc: int, recipe: str | None = None, *, seed: 
     if recipe == "published":
         return settings
     if recipe not in RECIPES:
-        raise DistilError(f"unknown recipe {recipe!r}. Recipes: {', '.join(RECIPES)}.")
+        raise unknown("recipe", recipe, RECIPES, field="recipe")
     if not chosen.has_fast or not isinstance(settings, Matching):
         having = [name for name, known in METHODS.items() if known.has_fast]
         raise DistilError(f"{method} has no recipe {recipe!r}: {', '.join(having)} have one.")
@@ -75,8 +73,5 @@ def default_recipe(method: str, key: str) -> str:
 
 def method_named(name: str) -> Method:
     """Raises: DistilError on an unknown method, with the nearest name."""
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DistilError(f"unknown method {name!r}.{hint} Methods: {', '.join(METHODS)}.")
+    chosen_from("method", name, METHODS)
     return METHODS[name]
