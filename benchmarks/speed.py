@@ -313,7 +313,7 @@ def stage_calls(real: ImageSet, settings: Matching, device: str) -> dict[str, Ca
         ),
         "network training": lambda: loop.networks.advance(state, 0, 0, stage.targets["loss"], loop.synthetic),
         "contrastive loss": lambda: params_gradient(
-            contrast.objective, stage.targets["contrast"], loop.placed.unmined, contrast.draw, here
+            contrast.objective, stage.targets["loss"], loop.placed.unmined, contrast.draw, here
         ),
         "augmentation of real images": lambda: [
             loop.augmentation(x, real, 0, step_address(0, 0, str(c))) for c, x in enumerate(images)

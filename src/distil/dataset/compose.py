@@ -64,7 +64,7 @@ def objective_of(settings: config.Matching) -> Objective:
     chosen = settings.objective
     if isinstance(chosen, config.GradientMatching):
         every = isinstance(settings.networks, config.TrainedOnTargets)
-        return GradientObjective(chosen.distance, chosen.layers, every)
+        return GradientObjective(chosen.distance, chosen.layers, every, means=settings.contrastive is not None)
     return FeatureObjective() if isinstance(chosen, config.FeatureMatching) else chosen
 
 
@@ -137,7 +137,9 @@ def side_losses_of(settings: config.Matching, objective: Objective, task: Task) 
         losses.append(MinedWindowsLoss(objective, matched.windows_share, matched.windows_mask, draw))
     if settings.contrastive is not None:
         contrast = ContrastiveObjective(settings.contrastive.temperature)
-        losses.append(ContrastiveLoss(contrast, settings.contrastive.share, task.classes))
+        shared = isinstance(objective, (GradientObjective, FeatureObjective))  # whose targets hold the means
+        targets = "loss" if shared else "contrast"
+        losses.append(ContrastiveLoss(contrast, settings.contrastive.share, task.classes, targets=targets))
     return losses
 
 

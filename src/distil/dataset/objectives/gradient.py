@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from distil.dataset.objectives.feature import mean_embeddings
 from distil.dataset.protocols import Targets
 from distil.functional.distances import gradient_distance
 from distil.functional.gradients import class_gradient, class_gradients_batched, matched_names
@@ -16,7 +17,8 @@ class GradientObjective:
     """sum over classes of D(grad L(real images of the class), grad L(synthetic images)), L the mean cross-entropy.
 
     distance, layers: see `config.GradientMatching`. every: whether targets hold the gradients of all weights, for
-    networks that are trained by them, and not of the matched ones alone.
+    networks that are trained by them, and not of the matched ones alone. means: whether they hold the mean embedding of
+    each class as well, as "mean", for a loss beside this one.
     Distances are computed in float32 whatever the network's precision.
     Source: DC (Zhao, Mopuri and Bilen 2021), equations 7 and 10; IDC (Kim et al. 2022), section 4.
     """
@@ -24,6 +26,7 @@ class GradientObjective:
     distance: Literal["cosine", "squared", "l1"]
     layers: Literal["all", "convolutions"]
     every: bool = False
+    means: bool = False
 
     def targets(self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"]) -> Targets:
         """Gradients of the loss on the real images, by the name of the weight, one row a class."""
@@ -32,13 +35,17 @@ class GradientObjective:
         if len(images) == 1:
             wanted = labels.expand(images.shape[1])
             weights = [parameters[name] for name in names]
-            gradients = class_gradient(net(images[0]), wanted, weights, differentiable=False)
-            return {name: gradient[None] for name, gradient in zip(names, gradients, strict=True)}
+            embedding = net.embed(images[0])  # pyright: ignore[reportCallIssue]
+            logits = net.classifier(embedding)  # pyright: ignore[reportCallIssue]
+            gradients = class_gradient(logits, wanted, weights, differentiable=False)
+            mean = {"mean": embedding.detach().mean(0, keepdim=True).float()} if self.means else {}
+            return {name: gradient[None] for name, gradient in zip(names, gradients, strict=True)} | mean
         constant = {name: weight.detach() for name, weight in parameters.items()}
         moving = {name: constant.pop(name) for name in names}
         every = labels[:, None].expand(-1, images.shape[1])
         found = class_gradients_batched(net, moving, images, every, others=constant)
-        return {name: found[name] for name in names}
+        mean = {"mean": mean_embeddings(net, images)} if self.means else {}
+        return {name: found[name] for name in names} | mean
 
     def loss(
         self, net: nn.Module, images: Float[Tensor, "k v c h w"], labels: Int[Tensor, " k"], targets: Targets
