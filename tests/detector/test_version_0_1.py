@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil.detector.training import train_detector
+from distil.detector.training.train import train_detector
 from distil.files import load_tensors
 from distil.networks.detectors import load_detector
 

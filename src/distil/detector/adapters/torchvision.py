@@ -19,6 +19,31 @@ MOST_INSTANCES = 128
 """Of an image."""
 
 
+class TorchvisionAdapter:
+    """The members of an adapter that are the same for all of torchvision's detectors."""
+
+    model: Any
+    classes: int
+
+    def view(
+        self,
+        images: Sequence[Float[Tensor, "3 _h _w"]],
+        targets: Sequence[dict[str, Tensor]],
+        *,
+        seeds: Sequence[int] | None = None,
+    ) -> View:
+        return make_view(self.model, images, targets, seeds, classes=self.classes)
+
+    def restyle(self, view: View) -> View:
+        return restyle(view, self.model)
+
+    def pyramid(self, view: View) -> tuple[Tensor, ...]:
+        return pyramid(self.model, view)
+
+    def predict(self, images: Sequence[Float[Tensor, "3 _h _w"]]) -> list[dict[str, Tensor]]:
+        return predict(self.model, images)
+
+
 def make_view(
     model: Any,
     images: Sequence[Float[Tensor, "3 _h _w"]],

@@ -13,17 +13,13 @@ from torch import Tensor
 
 from distil.data.detection.detection_set import DetectionSet
 from distil.data.detection.transforms import loader
-from distil.detector.checkpoint import refuse_other_run, refuse_unsound, restore, save_checkpoint, weights_hash
-from distil.detector.gathering import Gathering
-from distil.detector.preparing import make_augmentation, on_first, prototype_settings
-from distil.detector.prototypes import (
-    Candidates,
-    PrototypeSet,
-    choose_candidates,
-    generate_prototypes,
-    prototypes_among,
-)
-from distil.detector.step import Step, Work, learning_rate, make_optimiser, shares
+from distil.detector.gkd.feature_bank import FeatureBank
+from distil.detector.gkd.generation import Candidates, choose_candidates, generate_prototypes, prototypes_among
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.training.checkpoint import refuse_other_run, refuse_unsound, restore, save_checkpoint, weights_hash
+from distil.detector.training.prediction import Measure, predict
+from distil.detector.training.setup import make_augmentation, on_first, prototype_settings
+from distil.detector.training.step import Step, Work, learning_rate, make_optimiser, shares
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.locks import LOCK
@@ -38,43 +34,6 @@ LOG_LINES = 500
 """About so many "step" events in a run."""
 STOP_CHECK = 10
 """Steps between two looks at the other processes' Ctrl-C: a look waits for the device."""
-
-Measure = Callable[[Sequence[Mapping[str, Tensor]], Sequence[Any], Sequence[str]], Any]
-"""(predictions, annotations, class names) -> a record with `ap` and `ap50` in percent; distil.evaluation.precision has
-`average_precision`."""
-
-
-def predict(
-    adapter: Any,
-    data: DetectionSet,
-    *,
-    batch: int = 8,
-    part: slice = slice(None),
-    done: Callable[[int], object] | None = None,
-) -> list[dict[str, Tensor]]:
-    """What a detector finds in images (or in a part of them): boxes, scores and labels of each, on the CPU.
-
-    Boxes are in pixels of the images as they are; the detector is in eval mode and afterwards in the mode it was in.
-    done: called after each batch with the number of images that are done.
-    """
-    device = next(adapter.model.parameters()).device
-    modes = [(module, module.training) for module in adapter.model.modules()]
-    adapter.model.eval()
-    indices = range(len(data))[part]
-    found: list[dict[str, Tensor]] = []
-    try:
-        with torch.no_grad():
-            for first in range(0, len(indices), batch):
-                images = [data.image(index).to(device).float() / 255 for index in indices[first : first + batch]]
-                for one in adapter.predict(images):
-                    known = one["labels"] > 0  # RetinaNet and FCOS have an output for the background, never trained
-                    found.append({name: x[known].cpu() for name, x in one.items()})
-                if done is not None:
-                    done(len(found))
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    return found
 
 
 class Run:
@@ -114,7 +73,7 @@ class Run:
         self.stop_asked: Callable[[], bool] = lambda: False
         self.seconds_before, self.began = 0.0, time.monotonic()
         self.prototypes_of: int | None = None
-        self.gathering: Gathering | None = None
+        self.gathering: FeatureBank | None = None
         self.history: list[dict[str, Any]] = []
         self.pending: list[tuple[int, tuple[str, ...], Tensor]] = []
         self.seen: dict[str, list[float]] = {}
@@ -314,10 +273,10 @@ class Run:
         elif position == 0 or self.gathering is None:
             self.gathering = self._new_gathering()
 
-    def _new_gathering(self) -> Gathering:
+    def _new_gathering(self) -> FeatureBank:
         knowledge = self._knowledge
         candidates = choose_candidates(self.kept, prototype_settings(self.settings), self.settings.seed)
-        return Gathering(candidates, len(knowledge.strides), knowledge.channels)
+        return FeatureBank(candidates, len(knowledge.strides), knowledge.channels)
 
     def _validate(self, epoch: int) -> None:
         """AP on the held-out images after `epoch` epochs, where it is due; the best (the last of equals) is kept."""

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from distil.data.detection.detection_set import DetectionSet
 from distil.data.detection.transforms import prepare
 from distil.detector.adapters import freeze
-from distil.detector.preparing import make_knowledge, make_student, own_random_numbers
-from distil.detector.step import Step, Work
+from distil.detector.training.setup import make_knowledge, make_student, own_random_numbers
+from distil.detector.training.step import Step, Work
 from distil.networks.detectors import Architecture
 from distil.settings import DetectorSettings
 

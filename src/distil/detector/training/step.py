@@ -90,8 +90,8 @@ def shares(counts: Mapping[str, Tensor], fabric: Any) -> dict[str, Tensor]:
     """The factor of each loss with which processes, whose gradients are averaged, give what one process would give.
 
     A loss that is a mean over n_r things in process r counts world x n_r / (n_1 + n_2 + ...). Losses without a count
-    are taken as they are: their mean over the processes is what they say (the losses of `distil.detector.knowledge`
-    and `distil.detector.peers` divide by what all processes hold). One process: no factors.
+    are taken as they are: their mean over the processes is what they say (the losses of `distil.detector.gkd.loss`
+    and `distil.detector.losses.build` divide by what all processes hold). One process: no factors.
     """
     if fabric.world_size == 1 or not counts:
         return {}

@@ -15,10 +15,10 @@ from torch import Tensor
 from distil.checks import is_finite
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import adapt, freeze
-from distil.detector.checkpoint import weights_hash
-from distil.detector.loop import Measure, predict
-from distil.detector.preparing import class_match, in_data_labels, make_knowledge, make_student
-from distil.detector.training import train_detector
+from distil.detector.training.checkpoint import weights_hash
+from distil.detector.training.prediction import Measure, predict
+from distil.detector.training.setup import class_match, in_data_labels, make_knowledge, make_student
+from distil.detector.training.train import train_detector
 from distil.errors import DistilError
 from distil.files import read_json, write_atomic
 from distil.locks import only_writer

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import freeze
-from distil.detector.loop import BEST, LAST, Measure, Run, predict
-from distil.detector.preparing import make_fabric, make_knowledge, make_student, own_random_numbers
-from distil.detector.step import Step
+from distil.detector.training.prediction import Measure, predict
+from distil.detector.training.setup import make_fabric, make_knowledge, make_student, own_random_numbers
+from distil.detector.training.step import Step
+from distil.detector.training.trainer import BEST, LAST, Run
 from distil.errors import DistilError
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture

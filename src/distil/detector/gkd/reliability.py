@@ -9,9 +9,9 @@ from torch import Tensor
 
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import common_levels
-from distil.detector.pooling import pool_pair
-from distil.detector.prototypes import PrototypeSet
-from distil.detector.views import evaluating
+from distil.detector.adapters.torchvision import evaluating
+from distil.detector.gkd.pooling import pool_pair
+from distil.detector.gkd.prototypes import PrototypeSet
 from distil.functional.boxes import pyramid_levels
 from distil.functional.prototypes import nearest_cosine, reliability
 

@@ -1,4 +1,10 @@
-"""What every loss on feature maps needs: maps of equal stride side by side, painted boxes, sums over processes."""
+"""What losses on feature maps share: maps of equal stride side by side, painted boxes, distances of two maps.
+
+In form "distil" all losses are mean-reduced and free of the scale of features, so that one weight serves every
+detector: squared differences are divided by the mean square of the teacher's map (`relative`). Form "published" has the
+reductions, masks, levels and weights of each loss's released code. Effects in the docstrings of losses are ratios of
+gradients on the student's weights, RetinaNet and Faster R-CNN on scenes (benchmarks/loss_forms.py).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.rnn import pad_sequence
 
+from distil.detector.adapters.protocol import DetectorAdapter, common_levels
+from distil.detector.losses.distributed import shared
 from distil.functional.boxes import Cells, paint_boxes
 from distil.types import Trace
 
@@ -30,6 +38,31 @@ class Pyramids:
     """The levels that both have."""
     strides: tuple[int, ...]
     """Of these levels, in pixels."""
+
+
+TINY = 1e-12
+FOUR = 4
+"""PKD, and FGD and MGD of two-stage students, were released without the fifth level of the pyramid."""
+
+
+def pyramids_of(student: DetectorAdapter, teacher: DetectorAdapter, most: int | None = None) -> Pyramids:
+    """The pyramids of two detectors, of their common levels at most the `most` finest.
+
+    Raises: DistilError when the detectors share no stride.
+    """
+    levels = common_levels(student.strides, teacher.strides)[:most]
+    return Pyramids(student.channels, teacher.channels, levels, tuple(student.strides[own] for own, _ in levels))
+
+
+Kind = Literal["two-stage", "retinanet", "fcos"]
+
+
+def kind_of(adapter: Any) -> Kind:
+    """Which of the published settings suit a detector; a one-stage detector of another kind counts as RetinaNet."""
+    head = getattr(getattr(adapter.model, "head", None), "regression_head", None)
+    if hasattr(head, "bbox_ctrness"):
+        return "fcos"
+    return "retinanet" if adapter.activation == "sigmoid" else "two-stage"
 
 
 def full_precision(like: Tensor) -> torch.autocast:
@@ -78,56 +111,6 @@ def painted(
     return paint_boxes(padded, amounts, size, stride, cells=cells)[:, None]
 
 
-def processes() -> int:
-    """How many processes train together."""
-    distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def shared(amounts: Tensor, least: float = 1.0) -> Tensor:
-    """What this process divides its sums by, so that processes together compute the mean over their common batch.
-
-    max(least, the amounts summed over the R processes) / R, without gradient. The mean over processes of (own sum /
-    this) is then (sum of all / amount of all), and so are the gradients, which processes average. One process:
-    max(least, amounts). Every process has to call it equally often: it communicates.
-    """
-    amounts = amounts.detach()
-    if processes() > 1:
-        amounts = amounts.clone()
-        torch.distributed.all_reduce(amounts)
-    return amounts.clamp(min=least) / processes()
-
-
-class _Total(torch.autograd.Function):
-    """Sum over processes; the gradient of what all of them make of it comes back to each."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        values = values.clone()
-        torch.distributed.all_reduce(values)
-        return values
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        (gradient,) = gradients
-        gradient = gradient.clone()
-        torch.distributed.all_reduce(gradient)
-        return gradient
-
-
-def total(values: Tensor) -> Tensor:
-    """Sum over processes, with gradient."""
-    return _Total.apply(values) if processes() > 1 else values  # pyright: ignore[reportReturnType]
-
-
-def moments(maps: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "1 c 1 1"], Float[Tensor, "1 c 1 1"]]:
-    """Mean and standard deviation of every channel over the images and cells of the batch (of all processes)."""
-    count = total(maps.new_full((), float(maps.shape[0] * maps.shape[2] * maps.shape[3])))
-    mean = total(maps.sum((0, 2, 3), keepdim=True)) / count
-    variance = total((maps - mean).square().sum((0, 2, 3), keepdim=True)) / count
-    return mean, (variance + 1e-8).sqrt()
-
-
 def aligned_distance(
     aligning: nn.ModuleList,
     student: Trace,
@@ -151,3 +134,45 @@ def over_levels(values: Sequence[Float[Tensor, ""]], form: Form) -> Float[Tensor
 
 def mean_of_levels(values: Sequence[Float[Tensor, ""]]) -> Float[Tensor, ""]:
     return torch.stack(list(values)).mean()
+
+
+def relative(
+    student: Float[Tensor, "n c h w"],
+    teacher: Float[Tensor, "n c h w"],
+    *masks: Float[Tensor, "n 1 h w"],
+    focus: Tensor | None = None,
+) -> tuple[Float[Tensor, ""], ...]:
+    """Squared difference of two maps, relative to the teacher's mean square: one value for each mask, one without any.
+
+    sum m focus (s - t)^2 / (c sum m * mean t^2), sums over images, channels and cells (of all processes). Where a mask
+    is 0 everywhere the value is 0.
+    focus: (n, c, h, w), weights that average one and so take no part in the divisor.
+    """
+    squares = (student - teacher).square()
+    squares = (squares if focus is None else squares * focus).sum(1, keepdim=True)
+    masks = masks or (torch.ones_like(squares),)
+    size = teacher.new_full((), float(teacher.numel()))
+    amounts = torch.stack([*(mask.sum() for mask in masks), teacher.square().sum(), size])
+    *masses, energy, count = shared(amounts, TINY)
+    mean_square = teacher.shape[1] * energy / count
+    return tuple(
+        (mask * squares).sum() / (mass * mean_square).clamp(min=TINY) for mask, mass in zip(masks, masses, strict=True)
+    )
+
+
+def summed(
+    student: Float[Tensor, "n c h w"],
+    teacher: Float[Tensor, "n c h w"],
+    *masks: Float[Tensor, "n 1 h w"],
+    focus: Tensor | None = None,
+) -> tuple[Float[Tensor, ""], ...]:
+    """Squared difference of two maps, an image: one value for each mask, one without any.
+
+    sum m focus (s - t)^2 / n, sums over images, channels and cells, n images (of all processes): the form of the
+    released FGD and MGD, which grows with the maps' cells, their channels and the square of their features.
+    focus: (n, c, h, w).
+    """
+    squares = (student - teacher).square()
+    squares = (squares if focus is None else squares * focus).sum(1, keepdim=True)
+    images = shared(teacher.new_full((), float(len(teacher))))
+    return tuple((mask * squares).sum() / images for mask in masks or (torch.ones_like(squares),))

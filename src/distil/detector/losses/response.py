@@ -4,7 +4,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
-from distil.detector.maps import full_precision, shared
+from distil.detector.losses.distributed import shared
+from distil.detector.losses.maps import full_precision
 from distil.errors import DistilError
 from distil.types import Trace, View
 

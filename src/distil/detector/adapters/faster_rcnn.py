@@ -1,19 +1,17 @@
 """The adapter of torchvision's Faster R-CNN."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from distil.detector import views
+from distil.detector.adapters import torchvision
 from distil.errors import DistilError
 from distil.types import Trace, View
 
 
-class FasterRCNNAdapter:
+class FasterRCNNAdapter(torchvision.TorchvisionAdapter):
     """Faster R-CNN: what `distil.detector.adapters.DetectorAdapter` describes.
 
     Instances are the positives among the proposals that the RoI head samples in training, with the ground-truth boxes
@@ -35,7 +33,7 @@ class FasterRCNNAdapter:
             )
         self.model = model
         self.classes: int = scores.out_features - 1
-        self.strides, self.channels, maps = views.probe(model)
+        self.strides, self.channels, maps = torchvision.probe(model)
         self._settle_scales(maps)
 
     def _settle_scales(self, maps: OrderedDict[str, Tensor]) -> None:
@@ -48,32 +46,18 @@ class FasterRCNNAdapter:
         if hasattr(pool, "scales") and hasattr(pool, "map_levels"):
             pool.scales = pool.map_levels = None
             with torch.no_grad():
-                pool(maps, [next(iter(maps.values())).new_tensor([[0, 0, 32, 32]])], [(views.PROBE, views.PROBE)])
-
-    def view(
-        self,
-        images: Sequence[Float[Tensor, "3 _h _w"]],
-        targets: Sequence[dict[str, Tensor]],
-        *,
-        seeds: Sequence[int] | None = None,
-    ) -> View:
-        return views.make_view(self.model, images, targets, seeds, classes=self.classes)
-
-    def restyle(self, view: View) -> View:
-        return views.restyle(view, self.model)
-
-    def pyramid(self, view: View) -> tuple[Tensor, ...]:
-        return views.pyramid(self.model, view)
-
-    def predict(self, images: Sequence[Float[Tensor, "3 _h _w"]]) -> list[dict[str, Tensor]]:
-        return views.predict(self.model, images)
+                pool(
+                    maps,
+                    [next(iter(maps.values())).new_tensor([[0, 0, 32, 32]])],
+                    [(torchvision.PROBE, torchvision.PROBE)],
+                )
 
     def trace(self, view: View, *, regions: Trace | None = None) -> Trace:
         view = self.restyle(view)
         if regions is not None:
-            with torch.no_grad(), views.evaluating(self.model):
+            with torch.no_grad(), torchvision.evaluating(self.model):
                 return self._teach(view, regions)
-        views.check_training(self.model)
+        torchvision.check_training(self.model)
         return self._train(view)
 
     def _train(self, view: View) -> Trace:
@@ -86,23 +70,23 @@ class FasterRCNNAdapter:
                 f"a {type(self.model).__name__} can teach, but not be a student: nothing would train its mask or "
                 "keypoint head. Use a FasterRCNN."
             )
-        maps = views.feature_maps(self.model, view.images)
+        maps = torchvision.feature_maps(self.model, view.images)
         targets = list(view.targets)
         hook = rpn.head.register_forward_hook(_widen)
         try:
-            with views.sampling(rpn, view, "anchors") as anchors:
+            with torchvision.sampling(rpn, view, "anchors") as anchors:
                 proposals, losses = rpn(ImageList(view.images, list(view.sizes)), maps, targets)
         finally:
             hook.remove()
-        with views.sampling(roi_heads, view, "proposals") as sampled:
+        with torchvision.sampling(roi_heads, view, "proposals") as sampled:
             boxes, _, labels, aims = roi_heads.select_training_samples(proposals, targets)
         logits, moves = self._head(maps, boxes, view)
         loss_classifier, loss_box = fastrcnn_loss(logits, moves, labels, aims)
 
         label = torch.cat(labels)
-        image = views.image_of(labels)
+        image = torchvision.image_of(labels)
         rows = (label > 0).nonzero().flatten()
-        rows = rows[views.some_instances(image[rows], view)]
+        rows = rows[torchvision.some_instances(image[rows], view)]
         counts = torch.bincount(image[rows], minlength=len(view)).tolist()
         named = {"loss_classifier": loss_classifier, "loss_box_reg": loss_box, **losses}
         many = {"loss_classifier": sampled.count, "loss_box_reg": sampled.count}
@@ -119,7 +103,7 @@ class FasterRCNNAdapter:
         )
 
     def _teach(self, view: View, regions: Trace) -> Trace:
-        maps = views.feature_maps(self.model, view.images)
+        maps = torchvision.feature_maps(self.model, view.images)
         boxes = [own.to(view.images.dtype) for own in regions.boxes]
         logits, _ = self._head(maps, boxes, view)
         return Trace(tuple(maps.values()), self.strides, regions.boxes, regions.labels, logits, self.activation)
@@ -129,10 +113,10 @@ class FasterRCNNAdapter:
         heads = self.model.roi_heads
         features = heads.box_head(heads.box_roi_pool(maps, boxes, list(view.sizes)))
         logits, moves = heads.box_predictor(features)
-        return views.widened(logits), views.widened(moves)
+        return torchvision.widened(logits), torchvision.widened(moves)
 
 
 def _widen(_head: Any, _inputs: Any, outputs: tuple[list[Tensor], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """The RPN's outputs in 32 bits, whatever autocast made of them: torchvision decodes proposals in their type."""
     scores, moves = outputs
-    return [views.widened(x) for x in scores], [views.widened(x) for x in moves]
+    return [torchvision.widened(x) for x in scores], [torchvision.widened(x) for x in moves]

@@ -4,11 +4,9 @@ They belong to `loss_form` "published"; the losses' own arguments have those of 
 gets depends on its kinds: "two-stage", "retinanet" or "fcos"; a one-stage detector of another kind counts as RetinaNet.
 """
 
-from typing import Any, Literal
+from typing import Any
 
-from distil.detector.maps import Pyramids
-
-Kind = Literal["two-stage", "retinanet", "fcos"]
+from distil.detector.losses.maps import Kind, Pyramids, kind_of
 
 FOUR = 4
 """PKD, and FGD and MGD of two-stage students, leave the fifth of the pyramid's levels out."""
@@ -43,15 +41,10 @@ CROSSKD: dict[Kind, dict[str, Any]] = {
 shares all but three of them, that of FCOS all but two."""
 
 
-def kind_of(adapter: Any) -> Kind:
-    """Which of the published settings suit a detector, given by its adapter."""
-    head = getattr(getattr(adapter.model, "head", None), "regression_head", None)
-    if hasattr(head, "bbox_ctrness"):
-        return "fcos"
-    return "retinanet" if adapter.activation == "sigmoid" else "two-stage"
-
-
 def first_levels(pyramids: Pyramids, count: int) -> Pyramids:
     """The `count` finest of the common levels."""
     levels, strides = pyramids.levels[:count], pyramids.strides[:count]
     return Pyramids(pyramids.student_channels, pyramids.teacher_channels, levels, strides)
+
+
+__all__ = ["kind_of"]

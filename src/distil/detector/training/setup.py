@@ -13,10 +13,10 @@ from torch import Tensor
 from distil.data.detection.detection_set import ClassMatch, DetectionSet, match_classes
 from distil.data.detection.transforms import Augmentation
 from distil.detector.adapters import adapt
-from distil.detector.knowledge import GlobalSettings
-from distil.detector.peers import Knowledge, build_knowledge
-from distil.detector.prototypes import PrototypeSettings
-from distil.detector.step import Columns
+from distil.detector.gkd.generation import PrototypeSettings
+from distil.detector.gkd.loss import GlobalSettings
+from distil.detector.losses.build import Knowledge, build_knowledge
+from distil.detector.training.step import Columns
 from distil.errors import DistilError
 from distil.networks.detectors import Architecture, build_detector
 from distil.settings import DetectorSettings, losses_named

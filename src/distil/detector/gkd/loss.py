@@ -13,10 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
-from distil.detector.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps, shared
-from distil.detector.pooling import pool_pair
-from distil.detector.prototypes import PrototypeSet
-from distil.detector.responses import comparable, soft_label_distance
+from distil.detector.gkd.pooling import pool_pair
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.losses.distributed import shared
+from distil.detector.losses.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps
+from distil.detector.losses.response import comparable, soft_label_distance
 from distil.errors import DistilError
 from distil.functional.boxes import pyramid_levels, released_levels
 from distil.functional.prototypes import nearest_cosine, projection, reliability

@@ -6,15 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil.detector import published
 from distil.detector.adapters import common_levels
-from distil.detector.crossing import CrossKD
-from distil.detector.features import MGD, PKD, DeFeat, FeatureMSE
-from distil.detector.focal import FGD
-from distil.detector.knowledge import GlobalKnowledge, GlobalSettings, Reliabilities
-from distil.detector.maps import Pyramids
-from distil.detector.prototypes import PrototypeSet
-from distil.detector.responses import ResponseKL
+from distil.detector.gkd.loss import GlobalKnowledge, GlobalSettings, Reliabilities
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.losses import published
+from distil.detector.losses.crosskd import CrossKD
+from distil.detector.losses.defeat import DeFeat
+from distil.detector.losses.fgd import FGD
+from distil.detector.losses.maps import Pyramids
+from distil.detector.losses.mgd import MGD
+from distil.detector.losses.mse import FeatureMSE
+from distil.detector.losses.pkd import PKD
+from distil.detector.losses.response import ResponseKL
 from distil.errors import DistilError
 from distil.rng import seed_at
 from distil.settings import check_loss
@@ -162,7 +165,7 @@ def build_knowledge(
     """The named kinds of knowledge between two detectors, given by their adapters.
 
     settings: of gkd; its temperature is that of `response` too, and its form that of all losses: "published" gives them
-    the weights and levels of distil.detector.published. weights: factors by name. seed: of the initial weights of the
+    the weights and levels of distil.detector.losses.maps. weights: factors by name. seed: of the initial weights of the
     adapting parts, each drawn at its own name's address.
 
     Raises: DistilError on an unknown or repeated name, on detectors without common strides, and on kinds that these two

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distil.detector.prototypes import Candidates
+from distil.detector.gkd.generation import Candidates
 from distil.errors import DistilError
 
 STEPS_WAITING = 50
 """Features of so many steps stay on the device before they are fetched together: a fetch waits for the device."""
 
 
-class Gathering:
+class FeatureBank:
     """What student and teacher last saw of every candidate, on every level, in training steps since it was made.
 
     An object counts as the augmented image of its step showed it, and the student as it was in that step: at most an

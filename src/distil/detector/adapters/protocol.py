@@ -4,22 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from distil.detector.one_stage import FCOSAdapter, RetinaNetAdapter
-from distil.detector.two_stage import FasterRCNNAdapter
 from distil.errors import DistilError
 from distil.types import Trace, View
-
-__all__ = [
-    "DetectorAdapter",
-    "FCOSAdapter",
-    "FasterRCNNAdapter",
-    "RetinaNetAdapter",
-    "adapt",
-    "common_levels",
-    "freeze",
-]
 
 MEMBERS = (
     "model", "strides", "channels", "activation", "classes", "view", "restyle", "pyramid", "trace", "predict"
@@ -93,26 +81,6 @@ class DetectorAdapter(Protocol):
 
 
 Detector = TypeVar("Detector", bound=DetectorAdapter)
-
-
-def adapt(model: Any) -> Any:
-    """The adapter of a torchvision FasterRCNN, RetinaNet or FCOS. What is an adapter already is given back.
-
-    The mode, the weights and the random generators stay as they were.
-    Raises: DistilError on any other model, telling what an adapter of one's own needs.
-    """
-    if not isinstance(model, nn.Module) and all(hasattr(model, member) for member in MEMBERS):
-        return model
-    from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
-
-    for kind, adapter in ((FasterRCNN, FasterRCNNAdapter), (RetinaNet, RetinaNetAdapter), (FCOS, FCOSAdapter)):
-        if isinstance(model, kind):
-            return adapter(model)
-    raise DistilError(
-        f"no adapter for a {type(model).__name__}: adapt takes torchvision's FasterRCNN, RetinaNet and FCOS. Give an "
-        f"object of your own with the members {', '.join(MEMBERS)}; "
-        "help(distil.detector.adapters.DetectorAdapter) says what each must do."
-    )
 
 
 def freeze(adapter: Detector) -> Detector:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
-from distil.detector.maps import Form, Levels, aligning, full_precision, moments, paired_maps, shared
+from distil.detector.losses.distributed import moments, shared
+from distil.detector.losses.maps import Form, Levels, aligning, full_precision, paired_maps
 from distil.errors import DistilError
 from distil.types import Trace, View
 

@@ -4,8 +4,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distil.detector.features import relative, summed
-from distil.detector.maps import Form, Pyramids, aligning, full_precision, over_levels, painted, paired_maps, shared
+from distil.detector.losses.distributed import shared
+from distil.detector.losses.maps import (
+    Form,
+    Pyramids,
+    aligning,
+    full_precision,
+    over_levels,
+    painted,
+    paired_maps,
+    relative,
+    summed,
+)
 from distil.types import Trace, View
 
 
