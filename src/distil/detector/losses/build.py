@@ -10,6 +10,7 @@ from distil.detector.adapters import common_levels
 from distil.detector.gkd.loss import GlobalKnowledge, GlobalSettings, Reliabilities
 from distil.detector.gkd.prototypes import PrototypeSet
 from distil.detector.losses import published
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.crosskd import CrossKD
 from distil.detector.losses.defeat import DeFeat
 from distil.detector.losses.fgd import FGD
@@ -51,6 +52,11 @@ class Knowledge(nn.Module):
         """Reliabilities of the latest batch."""
         part = self.global_knowledge
         return None if part is None else part.last
+
+    @property
+    def hooked(self) -> list[DistillationLoss]:
+        """The parts that may ask something of the training."""
+        return [part for part in self.parts.values() if isinstance(part, DistillationLoss)]
 
     def use(self, prototypes: PrototypeSet) -> None:
         """Give prototypes to the part that measures by them."""
@@ -161,17 +167,18 @@ def build_knowledge(
     *,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
+    more: Sequence[DistillationLoss] = (),
 ) -> Knowledge:
     """The named kinds of knowledge between two detectors, given by their adapters.
 
     settings: of gkd; its temperature is that of `response` too, and its form that of all losses: "published" gives them
     the weights and levels of distil.detector.losses.maps. weights: factors by name. seed: of the initial weights of the
-    adapting parts, each drawn at its own name's address.
+    adapting parts, each drawn at its own name's address. more: losses given as objects, which are added.
 
     Raises: DistilError on an unknown or repeated name, on detectors without common strides, and on kinds that these two
     detectors cannot share.
     """
-    if not names:
+    if not names and not more:
         raise DistilError(f"no knowledge is named: choose from {', '.join(KNOWLEDGE)}")
     for name in [*names, *(weights or {})]:
         check_loss(name)
@@ -186,4 +193,11 @@ def build_knowledge(
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_at(seed, "knowledge", name))
             parts[name] = KNOWLEDGE[name](student, teacher, settings or GlobalSettings())
-    return Knowledge(parts, weights)
+    for loss in more:
+        if loss.name in parts or loss.name in KNOWLEDGE:
+            raise DistilError(f"two losses are named {loss.name!r}: give one of them another `name`.")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_at(seed, "knowledge", loss.name))
+            loss.prepare(student, teacher)
+        parts[loss.name] = loss
+    return Knowledge(parts, {**(weights or {}), **{loss.name: loss.weight for loss in more}})

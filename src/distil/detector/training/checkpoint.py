@@ -49,10 +49,12 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
     header: Mapping[str, Any],
     gathered: Mapping[str, Tensor],
+    extra: Mapping[str, Tensor],
 ) -> None:
     """Write a module's state and its optimiser's into a run folder, atomically; `header` is what JSON can hold.
 
     The checkpoint before it is kept. gathered: features gathered so far for the next choice of prototypes.
+    extra: what losses given as objects keep besides, after the loss's name and a point.
 
     Raises: DistilError when a weight is not finite: the files of before are then kept.
     """
@@ -66,6 +68,7 @@ def save_checkpoint(
     for index, values in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{key}": x for key, x in values.items() if isinstance(x, Tensor)}
     tensors |= {f"gathered.{name}": x for name, x in gathered.items()}
+    tensors |= {f"extra.{name}": x for name, x in extra.items()}
     runs.save_checkpoint(folder, tensors, {"kind": KIND, "version": VERSION, **header})
 
 

@@ -15,6 +15,7 @@ from distil.data.detection.transforms import Augmentation
 from distil.detector.adapters import adapt
 from distil.detector.gkd.generation import PrototypeSettings
 from distil.detector.gkd.loss import GlobalSettings
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.build import Knowledge, build_knowledge
 from distil.detector.training.step import Columns
 from distil.errors import DistilError
@@ -58,15 +59,24 @@ def make_student(
 
 
 def make_knowledge(
-    student: Any, teacher: Any, teacher_classes: Sequence[str] | None, data: DetectionSet, settings: DetectorSettings
+    student: Any,
+    teacher: Any,
+    teacher_classes: Sequence[str] | None,
+    data: DetectionSet,
+    settings: DetectorSettings,
+    more: Sequence[DistillationLoss] = (),
 ) -> tuple[Knowledge, Columns]:
     """What the settings' losses need of the two detectors, and which of their class logits mean the same.
 
+    more: losses given as objects, which are added.
+
     Raises: DistilError when the detectors share no class or no stride, or a loss cannot serve them.
     """
-    names, weights = losses_named(settings.knowledge)
+    names, weights = ([], {}) if settings.knowledge == "none" else losses_named(settings.knowledge)
     columns = class_columns(class_match(teacher, teacher_classes, data), teacher)
-    knowledge = build_knowledge(names, student, teacher, global_settings(settings), weights=weights, seed=settings.seed)
+    knowledge = build_knowledge(
+        names, student, teacher, global_settings(settings), weights=weights, seed=settings.seed, more=more
+    )
     return knowledge, columns
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import freeze
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.training.prediction import Measure, predict
 from distil.detector.training.setup import make_fabric, make_knowledge, make_student, own_random_numbers
 from distil.detector.training.step import Step
@@ -32,6 +34,7 @@ def train_detector(
     *,
     out: Path | str,
     teacher: Any = None,
+    losses: Sequence[str | DistillationLoss] = (),
     teacher_classes: Sequence[str] | None = None,
     validation: DetectionSet | None = None,
     measure: Measure | None = None,
@@ -45,6 +48,8 @@ def train_detector(
 
     student: an architecture, initialised from `settings.seed`, or an adapter of a detector of one's own.
     data: training images. teacher: an adapter; needed by every `settings.knowledge` but "none", and unused by that.
+    losses: what the teacher adds, in place of `settings.knowledge`: names, with weights if need be ("gkd", "pkd=0.05"),
+    and objects of your making (`distil.detector.losses.base.DistillationLoss`), prepared here for the two detectors.
     teacher_classes: names of the teacher's classes; None: those of `data`. Soft labels compare the classes that both
     know. validation: images that choose the best epoch by AP; None: a share `settings.validation` of `data`, held out.
     measure: how AP is computed, `distil.evaluation.precision.average_precision`; None: nothing is held out or chosen.
@@ -70,21 +75,26 @@ def train_detector(
     the step; the last checkpoint, from before, is kept), when the folder cannot be written or another run writes there;
     Interrupted after such a signal.
     """
+    own = [loss for loss in losses if not isinstance(loss, str)]
+    if losses:
+        settings = replace(settings, knowledge=",".join(loss for loss in losses if isinstance(loss, str)) or "none")
     check_settings(settings)
     out = Path(out)
     _check_folder(out, resume)
     architecture, adapter = make_student(student, settings, data, weights)
+    if own and teacher is None:
+        raise DistilError(f"the loss {own[0].name} needs a teacher: give one, or leave the loss out.")
     if settings.knowledge != "none" and teacher is None:
         raise DistilError(f"--knowledge {settings.knowledge} needs a teacher: give one, or --knowledge none.")
     kept, held_out = hold_out(data, validation, settings, measure)
     fabric = make_fabric(device, settings.precision)
     knowledge, columns = None, None
-    if settings.knowledge == "none":
+    if settings.knowledge == "none" and not own:
         teacher = None
     else:
         freeze(teacher)
         fabric.to_device(teacher.model)
-        knowledge, columns = make_knowledge(adapter, teacher, teacher_classes, data, settings)
+        knowledge, columns = make_knowledge(adapter, teacher, teacher_classes, data, settings, own)
     events = (events or silent) if fabric.is_global_zero else silent
     with ExitStack() as stack:
         stack.enter_context(only_writer(out) if fabric.is_global_zero else nullcontext())

@@ -16,6 +16,7 @@ from distil.data.detection.transforms import loader
 from distil.detector.gkd.feature_bank import FeatureBank
 from distil.detector.gkd.generation import Candidates, choose_candidates, generate_prototypes, prototypes_among
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.losses.base import DistillationLoss, TrainingContext
 from distil.detector.training.checkpoint import refuse_other_run, refuse_unsound, restore, save_checkpoint, weights_hash
 from distil.detector.training.prediction import Measure, predict
 from distil.detector.training.setup import make_augmentation, on_first, prototype_settings
@@ -94,6 +95,8 @@ class Run:
                 break
             self._prototypes(epoch, position)
             self._gather(epoch, position)
+            for loss in self._hooked:
+                loss.before_epoch(self._context(epoch))
             self._epoch(epoch, position, stop_asked)
         if self._unsaved:
             self.save()
@@ -161,6 +164,8 @@ class Run:
         losses, counts = self.wrapped(Work(view, self.teacher, self.step / self.steps))
         if self.gathering is not None:
             self.gathering.add([target for _, target in batch], self._knowledge.truth)
+        for loss in self._hooked:
+            loss.after_step([target for _, target in batch])
         factors = shares(counts, fabric)
         losses = {name: loss * factors[name] if name in factors else loss for name, loss in losses.items()}
         values = torch.stack(list(losses.values()))
@@ -207,6 +212,23 @@ class Run:
         return (
             f"the loss {names} stopped being a finite number at step {step} of {self.steps}: lower --lr, lengthen "
             f"--warmup, or set --clip.{kept}"
+        )
+
+    @property
+    def _hooked(self) -> list[DistillationLoss]:
+        return [] if self.module.knowledge is None else getattr(self.module.knowledge, "hooked", [])
+
+    def _context(self, epoch: int) -> TrainingContext:
+        return TrainingContext(
+            student=self.adapter,
+            teacher=self.teacher,
+            data=self.kept,
+            epoch=epoch,
+            epochs=self.settings.epochs,
+            step=self.step,
+            seed=self.settings.seed,
+            folder=self.out,
+            device=self.fabric.device,
         )
 
     @property
@@ -328,6 +350,7 @@ class Run:
         self._look()
         self.saved_at, self.saved = time.monotonic(), (self.step, len(self.history))
         gathered = {} if self.gathering is None else self.gathering.tensors(self.fabric)
+        extra = {f"{loss.name}.{key}": x for loss in self._hooked for key, x in loss.extra_state().items()}
         if not self.fabric.is_global_zero:
             return
         header = {
@@ -340,7 +363,7 @@ class Run:
         }
         if not self.out.is_dir() or (self.has_lock and not (self.out / LOCK).exists()):
             raise DistilError(f"the run folder {self.out} is gone: what it held is lost; start the run again.")
-        save_checkpoint(self.out, self.module, self.optimiser.optimizer, header, gathered)
+        save_checkpoint(self.out, self.module, self.optimiser.optimizer, header, gathered, extra)
         before, self.saved_prototypes = self.saved_prototypes, self.prototypes_of
         for old in sorted(self.out.glob("prototypes-*.safetensors"))[:-1]:
             if before is not None and old.name < self._prototypes_file(before).name:
@@ -364,6 +387,11 @@ class Run:
                 entry["lost"] = True
             lost = f"{damage} It held the weights of the best epoch so far; the best from here on is kept."
             self.note = f"{self.note} {lost}".strip()
+        for loss in self._hooked:
+            start = f"extra.{loss.name}."
+            loss.load_extra_state(
+                {name.removeprefix(start): x for name, x in tensors.items() if name.startswith(start)}
+            )
         if gathered := _gathered(tensors):
             self.gathering = self._new_gathering()
             self.gathering.restore(gathered)
@@ -409,6 +437,7 @@ class Run:
             "images": len(self.kept),
             "architecture": None if self.architecture is None else repr(self.architecture),
             "annotations": self.kept.fingerprint,
+            **({"losses": [f"{loss.name}={loss.weight}" for loss in self._hooked]} if self._hooked else {}),
             "teacher": None if self.teacher is None else weights_hash(self.teacher.model.state_dict()),
         }
 
