@@ -1,8 +1,5 @@
 """Losses given as objects: what they are asked, when, and that a resumed run keeps what they keep."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -111,14 +108,3 @@ def test_one_error_names_what_is_wrong(tmp_path):
         train(tmp_path / "run", Counting(), Counting())
     with pytest.raises(DistilError, match="the loss counting needs a teacher"):
         train_detector(cells(0), squares(8), tiny_settings(), out=tmp_path / "run", losses=[Counting()])
-
-
-def test_the_example_of_an_own_loss_runs(tmp_path):
-    path = Path(__file__).parents[2] / "examples" / "own_detector_loss.py"
-    spec = importlib.util.spec_from_file_location("own_detector_loss", path)
-    assert spec is not None
-    assert spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    trained = example.main(tmp_path / "run")
-    assert "head.classification_head.cls_logits.weight" in load_tensors(trained)[0]
