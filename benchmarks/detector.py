@@ -36,18 +36,13 @@ from distil import Architecture, adapt, average_precision, compare_detectors, lo
 from distil.data.detection.detection_set import DetectionSet, DetectionSource
 from distil.data.detection.transforms import loader
 from distil.detector.adapters import common_levels, freeze
-from distil.detector.gathering import Gathering
-from distil.detector.loop import predict
-from distil.detector.preparing import make_augmentation, make_knowledge, make_student, prototype_settings
+from distil.detector.gkd.feature_bank import FeatureBank
+from distil.detector.gkd.generation import PrototypeSettings, _pool_candidates, choose_candidates, prototypes_among
+from distil.detector.gkd.prototypes import PrototypeSet
 from distil.detector.presets import FROM_NOTHING, OURS, detector_preset, student_preset
-from distil.detector.prototypes import (
-    PrototypeSet,
-    PrototypeSettings,
-    _pool_candidates,
-    choose_candidates,
-    prototypes_among,
-)
-from distil.detector.step import Step, Work
+from distil.detector.training.prediction import predict
+from distil.detector.training.setup import make_augmentation, make_knowledge, make_student, prototype_settings
+from distil.detector.training.step import Step, Work
 from distil.evaluation.precision import precision_by_tag
 from distil.files import load_tensors
 from distil.functional.prototypes import projection
@@ -186,7 +181,7 @@ def cost(args: argparse.Namespace) -> None:
             chosen = time.process_time() - began
             knowledge.use(prototypes)
             part.gathers = settings.prototype_features == "training"
-            gathering = Gathering(candidates, len(strides), part.channels)
+            gathering = FeatureBank(candidates, len(strides), part.channels)
             options = {"shuffle": True, "augmentation": make_augmentation(settings)}
             batch = next(iter(loader(data.train, batch=settings.batch, seed=0, epoch=0, **options)))
             targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]

@@ -22,11 +22,11 @@ from torch.nn.functional import cosine_similarity
 from distil import Architecture, adapt, average_precision, load_detector, open_detection, train_detector
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import freeze
-from distil.detector.crossing import CrossKD
-from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
-from distil.detector.maps import Levels, painted
-from distil.detector.peers import _pyramids, build_knowledge
-from distil.detector.pooling import pool_instances
+from distil.detector.gkd.loss import GlobalKnowledge, GlobalSettings
+from distil.detector.gkd.pooling import pool_instances
+from distil.detector.losses.build import _pyramids, build_knowledge
+from distil.detector.losses.crosskd import CrossKD
+from distil.detector.losses.maps import Levels, painted
 from distil.detector.presets import detector_preset, student_preset
 from distil.functional.boxes import pyramid_levels, released_levels
 from distil.networks.detectors import build_detector

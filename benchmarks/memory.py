@@ -36,10 +36,10 @@ def measured(source: str, case: str) -> dict[str, float]:
     import torch
 
     from distil.data.detection.opener import open_detection
-    from distil.detector.footprint import footprint
+    from distil.detector.memory import footprint
     from distil.detector.presets import detector_preset, student_preset
     from distil.detector.sizes import sizes_for
-    from distil.detector.training import train_detector
+    from distil.detector.training.train import train_detector
     from distil.networks.detectors import Architecture
 
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import distil.files
-from distil.detector.prototypes import PrototypeSet
+from distil.detector.gkd.prototypes import PrototypeSet
 from distil.errors import DistilError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))

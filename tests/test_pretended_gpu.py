@@ -22,10 +22,11 @@ from distil import (
 )
 from distil.dataset.proxies import trained_proxy
 from distil.detector import preflight as looking
-from distil.detector import preparing, training
 from distil.detector.adapters import freeze
+from distil.detector.gkd.generation import generate_prototypes
 from distil.detector.presets import student_preset
-from distil.detector.prototypes import generate_prototypes
+from distil.detector.training import setup as preparing
+from distil.detector.training import train as training
 from tests.dataset.conftest import changed_where, loop_of
 from tests.detector.tiny import scripted
 from tests.pretended_gpu import CPU, GPU, WrongDevice, place_of, pretended_gpu

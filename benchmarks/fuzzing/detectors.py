@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distil.data.detection.opener import open_detection
-from distil.detector.prototypes import PrototypeSet
-from distil.detector.training import train_detector
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.training.train import train_detector
 from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
 from distil.runs import MANIFEST
 from distil.settings import DetectorSettings

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from distil.dataset.distil import distil_dataset
     from distil.dataset.methods import METHODS, preset
     from distil.detector.adapters import adapt
-    from distil.detector.comparing import compare_detectors
+    from distil.detector.comparison import compare_detectors
+    from distil.detector.gkd.generation import generate_prototypes
+    from distil.detector.gkd.prototypes import PrototypeSet
     from distil.detector.preflight import preflight
     from distil.detector.presets import detector_preset
-    from distil.detector.prototypes import PrototypeSet, generate_prototypes
-    from distil.detector.training import train_detector
+    from distil.detector.training.train import train_detector
     from distil.distilled_set.export import export
     from distil.distilled_set.record import DistilledSet
     from distil.errors import DistilError
@@ -96,7 +97,7 @@ _MODULES = {
     "ImageSet": "distil.data.images.opener",
     "Matching": "distil.dataset.config",
     "Protocol": "distil.evaluation.protocols",
-    "PrototypeSet": "distil.detector.prototypes",
+    "PrototypeSet": "distil.detector.gkd.prototypes",
     "Scores": "distil.evaluation.evaluator",
     "Selection": "distil.dataset.config",
     "Source": "distil.data.images.opener",
@@ -104,7 +105,7 @@ _MODULES = {
     "average_precision": "distil.evaluation.precision",
     "build_detector": "distil.networks.detectors",
     "build_network": "distil.networks",
-    "compare_detectors": "distil.detector.comparing",
+    "compare_detectors": "distil.detector.comparison",
     "crop_resize": "distil.functional.regions",
     "detector_preset": "distil.detector.presets",
     "distil_dataset": "distil.dataset.distil",
@@ -113,7 +114,7 @@ _MODULES = {
     "evaluate_distilled": "distil.evaluation.evaluator",
     "evaluate_real": "distil.evaluation.evaluator",
     "export": "distil.distilled_set.export",
-    "generate_prototypes": "distil.detector.prototypes",
+    "generate_prototypes": "distil.detector.gkd.generation",
     "grid_regions": "distil.functional.regions",
     "load_detector": "distil.networks.detectors",
     "open_detection": "distil.data.detection.opener",
@@ -123,7 +124,7 @@ _MODULES = {
     "protocol_for": "distil.evaluation.protocols",
     "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",
-    "train_detector": "distil.detector.training",
+    "train_detector": "distil.detector.training.train",
 }
 
 

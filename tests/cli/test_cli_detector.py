@@ -166,7 +166,7 @@ def test_pretrained_weights_reach_the_preflight_and_the_comparison(teacher, data
         raise Seen(options)
 
     monkeypatch.setattr("distil.detector.preflight.preflight", work)
-    monkeypatch.setattr("distil.detector.comparing.compare_detectors", work)
+    monkeypatch.setattr("distil.detector.comparison.compare_detectors", work)
     monkeypatch.chdir(tmp_path)
     given = [str(teacher), f"coco:{data}", *STUDENT.split(), *RUN.split(), "--pretrained", str(backbone[0])]
     for command, more in (("preflight", []), ("distil", []), ("compare", ["--checkpoint-seconds", "7"])):
@@ -212,11 +212,11 @@ def test_a_run_that_was_broken_off_at_once_goes_on_and_one_that_failed_leaves_no
         return train
 
     with monkeypatch.context() as patched:
-        patched.setattr("distil.detector.training.train_detector", stopping(RuntimeError("a defect")))
+        patched.setattr("distil.detector.training.train.train_detector", stopping(RuntimeError("a defect")))
         with pytest.raises(RuntimeError, match="a defect"):
             main(words)
         assert not out.exists()
-        patched.setattr("distil.detector.training.train_detector", stopping(KeyboardInterrupt()))
+        patched.setattr("distil.detector.training.train.train_detector", stopping(KeyboardInterrupt()))
         assert main(words) == 130
         command = f"distil detector train --resume '{out}'"
         assert capsys.readouterr().err.endswith(f"distil: interrupted: go on with {command}\n")
@@ -242,7 +242,7 @@ def printed_command(text):
 
 def stop_after(monkeypatch, step, number=signal.SIGTERM):
     """Let the signal come in step `step` of every training."""
-    from distil.detector.loop import Run
+    from distil.detector.training.trainer import Run
 
     real = Run._update
 
@@ -435,7 +435,7 @@ def test_with_pretrained_weights_the_published_settings_stay(data, tmp_path, cap
     def train(*values, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distil.detector.training.train_detector", train)
+    monkeypatch.setattr("distil.detector.training.train.train_detector", train)
     words = ["--pretrained", str(backbone[0]), "--backbone", "timm:test_resnet", "--device", "cpu"]
     out = tmp_path / "run"
     assert main(["detector", "train", f"coco:{data}", "--out", str(out), *words, "--no-memory-check"]) == 130

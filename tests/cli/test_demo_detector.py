@@ -12,7 +12,7 @@ from distil.cli import detector_tour
 from distil.cli.main import main
 from distil.data.detection import opener, scenes
 from distil.detector import presets as detector_presets
-from distil.detector.loop import Run
+from distil.detector.training.trainer import Run
 
 
 @pytest.fixture

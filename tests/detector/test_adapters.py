@@ -10,15 +10,9 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from distil.detector import views
-from distil.detector.adapters import (
-    FasterRCNNAdapter,
-    FCOSAdapter,
-    RetinaNetAdapter,
-    adapt,
-    common_levels,
-    freeze,
-)
+from distil.detector.adapters import FCOSAdapter, RetinaNetAdapter, adapt, common_levels, freeze
+from distil.detector.adapters import torchvision as views
+from distil.detector.adapters.faster_rcnn import FasterRCNNAdapter
 from distil.errors import DistilError
 from distil.networks.backbones import build_backbone
 from distil.networks.detectors import Architecture, build_detector

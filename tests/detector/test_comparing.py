@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from distil.detector import comparing
-from distil.detector.comparing import Comparison, Contender, compare_detectors
-from distil.detector.loop import LAST
+from distil.detector import comparison
+from distil.detector.comparison import Comparison, Contender, compare_detectors
+from distil.detector.training.trainer import LAST
 from distil.errors import DistilError
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture, build_detector, load_detector
@@ -86,10 +86,10 @@ def tiny_world(monkeypatch):
     def build(architecture, *, seed):
         return cells(seed_at(seed, "student")).model
 
-    for module in ("distil.detector.preparing", "distil.networks.detectors"):
+    for module in ("distil.detector.training.setup", "distil.networks.detectors"):
         monkeypatch.setattr(f"{module}.build_detector", build)
     monkeypatch.setattr("distil.networks.detectors._outline", lambda architecture: cells().model, raising=False)
-    for module in ("distil.detector.preparing", "distil.detector.comparing"):
+    for module in ("distil.detector.training.setup", "distil.detector.comparison"):
         monkeypatch.setattr(f"{module}.adapt", CellsAdapter)
     assert isinstance(build(None, seed=0), Cells)
     return Architecture("retinanet", "resnet18", CLASSES)
@@ -116,7 +116,7 @@ def compare(out, student, settings=None, **options):
 
 def test_a_plain_training_is_added_and_every_run_starts_from_the_same_weights(tmp_path, tiny_world, monkeypatch):
     starts = {}
-    real = comparing.train_detector
+    real = comparison.train_detector
 
     def train(student, data, settings, **options):
         starts[settings.method, settings.seed] = build_detector_of(settings.seed)
@@ -125,7 +125,7 @@ def test_a_plain_training_is_added_and_every_run_starts_from_the_same_weights(tm
     def build_detector_of(seed):
         return float(cells(seed_at(seed, "student")).model.head.weight.detach().sum())
 
-    monkeypatch.setattr(comparing, "train_detector", train)
+    monkeypatch.setattr(comparison, "train_detector", train)
     result = compare(tmp_path, tiny_world)
     assert [(each.name, each.knowledge) for each in result.contenders] == [("plain", "none"), ("gkd", "gkd")]
     assert list(starts) == [("plain", 0), ("gkd", 0), ("plain", 1), ("gkd", 1)]
@@ -134,7 +134,7 @@ def test_a_plain_training_is_added_and_every_run_starts_from_the_same_weights(tm
     assert result.teacher is not None
     model, _, extra = load_detector(tmp_path / "gkd" / "seed-1" / LAST)
     assert extra["settings"]["seed"] == 1
-    found = comparing.predict(CellsAdapter(model), squares(6, 7))
+    found = comparison.predict(CellsAdapter(model), squares(6, 7))
     assert result.values("gkd", "ap")[1] == pytest.approx(from_classes(found, [], ()).ap)
     assert result.values("gkd", "ap") != result.values("plain", "ap")
     assert (tmp_path / "comparison.md").exists()
@@ -238,13 +238,13 @@ def test_results_of_another_teacher_or_other_data_are_refused(tmp_path, tiny_wor
 
 def test_first_weights_of_every_seed(tmp_path, tiny_world, monkeypatch):
     given = {}
-    real = comparing.train_detector
+    real = comparison.train_detector
 
     def train(student, data, settings, *, weights, **options):
         given[settings.method, settings.seed] = float(weights["head.weight"].sum())
         return real(student, data, settings, weights=weights, **options)
 
-    monkeypatch.setattr(comparing, "train_detector", train)
+    monkeypatch.setattr(comparison, "train_detector", train)
     compare(tmp_path, tiny_world, weights=lambda seed: cells(seed + 20).model.state_dict())
     assert given["plain", 0] == given["gkd", 0] != given["gkd", 1]
     with pytest.raises(DistilError, match="was made with another set of first weights"):

@@ -10,9 +10,10 @@ import pytest
 
 from distil.data.detection.scenes import SceneSettings, scenes_source
 from distil.detector.adapters import adapt
-from distil.detector.loop import BEST, LAST, predict
 from distil.detector.preflight import preflight
-from distil.detector.training import train_detector
+from distil.detector.training.prediction import predict
+from distil.detector.training.train import train_detector
+from distil.detector.training.trainer import BEST, LAST
 from distil.errors import DistilError
 from distil.evaluation.precision import average_precision
 from distil.files import load_tensors

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distil.detector.adapters import adapt
-from distil.detector.footprint import Footprint, _Held, footprint
+from distil.detector.memory import Footprint, _Held, footprint
 from distil.detector.presets import detector_preset
 from distil.networks.detectors import Architecture, build_detector
 
@@ -70,8 +70,8 @@ import gc, sys, tempfile
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)
-from distil.detector.footprint import footprint
-from distil.detector.training import train_detector
+from distil.detector.memory import footprint
+from distil.detector.training.train import train_detector
 from distil.detector.presets import detector_preset
 from tests.detector.test_footprint import SMALL
 from tests.detector.tiny import squares

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from distil.data.detection.transforms import Augmentation, loader
-from distil.detector import gathering
-from distil.detector.gathering import Gathering
-from distil.detector.knowledge import GlobalKnowledge
-from distil.detector.pooling import pool_instances
-from distil.detector.preparing import make_knowledge, make_student, prototype_settings
-from distil.detector.prototypes import PrototypeSet, choose_candidates, generate_prototypes
-from distil.detector.step import Step, Work
-from distil.detector.training import train_detector
+from distil.detector.gkd import feature_bank
+from distil.detector.gkd.feature_bank import FeatureBank
+from distil.detector.gkd.generation import choose_candidates, generate_prototypes
+from distil.detector.gkd.loss import GlobalKnowledge
+from distil.detector.gkd.pooling import pool_instances
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.training.setup import make_knowledge, make_student, prototype_settings
+from distil.detector.training.step import Step, Work
+from distil.detector.training.train import train_detector
 
 from .tiny import Recorder, Squares, cells, squares, tiny_settings
 
@@ -29,7 +30,7 @@ def gathered_in_an_epoch(settings, data, augmentation=None):
     knowledge, columns = make_knowledge(student, teacher, None, data, settings)
     step = Step(student, knowledge, columns)
     knowledge.global_knowledge.gathers = True
-    gathered = Gathering(choose_candidates(data, prototype_settings(settings), settings.seed), 2, CHANNELS)
+    gathered = FeatureBank(choose_candidates(data, prototype_settings(settings), settings.seed), 2, CHANNELS)
     for batch in loader(data, batch=4, seed=0, epoch=0, augmentation=augmentation):
         targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
         step(Work(student.view([image for image, _ in batch], targets), teacher, 0.0))
@@ -74,7 +75,7 @@ def test_processes_put_together_what_each_has_seen():
     assert whole.tensors(ONE)["seen"].all()
     parts = []
     for seen in (torch.arange(len(whole.seen)) % 2 == 0, torch.arange(len(whole.seen)) % 3 == 0):
-        part = Gathering(whole.candidates, 2, CHANNELS)
+        part = FeatureBank(whole.candidates, 2, CHANNELS)
         part.student, part.teacher, part.seen = whole.student.clone(), whole.teacher.clone(), seen
         part.student[:, ~seen], part.teacher[:, ~seen] = 99.0, 99.0
         parts.append(part)
@@ -147,6 +148,6 @@ def test_only_a_pass_reads_the_images_once_more(tmp_path, features, reads):
 def test_how_many_steps_wait_does_not_matter(monkeypatch, steps):
     data, settings = squares(), tiny_settings(knowledge="gkd")
     expected = gathered_in_an_epoch(settings, data)[0].tensors(ONE)
-    monkeypatch.setattr(gathering, "STEPS_WAITING", steps)
+    monkeypatch.setattr(feature_bank, "STEPS_WAITING", steps)
     for name, x in gathered_in_an_epoch(settings, data)[0].tensors(ONE).items():
         assert torch.equal(x, expected[name])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
-from distil.detector.maps import Pyramids, paired_maps
-from distil.detector.pooling import pool_instances
+from distil.detector.gkd.loss import GlobalKnowledge, GlobalSettings
+from distil.detector.gkd.pooling import pool_instances
+from distil.detector.losses.maps import Pyramids, paired_maps
 from distil.errors import DistilError
 from distil.types import Trace
 from tests.detector.traces import STRIDES, make_prototypes, make_trace, make_view, slow_mask

@@ -14,13 +14,16 @@ from torch.multiprocessing.spawn import spawn
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from distil.detector.crossing import CrossKD
-from distil.detector.features import MGD, PKD, DeFeat, FeatureMSE
-from distil.detector.focal import FGD
-from distil.detector.knowledge import GlobalSettings
-from distil.detector.maps import Pyramids
-from distil.detector.peers import KNOWLEDGE, Knowledge, build_knowledge
-from distil.detector.responses import ResponseKL, soft_label_distance
+from distil.detector.gkd.loss import GlobalSettings
+from distil.detector.losses.build import KNOWLEDGE, Knowledge, build_knowledge
+from distil.detector.losses.crosskd import CrossKD
+from distil.detector.losses.defeat import DeFeat
+from distil.detector.losses.fgd import FGD
+from distil.detector.losses.maps import Pyramids
+from distil.detector.losses.mgd import MGD
+from distil.detector.losses.mse import FeatureMSE
+from distil.detector.losses.pkd import PKD
+from distil.detector.losses.response import ResponseKL, soft_label_distance
 from distil.errors import DistilError
 from distil.rng import stream
 from distil.settings import LOSSES

@@ -3,7 +3,7 @@
 import torch
 from torchvision.ops import roi_align
 
-from distil.detector.pooling import pool_instances, pool_pair
+from distil.detector.gkd.pooling import pool_instances, pool_pair
 from distil.functional.boxes import mean_over_boxes
 
 STRIDES = (8, 16)

@@ -13,8 +13,9 @@ from torch.nn.functional import interpolate
 from distil.data.detection.detection_set import Annotations, DetectionSet
 from distil.data.detection.scenes import scenes_source
 from distil.detector.adapters import adapt
-from distil.detector.pooling import pool_instances
-from distil.detector.prototypes import PrototypeSet, PrototypeSettings, choose_candidates, generate_prototypes
+from distil.detector.gkd.generation import PrototypeSettings, choose_candidates, generate_prototypes
+from distil.detector.gkd.pooling import pool_instances
+from distil.detector.gkd.prototypes import PrototypeSet
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.functional.prototypes import dense_enough, select_prototypes

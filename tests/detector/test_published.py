@@ -11,15 +11,15 @@ from torch import Tensor
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou
 
-from distil.detector.crossing import CrossKD
-from distil.detector.features import MGD, DeFeat
-from distil.detector.focal import FGD
-from distil.detector.knowledge import GlobalKnowledge, GlobalSettings
-from distil.detector.maps import Pyramids
-from distil.detector.peers import build_knowledge
-from distil.detector.preparing import global_settings
+from distil.detector.gkd.loss import GlobalKnowledge, GlobalSettings
+from distil.detector.losses.build import build_knowledge
+from distil.detector.losses.crosskd import CrossKD
+from distil.detector.losses.defeat import DeFeat
+from distil.detector.losses.fgd import FGD
+from distil.detector.losses.maps import Pyramids, kind_of
+from distil.detector.losses.mgd import MGD
 from distil.detector.presets import detector_preset
-from distil.detector.published import kind_of
+from distil.detector.training.setup import global_settings
 from distil.rng import stream
 from distil.settings import DetectorSettings
 from tests.detector.test_peers import Detector, make_adapter, slow_attention, slow_context

@@ -7,8 +7,8 @@ import torch
 
 from distil.data.detection.scenes import scenes_source
 from distil.detector.adapters import adapt, freeze
-from distil.detector.prototypes import PrototypeSettings, generate_prototypes
-from distil.detector.reliability import measure_objects
+from distil.detector.gkd.generation import PrototypeSettings, generate_prototypes
+from distil.detector.gkd.reliability import measure_objects
 from distil.functional.boxes import mean_over_boxes
 from distil.networks.detectors import Architecture, build_detector
 from distil.report.detector_html import reliability_by_tag

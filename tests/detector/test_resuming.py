@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distil.detector.training import BEST, LAST, train_detector
+from distil.detector.training.train import train_detector
+from distil.detector.training.trainer import BEST, LAST
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.locks import only_writer
@@ -243,7 +244,7 @@ def test_a_checkpoint_with_the_last_validation_stands_before_the_export(tmp_path
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr("distil.detector.loop.Run.finish", dying)
+        patched.setattr("distil.detector.training.trainer.Run.finish", dying)
         with pytest.raises(MemoryError):
             train(tmp_path)
     header = load_tensors(tmp_path / CHECKPOINT)[1]
@@ -275,7 +276,7 @@ def test_a_folder_that_is_removed_during_the_run_is_told(tmp_path):
 
 KILLED = """
 import sys
-from distil.detector.training import train_detector
+from distil.detector.training.train import train_detector
 from tests.detector.test_comparing import from_classes
 from tests.detector.tiny import cells, squares, tiny_settings
 settings = tiny_settings(knowledge="gkd,pkd", epochs=12, optimiser="adamw", prototype_features="training")

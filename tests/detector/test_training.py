@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from distil.data.detection.detection_set import match_classes
-from distil.detector.loop import predict
-from distil.detector.preparing import class_match, in_data_labels, make_fabric
-from distil.detector.prototypes import PrototypeSet
-from distil.detector.step import Columns, learning_rate, shares
-from distil.detector.training import BEST, LAST, hold_out, train_detector
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.training.prediction import predict
+from distil.detector.training.setup import class_match, in_data_labels, make_fabric
+from distil.detector.training.step import Columns, learning_rate, shares
+from distil.detector.training.train import hold_out, train_detector
+from distil.detector.training.trainer import BEST, LAST
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.runs import CHECKPOINT, PREVIOUS, Interrupted
@@ -133,7 +134,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, stop, changes):
 
 KILLED = """
 import sys
-from distil.detector.training import train_detector
+from distil.detector.training.train import train_detector
 from tests.detector.tiny import cells, scripted, squares, tiny_settings
 settings = tiny_settings(knowledge="gkd,pkd,mgd", epochs=20, prototype_features="training")
 train_detector(cells(0), squares(), settings, out=sys.argv[1], teacher=cells(5), resume=True, checkpoint_seconds=0.0)

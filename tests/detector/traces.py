@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from distil.detector.prototypes import PrototypeSet
+from distil.detector.gkd.prototypes import PrototypeSet
 from distil.types import Trace, View
 
 SIZE = (120, 152)

@@ -120,7 +120,7 @@ def _compare(
     folder: Path,
 ) -> Any:
     """Open data and teacher, and run every contender with every seed."""
-    from distil.detector.comparing import compare_detectors
+    from distil.detector.comparison import compare_detectors
     from distil.evaluation.precision import average_precision
     from distil.report.progress import both, show_progress
 

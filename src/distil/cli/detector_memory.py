@@ -33,7 +33,7 @@ def check_memory(
     taught_by: the teacher's adapter and the names of its classes.
     Raises: DistilError with the two sizes and the flags that lower the first.
     """
-    from distil.detector.footprint import footprint
+    from distil.detector.memory import footprint
     from distil.memory import free_memory
     from distil.report.progress import show_progress
 

@@ -40,7 +40,7 @@ def evaluate(
     distil detector evaluate runs/scenes-gkd-faster-rcnn-seed0 scenes
     distil detector evaluate torchvision:retinanet_resnet50_fpn coco:data/coco --split val --download
     """
-    from distil.detector.preparing import class_match, in_data_labels
+    from distil.detector.training.setup import class_match, in_data_labels
     from distil.evaluation.precision import average_precision
 
     if json is not None:
@@ -94,7 +94,7 @@ def show(
     opened = open_boxes(source, root, fix_boxes)
     path = Path(file)
     if path.suffix == ".safetensors" and path.is_file() and load_tensors(path)[1].get("kind") == "prototypes":
-        from distil.detector.prototypes import PrototypeSet
+        from distil.detector.gkd.prototypes import PrototypeSet
         from distil.report.detections import draw_prototypes
 
         prototypes, data = PrototypeSet.load(path), split_named(opened, split or "train", source)
@@ -114,7 +114,7 @@ def show(
             save_figure(figure, picture)
             print(f"Picture: {picture}")
         return
-    from distil.detector.preparing import class_match, in_data_labels
+    from distil.detector.training.setup import class_match, in_data_labels
     from distil.report.detections import draw_detections
 
     data = split_named(opened, split or "test", source)
@@ -161,7 +161,7 @@ def export(
 
 def _predict(adapter: Any, data: "DetectionSet", title: str) -> list[dict[str, Any]]:
     """What a detector finds in all images; how far it is is shown."""
-    from distil.detector.training import predict
+    from distil.detector.training.prediction import predict
     from distil.report.progress import show_progress
 
     with show_progress(title, unit="image") as shown:

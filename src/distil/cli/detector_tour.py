@@ -8,11 +8,12 @@ from pathlib import Path
 
 from distil.data.detection.opener import open_detection
 from distil.detector.adapters import adapt, freeze
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.gkd.reliability import ObjectReliabilities, measure_objects
 from distil.detector.preflight import preflight
 from distil.detector.presets import detector_preset, student_preset
-from distil.detector.prototypes import PrototypeSet
-from distil.detector.reliability import ObjectReliabilities, measure_objects
-from distil.detector.training import predict, train_detector
+from distil.detector.training.prediction import predict
+from distil.detector.training.train import train_detector
 from distil.errors import DistilError
 from distil.evaluation.precision import Precision, average_precision, precision_by_tag
 from distil.files import write_atomic

@@ -94,7 +94,7 @@ def resume(
     download: Download = False,
     checkpoint_seconds: float = 120.0,
 ) -> None:
-    from distil.detector.preparing import make_fabric
+    from distil.detector.training.setup import make_fabric
 
     manifest, settings = _recorded(resume)
     if (resume / STUDENT).is_file():
@@ -150,7 +150,7 @@ def start_training(
     *,
     preflight: bool = True,
 ) -> None:
-    from distil.detector.preparing import make_fabric
+    from distil.detector.training.setup import make_fabric
 
     check_settings(settings)
     label = settings.method if teacher is None or settings.method != "gkd" else settings.knowledge
@@ -283,7 +283,7 @@ def _run(
     *,
     resume_run: bool,
 ) -> None:
-    from distil.detector.training import train_detector
+    from distil.detector.training.train import train_detector
     from distil.evaluation.precision import average_precision
     from distil.networks.detectors import architecture_from_dict, load_detector, save_detector
     from distil.report.progress import both, show_progress

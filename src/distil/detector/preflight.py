@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from distil.data.detection.detection_set import DetectionSet
 from distil.data.detection.transforms import loader
 from distil.detector.adapters import common_levels, freeze
-from distil.detector.loop import Measure, predict
-from distil.detector.preparing import (
+from distil.detector.gkd.generation import generate_prototypes
+from distil.detector.training.prediction import Measure, predict
+from distil.detector.training.setup import (
     class_match,
     in_data_labels,
     make_augmentation,
@@ -22,8 +23,7 @@ from distil.detector.preparing import (
     own_random_numbers,
     prototype_settings,
 )
-from distil.detector.prototypes import generate_prototypes
-from distil.detector.step import Step, Work
+from distil.detector.training.step import Step, Work
 from distil.errors import DistilError
 from distil.networks.detectors import Architecture
 from distil.rng import seed_at, stream

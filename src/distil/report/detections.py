@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from distil.detector.prototypes import PrototypeSet
+from distil.detector.gkd.prototypes import PrototypeSet
 from distil.report.pictures import COLOURS, FRAME, INK, QUIET
 from distil.runs import number_in
 

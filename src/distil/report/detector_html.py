@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from distil.data.detection.detection_set import DetectionSource
-from distil.detector.prototypes import PrototypeSet
-from distil.detector.reliability import ObjectReliabilities
+from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.gkd.reliability import ObjectReliabilities
 from distil.evaluation.precision import Precision
 from distil.files import write_atomic
 from distil.report.detections import draw_detections, draw_prototypes, draw_reliabilities, draw_training

@@ -1,0 +1,1 @@
+"""Training a detector, with a teacher or without."""

@@ -1,0 +1,221 @@
+"""What a training run and its preflight start from: student, knowledge, the two detectors' classes, the processes."""
+
+import atexit
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distil.data.detection.detection_set import ClassMatch, DetectionSet, match_classes
+from distil.data.detection.transforms import Augmentation
+from distil.detector.adapters import adapt
+from distil.detector.gkd.generation import PrototypeSettings
+from distil.detector.gkd.loss import GlobalSettings
+from distil.detector.losses.base import DistillationLoss
+from distil.detector.losses.build import Knowledge, build_knowledge
+from distil.detector.training.step import Columns
+from distil.errors import DistilError
+from distil.networks.detectors import Architecture, build_detector
+from distil.settings import DetectorSettings, losses_named
+
+
+def make_student(
+    student: Architecture | Any, settings: DetectorSettings, data: DetectionSet, weights: Mapping[str, Tensor] | None
+) -> tuple[Architecture | None, Any]:
+    """The student's architecture, if it is known, and its adapter.
+
+    student: an architecture, whose weights are drawn from `settings.seed`, or an adapter, taken as it is.
+    weights: loaded strictly, if given.
+
+    Raises: DistilError when its classes are not those of the data, or the weights are another detector's.
+    """
+    if isinstance(student, Architecture):
+        architecture, adapter = student, adapt(build_detector(student, seed=settings.seed))
+        if architecture.classes != data.classes:
+            raise DistilError(
+                f"the student's classes are {_some(architecture.classes)} and those of {data.name} are "
+                f"{_some(data.classes)}: give the student the classes of its data, in their order."
+            )
+    else:
+        architecture, adapter = None, student
+        if adapter.classes != len(data.classes):
+            raise DistilError(
+                f"the student tells {adapter.classes} classes apart and {data.name} has {len(data.classes)}: build it "
+                f"for {_some(data.classes)}."
+            )
+    if weights is not None:
+        try:
+            adapter.model.load_state_dict(dict(weights), strict=True)
+        except RuntimeError as error:
+            raise DistilError(
+                f"the first weights are another detector's ({str(error).splitlines()[-1].strip()}): give weights of "
+                "the student's architecture, or none."
+            ) from error
+    return architecture, adapter
+
+
+def make_knowledge(
+    student: Any,
+    teacher: Any,
+    teacher_classes: Sequence[str] | None,
+    data: DetectionSet,
+    settings: DetectorSettings,
+    more: Sequence[DistillationLoss] = (),
+) -> tuple[Knowledge, Columns]:
+    """What the settings' losses need of the two detectors, and which of their class logits mean the same.
+
+    more: losses given as objects, which are added.
+
+    Raises: DistilError when the detectors share no class or no stride, or a loss cannot serve them.
+    """
+    names, weights = ([], {}) if settings.knowledge == "none" else losses_named(settings.knowledge)
+    columns = class_columns(class_match(teacher, teacher_classes, data), teacher)
+    knowledge = build_knowledge(
+        names, student, teacher, global_settings(settings), weights=weights, seed=settings.seed, more=more
+    )
+    return knowledge, columns
+
+
+def class_match(teacher: Any, teacher_classes: Sequence[str] | None, data: DetectionSet) -> ClassMatch:
+    """The teacher's label of each of the data's classes; without names of the teacher's classes, in the same order.
+
+    Raises: DistilError when no class is shared, or when nameless classes are not equally many.
+    """
+    if teacher_classes is None:
+        if teacher.classes != len(data.classes):
+            raise DistilError(
+                f"the teacher tells {teacher.classes} classes apart and {data.name} has {len(data.classes)}: give the "
+                "names of the teacher's classes."
+            )
+        teacher_classes = data.classes
+    elif len(teacher_classes) != teacher.classes:
+        raise DistilError(
+            f"{len(teacher_classes)} names are given for the teacher's {teacher.classes} classes: give one for each."
+        )
+    return match_classes(tuple(teacher_classes or ()), data.classes)
+
+
+def class_columns(match: ClassMatch, teacher: Any) -> Columns:
+    """Which class logits of student and teacher are of the same class."""
+    return Columns(match.labels, teacher.classes)
+
+
+def in_data_labels(found: Sequence[Mapping[str, Tensor]], match: ClassMatch) -> list[dict[str, Tensor]]:
+    """A teacher's predictions with the data's labels; those of classes that the data lacks are left out."""
+    largest = max([label for label in match.labels if label is not None], default=0)
+    largest = max([largest, *(int(one["labels"].max()) for one in found if len(one["labels"]))])
+    own = torch.zeros(largest + 1, dtype=torch.int64)
+    for label, theirs in enumerate(match.labels, start=1):
+        if theirs is not None:
+            own[theirs] = label
+    translated = [{**one, "labels": own[one["labels"]]} for one in found]
+    return [{name: x[one["labels"] > 0] for name, x in one.items()} for one in translated]
+
+
+def global_settings(settings: DetectorSettings) -> GlobalSettings:
+    """The part of the settings that is gkd's."""
+    return GlobalSettings(
+        use_global=settings.use_global,
+        global_levels=settings.global_levels,
+        global_weight=settings.global_weight,
+        foreground=settings.foreground_weight,
+        background=settings.background_weight,
+        soft_label=settings.soft_weight,
+        temperature=settings.temperature,
+        decay=settings.decay,
+        reliability=settings.reliability,
+        projection=settings.projection,
+        penalty=settings.penalty,
+        local_scale=settings.local_scale,
+        kernel=settings.adapting_kernel,
+        form=settings.loss_form,
+    )
+
+
+def prototype_settings(settings: DetectorSettings) -> PrototypeSettings:
+    """The part of the settings that says how prototypes are chosen."""
+    return PrototypeSettings(
+        count=settings.prototypes,
+        alpha=settings.prototype_alpha,
+        quantile=settings.prototype_quantile,
+        bandwidth=settings.prototype_bandwidth,
+        images_per_class=settings.prototype_images,
+        minimum_side=settings.prototype_side,
+        unique=settings.prototype_unique,
+        orthogonal=settings.prototype_orthogonal,
+        batch=settings.batch,
+    )
+
+
+def make_augmentation(settings: DetectorSettings) -> Augmentation:
+    """The part of the settings that says how training images are changed."""
+    return Augmentation(flip=settings.flip, colour=settings.colour, scale=settings.scale)
+
+
+def make_fabric(device: torch.device | str, precision: str) -> Any:
+    """Lightning Fabric on one device, or on those of all processes that torchrun started.
+
+    Raises: DistilError when the device is not there or cannot compute in this precision.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DistilError("this machine has no CUDA device, or torch cannot see it: use --device cpu.")
+    if device.type == "cpu" and precision == "16-mixed":
+        raise DistilError("--precision 16-mixed needs a GPU: use bf16-mixed or 32.")
+    options: dict[str, Any] = {"devices": 1 if device.index is None else [device.index]}
+    if device.type == "cpu":
+        options = {"devices": 1}
+    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
+        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+        options = {"devices": local, "num_nodes": world // local}
+        if world > 1:
+            options["strategy"] = DDPStrategy(find_unused_parameters=True)
+    with _without_remarks("lightning_fabric", "lightning.fabric"):
+        fabric = Fabric(accelerator=device.type, precision=precision, **options)  # pyright: ignore[reportArgumentType]
+        fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
+    return fabric
+
+
+def _leave_group() -> None:
+    """Leave the other processes before the interpreter ends: threads that still serve them would abort it."""
+    if torch.distributed.is_initialized():
+        with suppress(RuntimeError):
+            torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _without_remarks(*loggers: str) -> Iterator[None]:
+    """Loggers tell warnings only."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    """What is drawn within leaves the global generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def on_first(fabric: Any, compute: Any) -> Any:
+    """What `compute()` gives in the first process, in all of them."""
+    return fabric.broadcast(compute() if fabric.is_global_zero else None)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:8])} and {len(names) - 8} more"

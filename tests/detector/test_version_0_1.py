@@ -1,0 +1,69 @@
+"""Detectors and half-way run folders that version 0.1 wrote load, and go on to the same result."""
+
+import json
+import lzma
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+
+from distil.detector.training.train import train_detector
+from distil.files import load_tensors
+from distil.networks.detectors import load_detector
+
+from .tiny import cells, squares, tiny_settings
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "detector"
+EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
+RUNS = {
+    "taught": {
+        "knowledge": "gkd,pkd=0.05,mgd",
+        "optimiser": "adamw",
+        "prototype_features": "training",
+        "colour": 0.2,
+        "global_levels": "own",
+        "decay": False,
+    },
+    "published": {"knowledge": "gkd,defeat", "loss_form": "published", "prototype_every": 2},
+    "alone": {"knowledge": "none"},
+}
+
+
+def digest(path):
+    whole = sha256()
+    for name, x in sorted(load_tensors(path)[0].items()):
+        whole.update(name.encode())
+        whole.update(x.contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+def test_a_detector_of_0_1_computes_the_same(tmp_path):
+    path = tmp_path / "detector.safetensors"
+    path.write_bytes(lzma.decompress((FIXTURES / "detector.safetensors.xz").read_bytes()))
+    model, architecture, header = load_detector(path)
+    assert (architecture.detector, architecture.classes) == ("retinanet", ("circle", "square"))
+    assert header["validation"] == {"epoch": 3, "ap": 1.5, "ap50": 2.0}
+    with torch.no_grad():
+        maps = model.eval().backbone(torch.ones(1, 3, 64, 64))
+    assert {name: float(x.double().sum()) for name, x in maps.items()} == pytest.approx(EXPECTED["detector"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_of_0_1_that_stopped_at_step_5_ends_with_the_weights_that_0_1_gave(name, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(FIXTURES / "runs" / name, folder)
+    settings = tiny_settings(**RUNS[name], epochs=4)
+    log = []
+    path = train_detector(
+        cells(0),
+        squares(6),
+        settings,
+        out=folder,
+        teacher=None if name == "alone" else cells(5),
+        resume=True,
+        events=lambda event, **fields: log.append((event, fields)),
+    )
+    assert next(fields["step"] for event, fields in log if event == "start") == 5
+    assert digest(path) == EXPECTED[name]
