@@ -103,13 +103,13 @@ COMMANDS: dict[str, Command] = {
         f"detector train coco:squares --out run {STUDENT} --epochs 3", TRAINED, "detector train --resume run"
     ),
     "detector distil": Command(
-        f"detector distil teacher coco:squares --out run {TAUGHT} --epochs 3 --knowledge gkd,pkd=0.5",
+        f"detector train coco:squares --teacher teacher --out run {TAUGHT} --epochs 3 --loss gkd,pkd=0.5",
         (*TRAINED, "run/prototypes-*.safetensors"),
-        "detector distil --resume run",
+        "detector train --resume run",
         before=(TEACHER,),
     ),
     "detector compare": Command(
-        f"detector compare teacher coco:squares --out run {TAUGHT} --epochs 1 --seeds 2 --arms gkd",
+        f"detector compare teacher coco:squares --out run {TAUGHT} --epochs 1 --seeds 2 --losses gkd",
         ("run/*/seed-*/last.safetensors", "run/*/seed-*/result.json", "run/comparison.json"),
         before=(TEACHER,),
     ),
@@ -423,7 +423,7 @@ def _look_at_words(told: str, status: int, words: str, trial: Trial) -> None:
 
 def next_words(command: Command, folder: Path, told: str) -> str:
     """How a user goes on: as the message says, else by the documented command."""
-    if said := re.search(r"go on with (distil [^\n]+)", told):
+    if said := re.search(r"continue with (distil [^\n]+)", told):
         return said[1].removeprefix("distil ").rstrip(". ")
     return command.resume if command.resume and (folder / command.manifest).is_file() else command.words
 

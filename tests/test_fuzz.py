@@ -213,7 +213,7 @@ open("result.txt", "w").write("{result}" + ({differs} if sys.argv[1] == "again" 
 """
 SAVES = """
 def save(number, frame):
-    print("go on with distil again")
+    print("continue with distil again")
     {more}
     sys.exit(130)
 for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU"):

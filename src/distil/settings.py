@@ -124,6 +124,11 @@ LIMITS = {"epochs": 1_000_000, "prototypes": 100_000, "workers": 1024}
 """More than these no machine can serve."""
 
 
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return "--loss" if name == "knowledge" else "--" + name.replace("_", "-")
+
+
 def check_settings(settings: DetectorSettings) -> None:
     """Refuse values that no run can use.
 
@@ -134,7 +139,7 @@ def check_settings(settings: DetectorSettings) -> None:
     shares = {"flip", "lr_decay", "prototype_quantile"}
     for field in fields(settings):
         value = getattr(settings, field.name)
-        flag = "--" + field.name.replace("_", "-")
+        flag = flag_of(field.name)
         _check_type(field.type, value, flag)
         if field.name == "seed":
             check_seed(value, flag)
@@ -188,7 +193,7 @@ def _restored(values: Any) -> DetectorSettings:
     try:
         for field in fields(DetectorSettings):
             if field.name in restored:
-                _check_type(field.type, restored[field.name], "--" + field.name.replace("_", "-"))
+                _check_type(field.type, restored[field.name], flag_of(field.name))
         settings = DetectorSettings(**restored)
         check_settings(settings)
     except DistilError as error:
@@ -206,7 +211,7 @@ def losses_named(knowledge: str) -> tuple[list[str], dict[str, float]]:
         name, has_factor, factor = (text.strip() for text in part.partition("="))
         check_loss(name)
         if name in names:
-            raise DistilError(f"knowledge {name!r} is named more than once: give it a weight instead")
+            raise DistilError(f"the loss {name!r} is named more than once: give it a factor instead")
         names.append(name)
         if has_factor:
             try:
@@ -214,7 +219,7 @@ def losses_named(knowledge: str) -> tuple[list[str], dict[str, float]]:
             except ValueError:
                 factors[name] = -1.0
             if not 0 < factors[name] < float("inf"):
-                raise DistilError(f"--knowledge {knowledge}: {factor!r} is no factor; write {name}=0.5, say.")
+                raise DistilError(f"--loss {knowledge}: {factor!r} is no factor; write {name}=0.5, say.")
     return names, factors
 
 
@@ -224,7 +229,7 @@ def check_loss(name: str) -> None:
         near = get_close_matches(name.lower(), LOSSES, n=3)
         near.sort(key=lambda known: sorted(known) != sorted(name.lower()))  # swapped letters first: gdk is gkd
         suggestion = f" Did you mean {near[0]}?" if near else ""
-        raise DistilError(f"unknown knowledge {name!r}.{suggestion} Known: {', '.join(LOSSES)}")
+        raise DistilError(f"unknown loss {name!r}.{suggestion} Known: {', '.join(LOSSES)}")
 
 
 def _check_detector_settings(settings: DetectorSettings) -> None:

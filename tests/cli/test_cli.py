@@ -378,8 +378,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(capsys, stop_after, artifa
     stop_after(2)
 
     message = fails(capsys, ["dataset", "idc", "digits", *TINY, "--out", "other"], status=130)
-    assert re.search(r"stopped after step [123] of 4: go on with distil dataset --resume other", message)
-    assert "other already holds a run. Go on with it: distil dataset --resume other" in fails(
+    assert re.search(r"stopped after step [123] of 4: continue with distil dataset --resume other", message)
+    assert "other already holds a run. Continue it with: distil dataset --resume other" in fails(
         capsys, ["dataset", "idc", "digits", *TINY, "--out", "other"]
     )
     stop_after(10**9)
@@ -445,7 +445,7 @@ def test_ctrl_c_saves_and_tells_how_to_go_on():
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "go on with distil dataset --resume run" in error
+    assert "continue with distil dataset --resume run" in error
     assert "Traceback" not in error
     assert Path("run/checkpoint.safetensors").is_file()
 

@@ -75,13 +75,13 @@ def teacher(data, tmp_path_factory):
 
 
 def distil(teacher, data, out, *more):
-    words = ["detector", "distil", str(teacher), f"coco:{data}", "--out", str(out), *STUDENT.split(), *TAUGHT.split()]
-    return main([*words, *more])
+    words = ["detector", "train", f"coco:{data}", "--teacher", str(teacher), "--out", str(out)]
+    return main([*words, *STUDENT.split(), *TAUGHT.split(), *more])
 
 
 def test_a_student_is_distilled_evaluated_drawn_and_exported(teacher, data, tmp_path, capsys):
     out = tmp_path / "student"
-    assert distil(teacher, data, out, "--knowledge", "gkd,pkd=0.5", "--teacher-floor", "0") == 0
+    assert distil(teacher, data, out, "--loss", "gkd,pkd=0.5", "--teacher-floor", "0") == 0
     text = capsys.readouterr().out
     assert "teacher" in text
     assert str(out / "student.safetensors") in text
@@ -115,9 +115,7 @@ def test_a_student_is_distilled_evaluated_drawn_and_exported(teacher, data, tmp_
     again = tmp_path / "again.json"
     assert main(["detector", "evaluate", str(weights), f"coco:{data}", "--device", "cpu", "--json", str(again)]) == 0
     assert json.loads(again.read_text())["ap"] == json.loads(figures.read_text())["ap"]
-    assert (
-        distil(weights, data, tmp_path / "taught", "--knowledge", "pkd", "--teacher-floor", "0", "--epochs", "1") == 0
-    )
+    assert distil(weights, data, tmp_path / "taught", "--loss", "pkd", "--teacher-floor", "0", "--epochs", "1") == 0
 
 
 def test_the_preflight_stops_a_teacher_that_sees_nothing(teacher, data, tmp_path, capsys):
@@ -140,7 +138,7 @@ def test_a_stopped_run_goes_on_and_a_finished_one_says_so(teacher, data, capsys)
 
 def test_compare_writes_a_table(teacher, data, tmp_path, capsys):
     words = ["detector", "compare", str(teacher), f"coco:{data}", "--out", str(tmp_path), "--seeds", "2"]
-    assert main([*words, *STUDENT.split(), *TAUGHT.split(), "--arms", "pkd"]) == 0
+    assert main([*words, *STUDENT.split(), *TAUGHT.split(), "--losses", "pkd"]) == 0
     text = capsys.readouterr().out
     assert "AP gain over plain" in text
     table = json.loads((tmp_path / "comparison.json").read_text())
@@ -168,10 +166,12 @@ def test_pretrained_weights_reach_the_preflight_and_the_comparison(teacher, data
     monkeypatch.setattr("distil.detector.preflight.preflight", work)
     monkeypatch.setattr("distil.detector.comparison.compare_detectors", work)
     monkeypatch.chdir(tmp_path)
-    given = [str(teacher), f"coco:{data}", *STUDENT.split(), *RUN.split(), "--pretrained", str(backbone[0])]
-    for command, more in (("preflight", []), ("distil", []), ("compare", ["--checkpoint-seconds", "7"])):
+    given = [f"coco:{data}", *STUDENT.split(), *RUN.split(), "--pretrained", str(backbone[0])]
+    taught = {"preflight": [str(teacher)], "train": ["--teacher", str(teacher)], "compare": [str(teacher)]}
+    for command, who in taught.items():
+        more = ["--checkpoint-seconds", "7"] if command == "compare" else []
         with pytest.raises(Seen) as caught:
-            main(["detector", command, *given, *more])
+            main(["detector", command, *who, *given, *more])
         options = caught.value.args[0]
         weights = [options["weights"](seed) for seed in (0, 1)] if command == "compare" else [options["weights"]]
         assert all(any(torch.equal(x, backbone[1]) for x in each.values()) for each in weights)
@@ -219,14 +219,14 @@ def test_a_run_that_was_broken_off_at_once_goes_on_and_one_that_failed_leaves_no
         patched.setattr("distil.detector.training.train.train_detector", stopping(KeyboardInterrupt()))
         assert main(words) == 130
         command = f"distil detector train --resume '{out}'"
-        assert capsys.readouterr().err.endswith(f"distil: interrupted: go on with {command}\n")
+        assert capsys.readouterr().err.endswith(f"distil: interrupted: continue with {command}\n")
     shutil.copytree(out, tmp_path / "resumed")
     assert main(words) == 0
     assert main(["detector", "train", "--resume", str(tmp_path / "resumed")]) == 0
     one, other = (folder / "last.safetensors" for folder in (out, tmp_path / "resumed"))
     assert one.read_bytes() == other.read_bytes()
     assert main(words) == 2
-    assert f"Go on with it: {command};" in capsys.readouterr().err
+    assert f"Continue it with: {command};" in capsys.readouterr().err
 
 
 def go_on(command):
@@ -237,7 +237,7 @@ def go_on(command):
 
 
 def printed_command(text):
-    return text.strip().splitlines()[-1].partition("go on with ")[2]
+    return text.strip().splitlines()[-1].partition("continue with ")[2]
 
 
 def stop_after(monkeypatch, step, number=signal.SIGTERM):
@@ -262,7 +262,7 @@ def test_a_signal_prints_a_command_that_works(data, tmp_path, capsys, monkeypatc
         stop_after(patched, 1, getattr(signal, name))
         assert main(words) == 128 + getattr(signal, name)
     told = capsys.readouterr().err
-    assert "stopped after step 1 of 4: go on with distil detector train --resume" in told
+    assert "stopped after step 1 of 4: continue with distil detector train --resume" in told
     assert main(words) == 2
     assert go_on(printed_command(told)) == 0
     assert (out / "student.safetensors").is_file()
@@ -271,12 +271,12 @@ def test_a_signal_prints_a_command_that_works(data, tmp_path, capsys, monkeypatc
 def test_a_stopped_comparison_prints_a_command_that_works(teacher, data, tmp_path, capsys, monkeypatch):
     out = tmp_path / "my comparison"
     words = ["detector", "compare", str(teacher), f"coco:{data}", "--out", str(out), "--seeds", "1"]
-    words += [*STUDENT.split(), *TAUGHT.split(), "--arms", "pkd"]
+    words += [*STUDENT.split(), *TAUGHT.split(), "--losses", "pkd"]
     with monkeypatch.context() as patched:
         stop_after(patched, 3)
         assert main(words) == 128 + signal.SIGTERM
     told = capsys.readouterr().err
-    assert "distil: plain, seed 0, stopped after step 3 of 4: go on with distil detector compare" in told
+    assert "distil: plain, seed 0, stopped after step 3 of 4: continue with distil detector compare" in told
     assert go_on(printed_command(told)) == 0
     assert "AP gain over plain" in capsys.readouterr().out
 
@@ -305,7 +305,7 @@ with only_writer(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("command", ["train", "resume", "distil", "compare", "demo"])
+@pytest.mark.parametrize("command", ["train", "resume", "student", "compare", "demo"])
 def test_a_second_run_in_a_folder_is_refused_before_data_are_opened(teacher, tmp_path, capsys, command):
     out = tmp_path / "run"
     out.mkdir()
@@ -313,7 +313,7 @@ def test_a_second_run_in_a_folder_is_refused_before_data_are_opened(teacher, tmp
     words = {
         "train": ["detector", "train", "coco:nowhere", "--out", str(out)],
         "resume": ["detector", "train", "--resume", str(out)],
-        "distil": ["detector", "distil", "nowhere", "coco:nowhere", "--out", str(out)],
+        "student": ["detector", "train", "coco:nowhere", "--teacher", "nowhere", "--out", str(out)],
         "compare": ["detector", "compare", "nowhere", "coco:nowhere", "--out", str(out)],
         "demo": ["demo", "detector", "--out", str(out)],
     }[command]
@@ -378,7 +378,7 @@ def test_every_command_tells_how_far_it_is(teacher, data, tmp_path, capsys):
     told = capsys.readouterr().err
     assert told.startswith(f"coco:{data}: opening\nmemory: what a step will need\npreflight: ")
     assert "preflight: losses and gradients of a first step\n" in told
-    out = ["--out", str(tmp_path / "compare"), "--seeds", "2", "--arms", "pkd"]
+    out = ["--out", str(tmp_path / "compare"), "--seeds", "2", "--losses", "pkd"]
     assert main(["detector", "compare", *trained, *out]) == 0
     told = capsys.readouterr().err
     title = f"compare on {data.name} instances_train: step"
@@ -390,15 +390,15 @@ def test_every_command_tells_how_far_it_is(teacher, data, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("distil", ["--knowledge", "gdk"]),
-        ("preflight", ["--knowledge", "pkd,gdk=0.5"]),
-        ("compare", ["--arms", "pkd", "gdk"]),
+        ("train", ["--loss", "gdk", "--teacher", "nowhere"]),
+        ("preflight", ["--loss", "pkd,gdk=0.5", "nowhere"]),
+        ("compare", ["--losses", "pkd", "gdk", "--seeds", "1", "nowhere"]),
     ],
 )
 def test_misspelt_losses_are_refused_before_data_and_teacher_are_opened(tmp_path, capsys, monkeypatch, command, words):
     monkeypatch.chdir(tmp_path)
-    assert main(["detector", command, *words, "nowhere", "coco:nowhere"]) == 2
-    assert "unknown knowledge 'gdk'. Did you mean gkd?" in capsys.readouterr().err
+    assert main(["detector", command, *words, "coco:nowhere"]) == 2
+    assert "unknown loss 'gdk'. Did you mean gkd?" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -459,13 +459,18 @@ def test_a_step_that_does_not_fit_is_refused_before_anything_is_made(teacher, da
     out = tmp_path / "run"
     words = [f"coco:{data}", "--device", "cpu", *STUDENT.split(), "--min-size", "320", "--max-size", "320"]
     words += ["--batch", "64"]
-    for command in (["train"], ["distil", str(teacher)], ["compare", str(teacher)], ["preflight", str(teacher)]):
+    for command in (
+        ["train"],
+        ["train", "--teacher", str(teacher)],
+        ["compare", str(teacher)],
+        ["preflight", str(teacher)],
+    ):
         where = [] if command[0] == "preflight" else ["--out", str(out)]
         assert main(["detector", *command, *words, *where]) == 2
         told = capsys.readouterr().err
         assert "distil: a step with 64 images of 320 x 320 pixels needs about " in told
         assert "GiB of memory, and 0.1 GiB can be used here: take --batch " in told
-        assert told.strip().endswith("or a smaller --backbone. If you know better, go on with --no-memory-check.")
+        assert told.strip().endswith("or a smaller --backbone. If you know better, give --no-memory-check.")
         assert not out.exists()
     fits = told.partition("--batch ")[2].split()[0]
     assert main(["detector", "train", *words, "--batch", fits, "--epochs", "1", "--out", str(out)]) == 0
@@ -532,9 +537,24 @@ def test_a_picture_lies_beside_its_file(teacher, data, tmp_path, monkeypatch):
         (["detector", "show", "x", "scenes:4", "--images", "0"], "--images is 0: it must be at least 1."),
         (["detector", "show", "x", "scenes:4", "--images", "-1"], "--images is -1: it must be at least 1."),
         (["detector", "compare", "x", "scenes:4", "--seeds", "0"], "--seeds is 0: it must be at least 1."),
-        (["detector", "distil", "x", "scenes:4", "--method", "plain"], "--method plain learns nothing from TEACHER"),
-        (["detector", "distil", "x", "scenes:4", "--knowledge", "none"], "--knowledge none learns nothing from"),
-        (["detector", "preflight", "x", "scenes:4", "--knowledge", "none"], "take distil detector train SOURCE"),
+        (
+            ["detector", "train", "scenes:4", "--teacher", "x", "--method", "plain"],
+            "--method plain learns nothing from",
+        ),
+        (["detector", "train", "scenes:4", "--teacher", "x", "--loss", "none"], "--loss none learns nothing from the"),
+        (
+            ["detector", "preflight", "x", "scenes:4", "--loss", "none"],
+            "train without one: distil detector train SOURCE",
+        ),
+        (
+            ["detector", "distil", "my teacher", "scenes:4", "--knowledge", "gkd,pkd=0.05", "--lr=0.1"],
+            "distil detector distil is called train now: distil detector train scenes:4 --teacher 'my teacher' --loss "
+            "gkd,pkd=0.05 --lr=0.1\n",
+        ),
+        (["detector", "distil", "--resume", "run"], "is called train now: distil detector train --resume run\n"),
+        (["detector", "distil"], "is called train now: distil detector train SOURCE --teacher TEACHER\n"),
+        (["detector", "train", "scenes:4", "--knowledge=gkd"], "--knowledge is called --loss now."),
+        (["detector", "compare", "x", "scenes:4", "--arms", "gkd"], "--arms is called --losses now."),
         (
             ["detector", "export", "torchvision:fcos_resnet50_fpn", "--out", "x.safetensors"],
             "torchvision:fcos_resnet50_fpn is torchvision's own already: give a run folder",
@@ -548,7 +568,10 @@ def test_a_picture_lies_beside_its_file(teacher, data, tmp_path, monkeypatch):
         (["detector", "evaluate", "torchvision:fcos_resnet50_fpn", "scenes:4"], "allow it with --download"),
         (["detector", "train", "scnes"], "Did you mean scenes?"),
         (["detector", "train", "--resume", "."], "run.json is missing"),
-        (["detector", "distil", "x", "scenes", "--method", "gdk"], "unknown method 'gdk'. Did you mean 'gkd'?"),
+        (
+            ["detector", "train", "scenes", "--teacher", "x", "--method", "gdk"],
+            "unknown method 'gdk'. Did you mean 'gkd'?",
+        ),
         (["detector", "train", "scenes:4", "--lr", "nan"], "--lr is nan: give a finite number."),
     ],
 )
@@ -575,26 +598,30 @@ def shown(words, capsys):
 
 def test_help_shows_the_flags_that_do_something(capsys):
     alone = shown(["train"], capsys)
-    assert not [word for word in ("gkd:", "--prototype", "--teacher", "--knowledge", "--download") if word in alone]
+    assert not [
+        word for word in ("gkd:", "--prototype", "--teacher-floor", "--loss LOSSES", "--download") if word in alone
+    ]
+    assert "--teacher MODEL" in alone
     assert "--evaluate-every" in alone
     assert "--resume DIR" in alone
     assert main(["detector", "train", "scenes:4", "--prototypes", "3"]) == 2
     assert "--prototypes" in capsys.readouterr().err
     look = shown(["preflight"], capsys)
     assert not [word for word in ("--out", "--checkpoint-seconds", "--resume") if word in look]
-    assert "--knowledge STR" not in shown(["compare"], capsys)
-    assert "TEACHER SOURCE" in shown(["distil", "runs/a", "scenes:8"], capsys)
+    assert "--loss LOSSES" not in shown(["compare"], capsys)
+    taught = shown(["train", "scenes:8", "--teacher", "runs/a"], capsys)
+    assert all(word in taught for word in ("--loss LOSSES", "--prototype-alpha", "--teacher-floor", "--preflight"))
 
 
 def test_flags_of_several_values_do_not_hide_the_source(capsys):
     own = {f"--{each.name}" for each in fields(DetectorSettings) if get_origin(each.type) is tuple}
-    assert {*own, "--arms"} == SEVERAL.keys()
+    assert {*own, "--losses"} == SEVERAL.keys()
     for_scenes = "Passes over the training images. (default: 12)"
     for words in (
         ["train", "--scale", "0.8", "1.2", "scenes:8"],
         ["train", "--milestones", "0.5", "0.9", "scenes:8"],
-        ["compare", "--arms", "gkd", "pkd", "runs/a", "scenes:8"],
-        ["compare", "--arms", "gkd", "pkd", "--lr", "1", "runs/a", "scenes:8"],
+        ["compare", "--losses", "gkd", "pkd", "runs/a", "scenes:8"],
+        ["compare", "--losses", "gkd", "pkd", "--lr", "1", "runs/a", "scenes:8"],
     ):
         assert for_scenes in shown(words, capsys)
 
@@ -635,7 +662,8 @@ def test_two_processes_train_one_run_and_go_on_with_it(data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_distil_after_one_preflight(teacher, data, tmp_path):
-    words = ["distil", teacher, f"coco:{data}", "--out", tmp_path / "run", *STUDENT.split(), *TAUGHT.split()]
+    words = ["train", f"coco:{data}", "--teacher", teacher, "--out", tmp_path / "run", *STUDENT.split()]
+    words += TAUGHT.split()
     done = in_two_processes(*words, "--teacher-floor", "0")
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("teacher's AP50") == 1
@@ -647,9 +675,9 @@ def test_a_refusal_ends_both_processes(teacher, data, tmp_path):
     words = [f"coco:{data}", *STUDENT.split(), *RUN.split()]
     done = in_two_processes("train", *words, "--out", teacher)
     assert done.returncode != 0
-    assert done.stderr.count(f"distil: {teacher} already holds a run. Go on with it") == 1
+    assert done.stderr.count(f"distil: {teacher} already holds a run. Continue it with") == 1
     words += ["--prototype-side", "4", "--teacher-floor", "100"]
-    done = in_two_processes("distil", teacher, *words, "--out", tmp_path / "run")
+    done = in_two_processes("train", "--teacher", teacher, *words, "--out", tmp_path / "run")
     assert done.returncode != 0
     assert done.stderr.count("the preflight found what makes distilling pointless") == 1
     assert done.stdout.count("STOP  teacher's AP50") == 1
@@ -657,9 +685,9 @@ def test_a_refusal_ends_both_processes(teacher, data, tmp_path):
 
 
 def test_misspelt_losses_are_refused_before_anything_is_opened(tmp_path, capsys):
-    missing = [str(tmp_path / "no-teacher"), f"coco:{tmp_path / 'no-data'}"]
-    assert main(["detector", "distil", *missing, "--knowledge", "gdk"]) == 2
-    assert "unknown knowledge 'gdk'. Did you mean gkd?" in capsys.readouterr().err
+    missing = [f"coco:{tmp_path / 'no-data'}", "--teacher", str(tmp_path / "no-teacher")]
+    assert main(["detector", "train", *missing, "--loss", "gdk"]) == 2
+    assert "unknown loss 'gdk'. Did you mean gkd?" in capsys.readouterr().err
 
 
 def test_presets_are_usable_and_named_sources_are_settings():

@@ -422,7 +422,7 @@ def test_a_signal_in_the_loop_saves_and_the_status_tells_which(capsys, whole, mo
     with monkeypatch.context() as patch:
         patch.setattr(running.Run, "after_step", after_step)
         message = fails(capsys, "dataset", "idc", "digits", *TINY, "--out", "run", status=128 + number)
-    assert message == "distil: stopped after step 2 of 4: go on with distil dataset --resume run"
+    assert message == "distil: stopped after step 2 of 4: continue with distil dataset --resume run"
     run(capsys, "dataset", "--resume", "run")
     assert Path("run", RESULT).read_bytes() == whole
 

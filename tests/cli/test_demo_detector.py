@@ -70,8 +70,8 @@ def test_a_stopped_tour_prints_a_command_that_goes_on(few_scenes, tmp_path, monk
         patched.setattr(Run, "_update", update)
         assert main(["demo", "detector", "--out", str(out), "--device", "cpu"]) == 128 + signal.SIGTERM
     told = capsys.readouterr().err
-    assert f"distil: interrupted: go on with distil demo detector --out '{out}' --device cpu\n" in told
-    command = shlex.split(told.strip().splitlines()[-1].partition("go on with ")[2])
+    assert f"distil: interrupted: continue with distil demo detector --out '{out}' --device cpu\n" in told
+    command = shlex.split(told.strip().splitlines()[-1].partition("continue with ")[2])
     steps = []
     monkeypatch.setattr(Run, "_update", lambda self, *values: (steps.append(self.step), real(self, *values)))
     assert main(command[1:]) == 0

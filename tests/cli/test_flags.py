@@ -4,7 +4,7 @@ import pytest
 
 from distil.cli.flags import scan
 
-SEVERAL = {"--scale": 2, "--arms": None}
+SEVERAL = {"--scale": 2, "--losses": None}
 
 
 @pytest.mark.parametrize(
@@ -15,11 +15,11 @@ SEVERAL = {"--scale": 2, "--arms": None}
         ("--seed -1 a --lr", ["a"], {"--seed": "-1", "--lr": ""}),
         ("--scale 0.8 1.2 a b", ["a", "b"], {"--scale": "0.8"}),
         ("--scale=0.8 1.2 a b", ["a", "b"], {"--scale": "0.8"}),
-        ("--arms x y --lr 1 a b", ["a", "b"], {"--arms": "x", "--lr": "1"}),
-        ("--arms x y a b", ["a", "b"], {"--arms": "x"}),
-        ("a --arms x y b", ["a", "b"], {"--arms": "x"}),
-        ("a b --arms x y", ["a", "b"], {"--arms": "x"}),
-        ("a b --arms", ["a", "b"], {"--arms": ""}),
+        ("--losses x y --lr 1 a b", ["a", "b"], {"--losses": "x", "--lr": "1"}),
+        ("--losses x y a b", ["a", "b"], {"--losses": "x"}),
+        ("a --losses x y b", ["a", "b"], {"--losses": "x"}),
+        ("a b --losses x y", ["a", "b"], {"--losses": "x"}),
+        ("a b --losses", ["a", "b"], {"--losses": ""}),
     ],
 )
 def test_positional_words_and_values_are_told_apart(words, positional, values):

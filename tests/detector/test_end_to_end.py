@@ -108,7 +108,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, detector):
         return train_detector(student, scenes().train, settings, out=out, teacher=teacher, **options)
 
     whole = train(tmp_path / "whole")
-    with pytest.raises(Interrupted, match=r"stopped after step 2 of 4: go on with distil detector train --resume"):
+    with pytest.raises(Interrupted, match=r"stopped after step 2 of 4: continue with distil detector train --resume"):
         train(tmp_path / "stopped", events=interrupt)
     again = train(tmp_path / "stopped", resume=True)
     assert again.read_bytes() == whole.read_bytes()
@@ -121,7 +121,7 @@ def test_losses_that_a_pair_cannot_share_are_told_by_the_preflight():
     assert problem.startswith(
         "losses: gkd compares class responses, but the student's end in a softmax and the teacher's"
     )
-    assert problem.endswith("Choose other losses than --knowledge gkd,crosskd, or another teacher.")
+    assert problem.endswith("Choose other losses than --loss gkd,crosskd, or another teacher.")
 
 
 def test_heads_of_two_kinds_share_features_but_no_soft_labels(tmp_path):

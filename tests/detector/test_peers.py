@@ -443,14 +443,14 @@ def test_detectors_meet_on_the_levels_of_equal_stride():
         (
             ["gkd", "PKT"],
             {},
-            "unknown knowledge 'PKT'. Did you mean pkd? Known: gkd, mse, pkd, fgd, mgd, defeat, response, crosskd",
+            "unknown loss 'PKT'. Did you mean pkd? Known: gkd, mse, pkd, fgd, mgd, defeat, response, crosskd",
         ),
         (
             ["xyzzy"],
             {},
-            "unknown knowledge 'xyzzy'. Known: gkd, mse, pkd, fgd, mgd, defeat, response, crosskd",
+            "unknown loss 'xyzzy'. Known: gkd, mse, pkd, fgd, mgd, defeat, response, crosskd",
         ),
-        (["gkd", "mse", "gkd"], {}, "knowledge 'gkd' is named more than once: give it a weight instead"),
+        (["gkd", "mse", "gkd"], {}, "the loss 'gkd' is named more than once: give it a factor instead"),
         (["gkd"], {"weights": {"pkd": 2.0}}, "a weight is given for 'pkd', which is not among the knowledge: gkd"),
     ],
 )

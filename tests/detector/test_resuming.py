@@ -205,7 +205,7 @@ def test_the_checkpoint_before_stands_in_for_one_that_makes_no_sense(copied, sto
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"])
 def test_each_signal_saves_and_the_run_goes_on(stopped, tmp_path, name):
-    with pytest.raises(Interrupted, match=r"stopped after step 6 of 12: go on with distil detector train --resume"):
+    with pytest.raises(Interrupted, match=r"stopped after step 6 of 12: continue with distil detector train --resume"):
         train(tmp_path, events=stopping_after(5, getattr(signal, name)))
     assert step_of(tmp_path / CHECKPOINT) == 6
     train(tmp_path, resume=True, scores=SCORES[1:])
@@ -232,7 +232,7 @@ def test_a_stop_is_heard_within_a_validation(stopped, tmp_path):
         if name == "preparing" and fields["what"] == "validation after epoch 3":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    message = r"stopped while validating after step 12 of 12: go on with distil detector train --resume"
+    message = r"stopped while validating after step 12 of 12: continue with distil detector train --resume"
     with pytest.raises(Interrupted, match=message):
         train(tmp_path, events=events)
     train(tmp_path, resume=True, scores=SCORES[2:])

@@ -120,7 +120,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, stop, changes):
     at, where = (stop, "while validating ") if stop % 4 == 0 else (stop + 1, "")
     epochs = (stop - 1) // 4
     with pytest.raises(
-        Interrupted, match=rf"stopped {where}after step {at} of 12: go on with distil detector train --resume"
+        Interrupted, match=rf"stopped {where}after step {at} of 12: continue with distil detector train --resume"
     ):
         train(folder, settings, events=interrupt, measure=scripted(1.0, 3.0, 2.0), **options)
     assert not (folder / LAST).exists()
@@ -275,7 +275,7 @@ def test_weights_that_are_not_numbers_are_never_saved(tmp_path):
             {"lr": 0.02},
             r"checkpoint.safetensors was made with --lr 0.01, and this run has 0.02: resume with what the run",
         ),
-        ({"knowledge": "none"}, r"was made with --knowledge pkd, and this run has none: resume with what"),
+        ({"knowledge": "none"}, r"was made with --loss pkd, and this run has none: resume with what"),
         ({"epochs": 5}, r"was made with --epochs 3, and this run has 5"),
     ],
 )
@@ -347,8 +347,8 @@ def test_given_weights_are_where_it_starts(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({"knowledge": "pdk"}, {"teacher": cells(5)}, r"unknown knowledge 'pdk'\. Did you mean pkd\?"),
-        ({"knowledge": "gkd"}, {}, r"--knowledge gkd needs a teacher: give one, or --knowledge none\."),
+        ({"knowledge": "pdk"}, {"teacher": cells(5)}, r"unknown loss 'pdk'\. Did you mean pkd\?"),
+        ({"knowledge": "gkd"}, {}, r"--loss gkd needs a teacher: give one, or --loss none\."),
         ({"lr": 0.0}, {}, r"--lr is 0\.0: it must be above 0"),
         ({"precision": "16-mixed"}, {}, r"--precision 16-mixed needs a GPU: use bf16-mixed or 32\."),
         (

@@ -268,7 +268,7 @@ def _refuse_taken(folder: Path) -> None:
         if (folder / RESULT).is_file():
             raise DistilError(f"{folder} already holds a finished run: choose another folder with --out.")
         raise DistilError(
-            f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another folder with "
+            f"{folder} already holds a run. Continue it with: {_resume_command(folder)}; or choose another folder with "
             "--out."
         )
     if left := [name for name in (RESULT, CHECKPOINT, PREVIOUS) if (folder / name).exists()]:
@@ -434,10 +434,10 @@ def _distil(
             checkpoint_seconds=checkpoint_seconds,
         )
     except Interrupted as stop:
-        where = f"{str(stop).partition(':')[0]}: go on with {_resume_command(folder)}"
+        where = f"{str(stop).partition(':')[0]}: continue with {_resume_command(folder)}"
         raise Interrupted(where, stop.number) from stop
     except KeyboardInterrupt as stop:
-        raise Interrupted(f"interrupted: go on with {_resume_command(folder)}", number_of(stop)) from stop
+        raise Interrupted(f"interrupted: continue with {_resume_command(folder)}", number_of(stop)) from stop
 
 
 def _tell_result(

@@ -36,7 +36,7 @@ def demo(
         words = ["distil", "demo"] + (["detector"] if which == "detector" else [])
         words += [] if out is None else ["--out", str(out)]
         words += [] if device == "auto" else ["--device", device]
-        how = "go on" if which == "detector" else "begin again"
+        how = "continue" if which == "detector" else "begin again"
         raise Interrupted(f"interrupted: {how} with {shlex.join(words)}", number_of(stop)) from stop
 
 

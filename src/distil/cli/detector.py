@@ -24,9 +24,9 @@ from distil.cli.detector_flags import (
 )
 from distil.cli.detector_memory import check_memory
 from distil.cli.detector_models import evaluate, export, show
-from distil.cli.detector_train import distil, resume, start_training, train
+from distil.cli.detector_train import resume, start_training, train
 from distil.cli.detector_words import adapter_named, architecture_of, open_boxes, pretrained_word
-from distil.cli.flags import nearest, parse, scan
+from distil.cli.flags import nearest, option, parse, scan
 from distil.detector.presets import detector_preset, student_preset
 from distil.errors import DistilError
 from distil.runs import Interrupted
@@ -38,9 +38,8 @@ usage: distil detector COMMAND ...
 
 Train a small object detector to see what a large one sees.
 
-  distil detector train SOURCE             a detector from labelled boxes: a teacher, or a student alone
+  distil detector train SOURCE             a detector from labelled boxes; with --teacher MODEL, a student of it
   distil detector preflight TEACHER SOURCE is this teacher, on this data, worth distilling? Minutes, before hours
-  distil detector distil TEACHER SOURCE    a student with the knowledge of TEACHER
   distil detector compare TEACHER SOURCE   students with and without a teacher, at equal budget, over seeds
   distil detector evaluate MODEL SOURCE    average precision, COCO's and PASCAL VOC's
   distil detector show FILE SOURCE         what a model finds, or a gallery of prototypes
@@ -62,14 +61,15 @@ def detector_command(words: list[str]) -> None:
         print(HELP, end="")
         return
     name, rest = words[0], words[1:]
+    _refuse_old_words(name, rest)
     if name not in COMMANDS:
         raise DistilError(
             f"unknown command 'detector {name}'.{nearest(name, COMMANDS)} Commands: {', '.join(COMMANDS)}."
         )
     command = COMMANDS[name]
-    if name in ("train", "distil") and any(word == "--resume" or word.startswith("--resume=") for word in rest):
+    if name == "train" and any(word == "--resume" or word.startswith("--resume=") for word in rest):
         command = resume
-    elif name in ("train", "distil", "compare", "preflight"):
+    elif name in ("train", "compare", "preflight"):
         command = _with_presets(name, rest)
     try:
         parse(command, f"detector {name}", rest, COMMANDS[name])
@@ -78,7 +78,7 @@ def detector_command(words: list[str]) -> None:
             raise
         where = str(stop).partition(": ")[0] if isinstance(stop, Interrupted) else "interrupted"
         command = shlex.join(["distil", "detector", *words])
-        raise Interrupted(f"{where}: go on with {command}", number_of(stop)) from stop
+        raise Interrupted(f"{where}: continue with {command}", number_of(stop)) from stop
 
 
 def _with_presets(name: str, words: list[str]) -> Any:
@@ -88,14 +88,14 @@ def _with_presets(name: str, words: list[str]) -> Any:
     source = positional[place:][:1]
     key = "custom" if "--pretrained" in values else "scratch"
     key = "scenes" if source and source[0].split(":")[0] == "scenes" else key
-    method = "plain" if name == "train" else values.get("--method", "gkd")
+    alone = name == "train" and "--teacher" not in values
+    method = "plain" if alone else values.get("--method", "gkd")
     kind = values.get("--detector", "")
     kind = kind if kind in KINDS else KINDS[0]
     settings = detector_preset(method, key)
-    student = StudentFlags(**student_preset(kind, key, teacher=name == "train"))
+    student = StudentFlags(**student_preset(kind, key, teacher=alone))
     return {
-        "train": _train_command(student, settings),
-        "distil": _distil_command(student, settings),
+        "train": _train_command(student, settings) if alone else _distil_command(student, settings),
         "compare": _compare_command(student, settings),
         "preflight": _preflight_command(student, settings),
     }[name]
@@ -115,6 +115,9 @@ def _train_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
     def train_with(
         source: Positional[SourceWord],
         place: Annotated[TrainFlags, arg(name="")],
+        teacher: Annotated[
+            str | None, option("MODEL", "Learn from this detector as well: a run folder, a file, or torchvision:NAME.")
+        ] = None,
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
@@ -129,8 +132,8 @@ def _distil_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
     kind, flags = DetectorFlags, DetectorFlags(**asdict(defaults))
 
     def distil_with(
-        teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
         source: Positional[SourceWord],
+        teacher: Annotated[str, arg(metavar="MODEL", help="The teacher: a run folder, a file, or torchvision:NAME.")],
         place: Annotated[RunFlags, arg(name="")],
         method: MethodWord = defaults.method,
         preflight: Annotated[
@@ -178,31 +181,65 @@ def _compare_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
         teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
         source: Positional[SourceWord],
         place: Annotated[PlaceFlags, arg(name="")],
-        arms: Annotated[
-            tuple[str, ...], arg(metavar="KNOWLEDGE", help="Knowledge of each arm beside the plain student.")
+        losses: Annotated[
+            tuple[str, ...], arg(metavar="LOSSES", help="Losses of each student beside the one without a teacher.")
         ] = ("gkd",),
-        seeds: Annotated[int, arg(metavar="N", help="Runs of each arm, which begin with the same weights.")] = 3,
+        seeds: Annotated[int, arg(metavar="N", help="Runs of each student, which begin with the same weights.")] = 3,
         method: MethodWord = defaults.method,
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        run_comparison(teacher, source, arms, seeds, student, replace(plain_settings(settings), method=method), place)
+        run_comparison(teacher, source, losses, seeds, student, replace(plain_settings(settings), method=method), place)
 
     return compare_with
 
 
 def _check_taught(settings: DetectorSettings) -> None:
     if settings.method == "plain" or settings.knowledge == "none":
-        flag = "--method plain" if settings.method == "plain" else "--knowledge none"
+        flag = "--method plain" if settings.method == "plain" else "--loss none"
         raise DistilError(
-            f"{flag} learns nothing from TEACHER: leave {flag} out, or take distil detector train SOURCE."
+            f"{flag} learns nothing from the teacher: leave {flag} out, or train without one: distil detector train "
+            "SOURCE."
         )
+
+
+RENAMED = {"--knowledge": "--loss", "--arms": "--losses"}
+"""Flags of version 0.1 and their names today."""
+
+
+def _refuse_old_words(name: str, words: list[str]) -> None:
+    """Refuse the command and the flags of version 0.1 that have other names today.
+
+    Raises: DistilError with the new ones, in the user's own words.
+    """
+    renamed = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        renamed.append(RENAMED.get(flag, flag) + equals + value)
+    if name == "distil":
+        told = shlex.join(["distil", "detector", "train", *_with_teacher(words, renamed)])
+        raise DistilError(f"distil detector distil is called train now: {told}")
+    for before, after in zip(words, renamed, strict=True):
+        if before != after:
+            raise DistilError(f"{before.partition('=')[0]} is called {after.partition('=')[0]} now.")
+
+
+def _with_teacher(words: list[str], renamed: list[str]) -> list[str]:
+    """The words of `distil detector distil TEACHER SOURCE ...` as those of train."""
+    positional, _ = scan(words, _switches(), SEVERAL, wanted=2)
+    if len(positional) != 2:
+        resumed = any(word.partition("=")[0] == "--resume" for word in words)
+        return renamed if resumed else ["SOURCE", "--teacher", "TEACHER", *(w for w in renamed if w not in positional)]
+    teacher, source = positional
+    rest = list(renamed)
+    rest.remove(teacher)
+    rest.remove(source)
+    return [source, "--teacher", teacher, *rest]
 
 
 COMMANDS: dict[str, Any] = {
     "train": train,
     "preflight": preflight,
-    "distil": distil,
     "compare": compare,
     "evaluate": evaluate,
     "show": show,

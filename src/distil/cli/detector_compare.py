@@ -50,7 +50,7 @@ def compare() -> None:
     student of the same seed, and its spread over the seeds. What is done is kept: the same command goes on.
 
     Examples:
-    distil detector compare runs/scenes-plain-faster-rcnn-seed0 scenes --arms gkd pkd gkd,pkd=0.05 --seeds 3
+    distil detector compare runs/scenes-plain-faster-rcnn-seed0 scenes --losses gkd pkd gkd,pkd=0.05 --seeds 3
     """
 
 

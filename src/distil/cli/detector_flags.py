@@ -13,7 +13,7 @@ from distil.settings import DetectorSettings
 
 DetectorKind = Literal["faster-rcnn", "retinanet", "fcos"]
 KINDS: tuple[DetectorKind, ...] = get_args(DetectorKind)
-SEVERAL = {"--scale": 2, "--milestones": None, "--arms": None}
+SEVERAL = {"--scale": 2, "--milestones": None, "--losses": None}
 """Flags of several values, and how many; None: any number."""
 SourceWord = Annotated[
     str,
@@ -93,11 +93,11 @@ class PlaceFlags(DataFlags):
 
 @dataclass(frozen=True)
 class RunFlags(PlaceFlags):
-    """The same of a run that can go on."""
+    """The same of a run that can be continued."""
 
-    resume: Annotated[
-        Path | None, option("DIR", "Go on with the run in this folder; takes no SOURCE, TEACHER or settings.")
-    ] = None
+    resume: Annotated[Path | None, option("DIR", "Continue the run in this folder; takes no SOURCE or settings.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,15 @@ Fixed = tyro.conf.Suppress[tyro.conf.Fixed[str]]
 @dataclass(frozen=True)
 class DetectorFlags(DetectorSettings):
     method: Fixed = "gkd"
+    knowledge: Annotated[
+        str,
+        arg(
+            name="loss",
+            metavar="LOSSES",
+            help="Losses that the teacher adds, joined by commas, with factors if need be: gkd (prototypes, "
+            "reliability), mse, pkd, fgd, mgd, defeat, response, crosskd; gkd,pkd=0.05 weighs one.",
+        ),
+    ] = "gkd"
 
 
 @dataclass(frozen=True)

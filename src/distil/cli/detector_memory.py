@@ -60,6 +60,6 @@ def check_memory(
         raise DistilError(
             f"a step with {images} images of {width} x {height} pixels needs about {needed.of(images) / GIB:.1f} GiB "
             f"of memory, and {free / GIB:.1f} GiB can be used here: take {' or '.join(remedies)}. If you know better, "
-            "go on with --no-memory-check."
+            "give --no-memory-check."
         )
     raise SystemExit(2)

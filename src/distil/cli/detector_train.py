@@ -61,30 +61,22 @@ RECORDED = {
 
 
 def train() -> None:
-    """Train a detector on the boxes of SOURCE, without a teacher.
+    """Train a detector on the boxes of SOURCE: alone, or as the student of a teacher.
+
+    With --teacher it learns from what the teacher sees as well: --loss names how, and the settings of distillation are
+    listed by distil detector train SOURCE --teacher MODEL --help. A preflight looks at teacher, data and losses first.
+    The student is a plain torchvision detector: nothing of the teacher is left in it.
 
     The run folder receives run.json (all settings), log.jsonl (every event), checkpoint.safetensors, last.safetensors
     and best.safetensors. The best epoch is chosen on validation images, never on test images. Ctrl-C saves; --resume
-    DIR goes on. Several GPUs: torchrun --nproc-per-node N -m distil.cli.main detector train ...
+    DIR continues. Several GPUs: torchrun --nproc-per-node N -m distil detector train ...
 
     Examples:
     distil detector train scenes
     distil detector train coco:data/coco --detector retinanet --backbone resnet101 --pretrained download
+    distil detector train scenes --teacher runs/scenes-plain-faster-rcnn-seed0
+    distil detector train voc:data/VOCdevkit --teacher teacher.safetensors --loss gkd,pkd=0.05 --backbone resnet18
     distil detector train --resume runs/scenes-plain-faster-rcnn-seed0
-    """
-
-
-def distil() -> None:
-    """Train a student on the boxes of SOURCE with the knowledge of TEACHER.
-
-    --knowledge joins losses by commas: gkd (prototypes, reliability), mse, pkd, fgd, mgd, defeat, response, crosskd;
-    gkd,pkd=0.05 weighs one. A preflight looks at teacher, data and losses first. The student is a plain torchvision
-    detector: nothing of the teacher is left in it.
-
-    Examples:
-    distil detector distil runs/scenes-plain-faster-rcnn-seed0 scenes
-    distil detector distil teacher.safetensors voc:data/VOCdevkit --knowledge gkd,pkd=0.05 --backbone resnet18
-    distil detector distil --resume runs/scenes-gkd-faster-rcnn-seed0
     """
 
 
@@ -249,7 +241,7 @@ def _refuse_taken(folder: Path) -> None:
         raise DistilError(f"{folder} holds {CHECKPOINT} of another run, without its {MANIFEST}: choose another folder.")
     if checkpoint or ((folder / MANIFEST).exists() and not _only_begun(folder)):
         raise DistilError(
-            f"{folder} already holds a run. Go on with it: {_resume_command(folder)}; or choose another with --out."
+            f"{folder} already holds a run. Continue it with: {_resume_command(folder)}; or choose another with --out."
         )
 
 
@@ -321,7 +313,7 @@ def _run(
         if (manifest["teacher"] or "").startswith("torchvision:"):
             command += " --download"
         where = str(stop).partition(":")[0] if isinstance(stop, Interrupted) else "interrupted"
-        raise Interrupted(f"{where}: go on with {command}", number_of(stop)) from stop
+        raise Interrupted(f"{where}: continue with {command}", number_of(stop)) from stop
     if not is_first():
         return
     model, architecture, extra = load_detector(file)

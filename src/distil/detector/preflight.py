@@ -152,7 +152,7 @@ def preflight(
                         tell("preparing", what=f"prototypes among {len(sample)} images")
                         checks.append(_prototypes(module, teacher, sample, settings))
                 except DistilError as error:
-                    remedy = f"Choose other losses than --knowledge {settings.knowledge}, or another teacher."
+                    remedy = f"Choose other losses than --loss {settings.knowledge}, or another teacher."
                     checks.append(Check("losses", str(error).rstrip("."), "stop", remedy))
                     return Preflight(checks=tuple(checks), **result)
             else:
@@ -308,7 +308,7 @@ def _judge(
     added = [name for name in losses if name not in own]
     share = sum(shares[name] for name in added)
     if taught and not added:
-        remedy = "Every weight of --knowledge is 0: the teacher costs time and teaches nothing."
+        remedy = "Every weight of --loss is 0: the teacher costs time and teaches nothing."
         return [*checks, Check("teacher's losses", "there are none", "look", remedy)]
     if not added or share != share:
         return checks

@@ -184,7 +184,7 @@ def build_knowledge(
         check_loss(name)
     repeated = [name for name in KNOWLEDGE if list(names).count(name) > 1]
     if repeated:
-        raise DistilError(f"knowledge {repeated[0]!r} is named more than once: give it a weight instead")
+        raise DistilError(f"the loss {repeated[0]!r} is named more than once: give it a factor instead")
     idle = [name for name in weights or {} if name not in names]
     if idle:
         raise DistilError(f"a weight is given for {idle[0]!r}, which is not among the knowledge: {', '.join(names)}")

@@ -14,7 +14,7 @@ from distil import runs
 from distil.checks import shown
 from distil.errors import DistilError
 from distil.runs import CHECKPOINT, has_checkpoint
-from distil.settings import DetectorSettings
+from distil.settings import DetectorSettings, flag_of
 
 KIND = "detector training"
 VERSION = 1
@@ -89,7 +89,7 @@ def refuse_other_run(
     saved = asdict(DetectorSettings()) | header["settings"]  # of a setting that is new, the default is what was
     saved = {key: list(x) if isinstance(x, tuple) else x for key, x in saved.items()}
     now = {key: list(x) if isinstance(x, tuple) else x for key, x in asdict(settings).items()}
-    pairs = [(f"--{key.replace('_', '-')}", saved.get(key), value) for key, value in now.items() if key not in FREE]
+    pairs = [(flag_of(key), saved.get(key), value) for key, value in now.items() if key not in FREE]
     pairs += [(key, header[key], value) for key, value in made_for.items() if key in header]
     for what, before, value in pairs:
         if before != value:
@@ -166,7 +166,7 @@ def _refuse_weights(path: Path, tensors: Mapping[str, Tensor], module: nn.Module
     if problems:
         raise DistilError(
             f"the checkpoint is of another detector or of other losses ({problems[0]}; {path}): resume with the "
-            "architecture and --knowledge that the run began with."
+            "architecture and --loss that the run began with."
         )
     for name, x in stored.items():
         if x.dtype != wanted[name].dtype:

@@ -85,7 +85,7 @@ def train_detector(
     if own and teacher is None:
         raise DistilError(f"the loss {own[0].name} needs a teacher: give one, or leave the loss out.")
     if settings.knowledge != "none" and teacher is None:
-        raise DistilError(f"--knowledge {settings.knowledge} needs a teacher: give one, or --knowledge none.")
+        raise DistilError(f"--loss {settings.knowledge} needs a teacher: give one, or --loss none.")
     kept, held_out = hold_out(data, validation, settings, measure)
     fabric = make_fabric(device, settings.precision)
     knowledge, columns = None, None

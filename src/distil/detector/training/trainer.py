@@ -148,7 +148,7 @@ class Run:
 
     def _interrupted(self, where: str) -> Interrupted:
         command = f"distil detector train --resume {shlex.quote(str(self.out))}"
-        return Interrupted(f"stopped {where}: go on with {command}", getattr(self.stop_asked, "number", None))
+        return Interrupted(f"stopped {where}: continue with {command}", getattr(self.stop_asked, "number", None))
 
     def _update(self, batch: Sequence[tuple[Tensor, dict[str, Tensor]]], epoch: int) -> None:
         """One step of the optimiser."""
