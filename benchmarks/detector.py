@@ -1,4 +1,4 @@
-"""Detectors at equal budget, trained from random weights: the tables of docs/detector.md.
+"""Detectors at equal budget, trained from random weights: the tables of docs/results/detector.md.
 
     python benchmarks/detector.py teacher coco:FOLDER retinanet OUT
     python benchmarks/detector.py compare coco:FOLDER retinanet OUT --arms gkd pkd gkd,pkd --seeds 0 1 2

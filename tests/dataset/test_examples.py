@@ -38,6 +38,12 @@ def test_the_policy_of_the_example_keeps_what_varies():
     assert own_policy.main(outer=2) > 50
 
 
+def test_the_network_of_the_example_serves_the_matching():
+    import own_network
+
+    assert own_network.main(outer=5) > 50
+
+
 def test_dreams_sampler_is_one_short_file_and_its_page_shows_it_whole():
     import dream_sampler
 
@@ -70,9 +76,10 @@ class Stops(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["objective", "policy", "sampler"])
+@pytest.mark.parametrize("part", ["objective", "policy", "sampler", "networks"])
 def test_a_run_with_a_part_of_ones_making_resumes_from_python_alone(real, tmp_path, part):
     from dream_sampler import KMeansBatches
+    from own_network import FreshTwoLayers
     from own_objective import MomentMatching
     from own_policy import Variance
 
@@ -80,6 +87,9 @@ def test_a_run_with_a_part_of_ones_making_resumes_from_python_alone(real, tmp_pa
         settings = replace(tiny(), objective=MomentMatching())
     elif part == "sampler":
         settings = replace(tiny(), sampler=KMeansBatches(4, 8))
+    elif part == "networks":
+        channels, side = real.images.shape[1:3]
+        settings = replace(tiny(), networks=FreshTwoLayers(channels, side, len(real.classes)))
     else:
         settings = tiny("udd")
         settings = replace(settings, parameterization=replace(settings.parameterization, policy=Variance()))

@@ -32,7 +32,7 @@ from distil.settings import DetectorSettings, check_settings
 
 LITTLE, MUCH = 0.01, 0.97
 """Shares of the gradient's norm: under the first all of a teacher's losses do next to nothing, over the second the
-student's own losses do. Students whose first step had 90% gained most (docs/detector.md)."""
+student's own losses do. Students whose first step had 90% gained most (docs/results/detector.md)."""
 LARGEST_BATCH = 8
 
 Verdict = Literal["good", "look", "stop"]

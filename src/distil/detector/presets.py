@@ -63,9 +63,9 @@ OURS: dict[str, Any] = {
 OURS_SOURCES: dict[str, str] = {
     "global_levels": "ours: coarse levels, to which no object belongs, outweigh the others; published: all",
     "global_weight": "ours: 5 outweighs the student's own losses; published: 5",
-    "foreground_weight": "ours (docs/detector.md); published: 1",
-    "background_weight": "ours (docs/detector.md); published: 4",
-    "decay": "ours (docs/detector.md); published: weights fall to zero",
+    "foreground_weight": "ours (docs/results/detector.md); published: 1",
+    "background_weight": "ours (docs/results/detector.md); published: 4",
+    "decay": "ours (docs/results/detector.md); published: weights fall to zero",
     "loss_form": "ours (docs/detector.md): one weight serves every pair of detectors; published: the released code's",
 }
 
@@ -99,7 +99,7 @@ SCRATCH: dict[str, Any] = {
     "scale": (0.8, 1.25),
     "prototype_side": 12.0,
 }
-"""Ours, for data of one's own without pretrained weights: what blood cells were measured with (docs/detector.md)."""
+"""For other data without pretrained weights: what blood cells were measured with (docs/results/detector.md)."""
 
 
 def detector_preset(method: str, key: str) -> DetectorSettings:

@@ -55,7 +55,7 @@ class GlobalSettings:
     local_scale: Literal["raw", "teacher"] = "raw"
     """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
     kernel: Literal[1, 3] = 3
-    """Side of the adapting convolutions; 1 costs a ninth of the published 3 and gains less (docs/detector.md)."""
+    """Side of the adapting convolutions; 1 costs a ninth of the published 3, gains less (docs/results/detector.md)."""
     form: Literal["distil", "published"] = "distil"
     """Levels of boxes, masks and sums: those that serve every pair alike, or those of the released code."""
 

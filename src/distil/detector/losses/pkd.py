@@ -17,7 +17,7 @@ class PKD(nn.Module):
     Differs: deviations are of n, not n - 1, cells, which leaves out a factor 1 - 1/n; channels may differ. With the
     weight as it is here, 24 on all common levels of every pair, the fifth level counts as well, and the student's
     gradient is 0.74 of the released one for RetinaNet and 0.92 for Faster R-CNN: kept as what gkd,pkd=0.05 was
-    measured with (docs/detector.md).
+    measured with (docs/results/detector.md).
     """
 
     def __init__(
