@@ -15,7 +15,7 @@ def test_every_command_says_what_it_read_before_anything_is_spent(tmp_path, caps
         ["evaluate", "nothing.safetensors", str(tmp_path), "--split", "train"],
         ["show", "nothing.safetensors", str(tmp_path), "--split", "train"],
         ["preflight", "nothing.safetensors", str(tmp_path)],
-        ["distil", "nothing.safetensors", str(tmp_path), "--out", str(tmp_path / "run")],
+        ["train", str(tmp_path), "--teacher", "nothing.safetensors", "--out", str(tmp_path / "run")],
         ["train", str(tmp_path), "--out", str(tmp_path / "run"), "--backbone", "no-such-backbone"],
     ):
         assert main(["detector", *words]) == 2
