@@ -16,7 +16,7 @@ and of a choice of prototypes, in one run, and the losses of a first step; --pub
 on validation images to benchmarks/results/detector-NAME.*. `tags` judges the students of a comparison on scenes by
 kind of hard object, in benchmarks/results/detector-NAME-tags.md. `angles` adds to detector-angles.jsonl what cosines
 between objects and prototypes tell of the class, on every level, of OUT's finished student gkd, seed 0. Arms are
-knowledge as --knowledge takes it; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one. They
+losses as --loss takes them; after a slash, settings to change: gkd/use_global=False, gkd/reliability=one. They
 begin with the published weights (--method gkd-published --loss-form distil); "gkd/ours" is the preset gkd.
 """
 
@@ -24,7 +24,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -37,19 +37,23 @@ from distil.data.detection.detection_set import DetectionSet, DetectionSource
 from distil.data.detection.transforms import loader
 from distil.detector.adapters import common_levels, freeze
 from distil.detector.gkd.feature_bank import FeatureBank
-from distil.detector.gkd.generation import PrototypeSettings, _pool_candidates, choose_candidates, prototypes_among
+from distil.detector.gkd.generation import choose_candidates, pool_candidates, prototypes_among
+from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.presets import FROM_NOTHING, OURS, detector_preset, student_preset
+from distil.detector.settings import DetectorSettings, PrototypeSettings
 from distil.detector.training.prediction import predict
-from distil.detector.training.setup import make_augmentation, make_knowledge, make_student, prototype_settings
+from distil.detector.training.setup import make_augmentation, make_losses, make_student
 from distil.detector.training.step import Step, Work
 from distil.evaluation.precision import precision_by_tag
+from distil.fields import leaves, with_values
 from distil.files import load_tensors
 from distil.functional.prototypes import projection
 from distil.memory import freed_memory_kept
 from distil.networks.detectors import build_detector
 from distil.report.progress import show_progress
-from distil.settings import DetectorSettings
+from distil.types import Trace, View
 from held_out import value_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,7 +69,7 @@ BUDGET = {
     **FROM_NOTHING,
     "batch": 8,
     "flip": 0.5,
-    "colour": 0.2,
+    "color": 0.2,
     "scale": (0.8, 1.25),
     "prototype_side": 10.0,
 }
@@ -82,11 +86,12 @@ def judged_on(data: DetectionSource) -> DetectionSet:
 def budget(method: str, source: str, **changes) -> DetectorSettings:
     """Settings of an arm; gkd begins with the published weights, and an arm names what it changes."""
     published = detector_preset("gkd-published", "custom")
-    weights = {name: getattr(published, name) for name in OURS if name != "loss_form"}
+    values = {leaf.name: leaf.value for leaf in leaves(published)}
+    weights = {name: values[name] for name in OURS if name != "loss_form"}
     changes = weights | changes if method == "gkd" else changes
     if source.startswith("scenes"):
-        return replace(detector_preset(method, "scenes"), **changes)
-    return replace(detector_preset(method, "custom"), **(BUDGET | changes))
+        return with_values(detector_preset(method, "scenes"), **changes)
+    return with_values(detector_preset(method, "custom"), **(BUDGET | changes))
 
 
 def shape(kind: str, data: DetectionSource, values: dict) -> Architecture:
@@ -98,10 +103,10 @@ def shape(kind: str, data: DetectionSource, values: dict) -> Architecture:
 
 
 def arm(text: str, source: str, epochs: int) -> DetectorSettings:
-    knowledge, _, changes = text.partition("/")
+    loss, _, changes = text.partition("/")
     pairs = [change.split("=", 1) for change in changes.replace("ours", OURS_WORDS).split(",") if change]
     values = {name: value_of(value) for name, value in pairs}
-    return budget("gkd", source, knowledge=knowledge, epochs=epochs, evaluate_every=epochs, **values)
+    return budget("gkd", source, loss=loss, epochs=epochs, evaluate_every=epochs, **values)
 
 
 def train_teacher(args: argparse.Namespace) -> None:
@@ -147,7 +152,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def cost(args: argparse.Namespace) -> None:
-    """Processor seconds of a step: plain, of the teacher's pass on its instances, and with each arm's knowledge."""
+    """Processor seconds of a step: plain, of the teacher's pass on its instances, and with each arm's losses."""
     data = open_detection(args.source)
     if args.published:
         teacher = adapt(calm(build_detector(published(args.kind, data, "teacher"), seed=0)))
@@ -160,30 +165,29 @@ def cost(args: argparse.Namespace) -> None:
         for text in args.arms:
             settings = arm(text, args.source, 20)
             what = published(args.kind, data, "student") if args.published else shape(args.kind, data, STUDENT)
-            _, student = make_student(what, settings, data.train, None)
+            training = settings.training
+            _, student = make_student(what, training.seed, data.train, None)
             if args.published:
                 calm(student.model)
-            knowledge, columns = make_knowledge(student, teacher, None, data.train, settings)
-            step = Step(student, knowledge, columns).train()
-            how = replace(prototype_settings(settings), **({"images_per_class": 4} if args.published else {}))
-            candidates = choose_candidates(data.train, how, settings.seed)
+            step = Step(student, *make_losses(student, teacher, None, data.train, settings)).train()
+            how = replace(settings.distillation.prototypes, **({"images": 4} if args.published else {}))
+            candidates = choose_candidates(data.train, how, training.seed)
             pairs = common_levels(student.strides, teacher.strides)
             began = time.process_time()
-            features = _pool_candidates(student, teacher, data.train, candidates, pairs, settings.batch)
+            features = pool_candidates(student, teacher, data.train, candidates, pairs, training.batch)
             passed = time.process_time() - began
-            part = knowledge.global_knowledge
-            assert part is not None
+            part = next(part for part in step.parts if isinstance(part, GlobalKnowledge))
             strides = part.strides
             began = time.process_time()
             prototypes = prototypes_among(
                 candidates, features, data.train, strides, how, epoch=0, device=torch.device("cpu")
             )
             chosen = time.process_time() - began
-            knowledge.use(prototypes)
-            part.gathers = settings.prototype_features == "training"
-            gathering = FeatureBank(candidates, len(strides), part.channels)
-            options = {"shuffle": True, "augmentation": make_augmentation(settings)}
-            batch = next(iter(loader(data.train, batch=settings.batch, seed=0, epoch=0, **options)))
+            part.use(prototypes)
+            if how.features == "training":
+                part.schedule.bank = FeatureBank(candidates, len(strides), part.channels)
+            options = {"shuffle": True, "augmentation": make_augmentation(training)}
+            batch = next(iter(loader(data.train, batch=training.batch, seed=0, epoch=0, **options)))
             targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
             view = student.view([image for image, _ in batch], targets, seeds=list(range(len(batch))))
             trace = student.trace(view)
@@ -196,13 +200,10 @@ def cost(args: argparse.Namespace) -> None:
                 taught = teacher.trace(teacher.restyle(view), regions=trace)
             maps = [x.detach().requires_grad_() for x in trace.pyramid]
             alone = replace(trace, pyramid=tuple(maps), logits=trace.logits.detach().requires_grad_())
-            calls["knowledge"] = lambda knowledge=knowledge, alone=alone, taught=taught, view=view: (
-                torch.stack(list(knowledge(alone, taught, view, 0.0).values())).sum().backward()
+            calls["losses"] = lambda step=step, alone=alone, taught=taught, view=view: learn_from(
+                step.parts, alone, taught, view
             )
-            calls["gathering"] = lambda gathering=gathering, batch=batch, part=part: gathering.add(
-                [target for _, target in batch],
-                part.truth,  # pyright: ignore[reportArgumentType]
-            )
+            calls["gathering"] = lambda batch=batch, part=part: part.after_step([target for _, target in batch])
             rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(args.rounds)]
             spent = {name: round(median(each[name] for each in rounds), 4) for name in calls}
             over = median(each["distilled"] / (each["plain"] + each["teacher"]) for each in rounds)
@@ -211,18 +212,24 @@ def cost(args: argparse.Namespace) -> None:
             line["arms"][text] = {
                 **spent,
                 "over_floor": round(over, 3),
-                "knowledge_share": round(spent["knowledge"] / spent["distilled"], 3),
+                "losses_share": round(spent["losses"] / spent["distilled"], 3),
                 "choosing": round(chosen, 2),
                 "pass_for_features": round(passed, 2),
                 "instances": len(trace.labels),
                 "candidates": len(candidates.labels),
                 "prototype_images": len(prototypes.images.unique()),
-                "steps_an_epoch": -(-len(data.train) // settings.batch),
+                "steps_an_epoch": -(-len(data.train) // training.batch),
                 "losses": losses,
             }
     print(json.dumps(line, indent=1))
     with open(RESULTS / "detector-cost.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def learn_from(losses: Sequence[DistillationLoss], student: Trace, teacher: Trace, view: View) -> None:
+    """Backward through what the teacher adds, to the student's maps and logits."""
+    values = [value for loss in losses for value in loss(student, teacher, view, 0.0).values()]
+    torch.stack(values).sum().backward()
 
 
 def published(kind: str, data: DetectionSource, role: str) -> Architecture:
@@ -282,9 +289,9 @@ def angles(args: argparse.Namespace) -> None:
     student = adapt(model)
     teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
     prototypes = PrototypeSet.load(sorted(folder.glob("prototypes-*.safetensors"))[-1])
-    objects = choose_candidates(test, PrototypeSettings(minimum_side=0.0), 0)
+    objects = choose_candidates(test, PrototypeSettings(side=0.0), 0)
     pairs = common_levels(student.strides, teacher.strides)
-    pooled = _pool_candidates(student, teacher, test, objects, pairs, 8)
+    pooled = pool_candidates(student, teacher, test, objects, pairs, 8)
     for level, stride in enumerate(prototypes.strides):
         some = prototypes.of(level)
         same = objects.labels[:, None] == some.labels

@@ -22,12 +22,14 @@ from torch.nn.functional import cosine_similarity
 from distil import Architecture, adapt, average_precision, load_detector, open_detection, train_detector
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import freeze
-from distil.detector.gkd.loss import GlobalKnowledge, GlobalSettings
+from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.gkd.pooling import pool_instances
-from distil.detector.losses.build import _pyramids, build_knowledge
 from distil.detector.losses.crosskd import CrossKD
-from distil.detector.losses.maps import Levels, painted
+from distil.detector.losses.maps import Form, painted, pyramids_of
+from distil.detector.losses.named import loss_objects, prepared
 from distil.detector.presets import detector_preset, student_preset
+from distil.detector.settings import Distillation, GlobalSettings
+from distil.fields import with_values
 from distil.functional.boxes import pyramid_levels, released_levels
 from distil.networks.detectors import build_detector
 from distil.report.progress import show_progress
@@ -37,6 +39,7 @@ RESULTS = Path(__file__).parent / "results" / "loss-forms.json"
 IMAGES = 488
 EPOCHS = {"retinanet": {"teacher": 16, "student": 4}, "faster-rcnn": {"teacher": 4, "student": 1}}
 BATCH = 8
+FORMS: tuple[Form, ...] = ("distil", "published")
 GKD = GlobalSettings(local_scale="teacher", decay=False)
 
 
@@ -47,7 +50,7 @@ def shape(role: str, kind: str, data: DetectionSet) -> Architecture:
 
 def trained(role: str, kind: str, data: DetectionSet, out: Path) -> Any:
     epochs = EPOCHS[kind][role]
-    settings = replace(detector_preset("plain", "scenes"), epochs=epochs, evaluate_every=epochs)
+    settings = with_values(detector_preset("plain", "scenes"), epochs=epochs, evaluate_every=epochs)
     with show_progress(f"{role} {kind}") as shown:
         file = train_detector(
             shape(role, kind, data),
@@ -84,9 +87,10 @@ def both_forms(student: Any, teacher: Any, traces: tuple[Trace, Trace, View]) ->
     names = ["gkd", "pkd", "fgd", "mgd", "defeat"]
     names += ["crosskd"] if student.activation == teacher.activation == "sigmoid" else []
     found: dict[str, dict[str, float]] = {}
-    for form in ("distil", "published"):
-        knowledge = build_knowledge(names, student, teacher, replace(GKD, form=form))
-        for name, loss in knowledge(*traces, 0.0).items():
+    for form in FORMS:
+        losses = prepared(loss_objects(names, Distillation(loss_form=form, gkd=GKD)), student, teacher)
+        values = {name: value for part in losses.values() for name, value in part(*traces, 0.0).items()}
+        for name, loss in values.items():
             found.setdefault(name, {})[form] = loss.item()
             found[name][f"gradient {form}"] = norm(student.model, loss)
     for values in found.values():
@@ -95,12 +99,13 @@ def both_forms(student: Any, teacher: Any, traces: tuple[Trace, Trace, View]) ->
     return found | {"the student's own": {"distil": total.item(), "gradient distil": norm(student.model, total)}}
 
 
-def crossing_parts(student: Any, teacher: Any, traces: tuple[Trace, Trace, View], levels: Levels) -> dict[str, float]:
+def crossing_parts(student: Any, teacher: Any, traces: tuple[Trace, Trace, View]) -> dict[str, float]:
     """What of crosskd's class term is its divisor, and what the entropy that "distil" takes away."""
     parts = []
-    for form in ("distil", "published"):
+    for form in FORMS:
         torch.manual_seed(0)
-        parts.append(CrossKD(student, teacher, levels, form=form))
+        parts.append(CrossKD(form=form))
+        parts[-1].prepare(student, teacher)
     probabilities = traces[1].dense
     assert probabilities is not None
     assert traces[0].positives is not None
@@ -117,7 +122,7 @@ def crossing_parts(student: Any, teacher: Any, traces: tuple[Trace, Trace, View]
     }
 
 
-def crossing_of_large_images(data: DetectionSet, levels: Levels) -> dict[str, float]:
+def crossing_of_large_images(data: DetectionSet) -> dict[str, float]:
     """The same between detectors that know nothing yet, of images of the published size."""
     size: dict[str, Any] = {"min_size": 800, "max_size": 1333, "anchor": 32.0}
     student, teacher = (
@@ -125,24 +130,26 @@ def crossing_of_large_images(data: DetectionSet, levels: Levels) -> dict[str, fl
         for seed, role in enumerate(("student", "teacher"))
     )
     freeze(teacher)
-    return crossing_parts(student, teacher, traced(student, teacher, data.subset(range(2))), levels)
+    return crossing_parts(student, teacher, traced(student, teacher, data.subset(range(2))))
 
 
-def rectified(knowledge: GlobalKnowledge) -> GlobalKnowledge:
+def rectified(loss: GlobalKnowledge) -> GlobalKnowledge:
     """With a ReLU after every adapting convolution."""
-    knowledge.adapting = nn.ModuleList(nn.Sequential(convolution, nn.ReLU()) for convolution in knowledge.adapting)
-    return knowledge
+    loss.adapting = nn.ModuleList(nn.Sequential(convolution, nn.ReLU()) for convolution in loss.adapting)
+    return loss
 
 
 def single_differences(student: Any, teacher: Any, traces: tuple[Trace, Trace, View]) -> dict[str, float]:
     """Effects of what differs within gkd and fgd, one at a time."""
     trace, _, view = traces
-    pyramids = _pyramids(student, teacher)
+    pyramids = pyramids_of(student, teacher)
     objects = torch.cat([target["boxes"] for target in view.targets])
 
     def local(change: Callable[[GlobalKnowledge], GlobalKnowledge]) -> float:
         torch.manual_seed(0)
-        losses = change(GlobalKnowledge(pyramids, GKD))(*traces, 0.0)
+        loss = GlobalKnowledge(settings=GKD)
+        loss.prepare(student, teacher)
+        losses = change(loss)(*traces, 0.0)
         return norm(student.model, losses["gkd.foreground"] + losses["gkd.background"])
 
     painting = {}
@@ -209,12 +216,11 @@ def main() -> None:
         found[kind] = {"losses": both_forms(student, teacher, traces)}
         found[kind]["single differences"] = single_differences(student, teacher, traces)
         if kind == "retinanet":
-            levels = _pyramids(student, teacher).levels
-            found[kind]["crosskd.class"] = crossing_parts(student, teacher, traces, levels)
+            found[kind]["crosskd.class"] = crossing_parts(student, teacher, traces)
             fresh = adapt(build_detector(shape("student", kind, data), seed=0))
             again = traced(fresh, teacher, data)
-            found[kind]["crosskd.class of a fresh student"] = crossing_parts(fresh, teacher, again, levels)
-            found[kind]["crosskd.class of fresh detectors at 800 pixels"] = crossing_of_large_images(data, levels)
+            found[kind]["crosskd.class of a fresh student"] = crossing_parts(fresh, teacher, again)
+            found[kind]["crosskd.class of fresh detectors at 800 pixels"] = crossing_of_large_images(data)
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 

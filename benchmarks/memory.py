@@ -40,12 +40,13 @@ def measured(source: str, case: str) -> dict[str, float]:
     from distil.detector.presets import detector_preset, student_preset
     from distil.detector.sizes import sizes_for
     from distil.detector.training.train import train_detector
+    from distil.fields import with_values
     from distil.networks.detectors import Architecture
 
     torch.set_num_threads(1)
     preset, detector, norm, batch, steps = CASES[case]
     data = open_detection(source).train
-    settings = replace(detector_preset("plain", preset), epochs=1, batch=batch, lr=1e-6)
+    settings = with_values(detector_preset("plain", preset), epochs=1, batch=batch, lr=1e-6)
     if preset == "scratch":
         values = student_preset(detector, "scratch", teacher=True) | sizes_for(data, detector)
         architecture = Architecture(classes=data.classes, **values)
@@ -53,7 +54,7 @@ def measured(source: str, case: str) -> dict[str, float]:
         architecture = Architecture(detector=detector, backbone="resnet50", classes=data.classes, norm=norm)
     reckoned = footprint(architecture, data, settings)
     small = replace(architecture, min_size=64, max_size=64)
-    train_detector(small, data.subset(range(2)), replace(settings, batch=1), out=tempfile.mkdtemp())
+    train_detector(small, data.subset(range(2)), with_values(settings, batch=1), out=tempfile.mkdtemp())
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     before = _of_process("VmRSS")

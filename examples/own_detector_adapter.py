@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
-from distil import DetectorSettings, open_detection, train_detector
+from distil import DetectorSettings, DetectorTraining, open_detection, train_detector
+from distil.detector.gkd.loss import GlobalKnowledge
+from distil.detector.losses.pkd import PKD
+from distil.detector.settings import PrototypeSettings
 from distil.types import Trace, View
 
 
@@ -86,8 +89,9 @@ def made(width: int, classes: int, seed: int) -> MiddlesAdapter:
 def main(folder: Path) -> Path:
     data = open_detection("scenes").train.subset(range(16))
     student, teacher = made(8, len(data.classes), 0), made(16, len(data.classes), 1)
-    settings = DetectorSettings(epochs=2, batch=4, lr=0.01, clip=1.0, validation=0.0, prototype_side=10.0)
-    return train_detector(student, data, settings, out=folder, teacher=teacher, losses=["gkd", "pkd=0.05"])
+    settings = DetectorSettings(training=DetectorTraining(epochs=2, batch=4, lr=0.01, clip=1.0, validation=0.0))
+    losses = [GlobalKnowledge(prototypes=PrototypeSettings(side=10.0)), PKD(0.05)]
+    return train_detector(student, data, settings, out=folder, teacher=teacher, losses=losses)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from distil import Architecture, DetectorSettings, adapt, build_detector, open_detection, train_detector
+from distil import (
+    Architecture,
+    DetectorSettings,
+    DetectorTraining,
+    adapt,
+    build_detector,
+    open_detection,
+    train_detector,
+)
 from distil.detector.adapters import DetectorAdapter, common_levels
 from distil.detector.losses.base import DistillationLoss, TrainingContext
 from distil.types import Trace, View
@@ -48,7 +56,7 @@ def small(classes: tuple[str, ...], backbone: str) -> Architecture:
 
 def main(folder: Path) -> Path:
     data = open_detection("scenes").train.subset(range(8))
-    settings = DetectorSettings(epochs=1, batch=4, lr=0.002, clip=1.0, validation=0.0)
+    settings = DetectorSettings(training=DetectorTraining(epochs=1, batch=4, lr=0.002, clip=1.0, validation=0.0))
     teacher = adapt(build_detector(small(data.classes, "timm:test_resnet"), seed=1))
     student = small(data.classes, "timm:test_resnet")
     return train_detector(student, data, settings, out=folder, teacher=teacher, losses=[AttentionTransfer(weight=0.5)])

@@ -24,9 +24,11 @@ from distil.dataset.proxies import trained_proxy
 from distil.detector import preflight as looking
 from distil.detector.adapters import freeze
 from distil.detector.gkd.generation import generate_prototypes
+from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.presets import student_preset
-from distil.detector.training import setup as preparing
 from distil.detector.training import train as training
+from distil.detector.training.setup import make_fabric, make_losses
+from distil.fields import with_values
 from tests.dataset.conftest import changed_where, loop_of
 from tests.detector.tiny import scripted
 from tests.pretended_gpu import CPU, GPU, WrongDevice, place_of, pretended_gpu
@@ -158,7 +160,7 @@ def small(kind, data, teacher):
     return Architecture(classes=data.classes, **fields)  # pyright: ignore[reportArgumentType]
 
 
-def fabric_of(device, precision, make=preparing.make_fabric):
+def fabric_of(device, precision, make=make_fabric):
     """A Fabric of the CPU that takes the pretended GPU for its own."""
     fabric = make("cpu", precision)
     if torch.device(device).type == "cuda":
@@ -168,7 +170,7 @@ def fabric_of(device, precision, make=preparing.make_fabric):
 
 
 @pytest.mark.parametrize(
-    ("kind", "knowledge", "changes"),
+    ("kind", "losses", "changes"),
     [
         ("retinanet", "gkd,mse,pkd,fgd,mgd,defeat,response,crosskd", {}),
         ("retinanet", "gkd", {"prototype_features": "fresh", "global_levels": "own", "projection": "ridge"}),
@@ -176,14 +178,14 @@ def fabric_of(device, precision, make=preparing.make_fabric):
         ("fcos", "gkd,response", {}),
     ],
 )
-def test_a_student_is_looked_at_taught_and_measured(kind, knowledge, changes, tmp_path, monkeypatch):
+def test_a_student_is_looked_at_taught_and_measured(kind, losses, changes, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "make_fabric", fabric_of)
     monkeypatch.setattr(looking, "make_fabric", fabric_of)
     with pretended_gpu() as gpu:
         data = open_detection("scenes:8")
         student, teacher = (small(kind, data.train, which) for which in (False, True))
         settings = detector_preset("gkd", "scenes")
-        settings = replace(settings, knowledge=knowledge, epochs=2, batch=4, evaluate_every=2, **changes)
+        settings = with_values(settings, loss=losses, epochs=2, batch=4, evaluate_every=2, **changes)
         taught = {"teacher": adapt(build_detector(teacher, seed=0)), "measure": scripted(20.0, 20.0), "device": "cuda"}
         found = preflight(student, data=data.train, settings=settings, images=4, repeats=1, **taught)
         assert "gkd.global" in found.losses
@@ -193,7 +195,7 @@ def test_a_student_is_looked_at_taught_and_measured(kind, knowledge, changes, tm
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "knowledge"),
+    ("kind", "method", "losses"),
     [
         ("retinanet", "gkd", "gkd"),
         ("faster-rcnn", "gkd", "gkd"),
@@ -203,17 +205,18 @@ def test_a_student_is_looked_at_taught_and_measured(kind, knowledge, changes, tm
         ("fcos", "gkd-published", "gkd,crosskd"),
     ],
 )
-def test_the_losses_of_a_teacher_wait_for_nothing(kind, method, knowledge):
+def test_the_losses_of_a_teacher_wait_for_nothing(kind, method, losses):
     with pretended_gpu() as gpu:
         data = open_detection("scenes:8").train
-        settings = replace(detector_preset(method, "scenes"), knowledge=knowledge)
+        settings = with_values(detector_preset(method, "scenes"), loss=losses)
         student, teacher = (adapt(build_detector(small(kind, data, which), seed=0)) for which in (False, True))
         freeze(teacher)
-        knowledge, _ = preparing.make_knowledge(student, teacher, None, data, settings)
-        for module in (student.model, teacher.model, knowledge):
+        parts, _ = make_losses(student, teacher, None, data, settings)
+        for module in (student.model, teacher.model, parts):
             module.to("cuda")
-        how = preparing.prototype_settings(settings)
-        knowledge.use(generate_prototypes(student, teacher, data, how, seed=0, epoch=0).to("cuda"))
+        gkd = parts["gkd"]
+        assert isinstance(gkd, GlobalKnowledge)
+        gkd.use(generate_prototypes(student, teacher, data, settings.distillation.prototypes).to("cuda"))
         student.model.train()
         targets = [data.annotations(index) for index in range(4)]
         objects = [{"boxes": some.boxes.to("cuda"), "labels": some.labels.to("cuda")} for some in targets]
@@ -222,7 +225,7 @@ def test_the_losses_of_a_teacher_wait_for_nothing(kind, method, knowledge):
         with torch.no_grad():
             taught = teacher.trace(teacher.restyle(view), regions=trace)
         gpu.waits.clear()
-        losses = knowledge(trace, taught, view, 0.0)
-        torch.stack(list(losses.values())).sum().backward()
-        assert {"gkd.global", "gkd.foreground", "gkd.background", "gkd.soft"} <= losses.keys()
+        values = {name: x for part in parts.values() for name, x in part(trace, taught, view, 0.0).items()}
+        torch.stack(list(values.values())).sum().backward()
+        assert {"gkd.global", "gkd.foreground", "gkd.background", "gkd.soft"} <= values.keys()
         assert not gpu.waits

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from distil.data.detection.opener import open_detection
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.settings import DetectorSettings
 from distil.detector.training.train import train_detector
+from distil.fields import with_values
 from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
 from distil.runs import MANIFEST
-from distil.settings import DetectorSettings
 
 from .boxes import write_coco
 from .target import (
@@ -142,12 +143,12 @@ def _prototypes_content(found: PrototypeSet) -> Any:
     )
 
 
-TRAINED = {"epochs": 3, "batch": 2, "optimiser": "adamw", "lr": 1e-3, "flip": 0.0, "warmup": 1, "validation": 0.0}
+TRAINED = {"epochs": 3, "batch": 2, "optimizer": "adamw", "lr": 1e-3, "flip": 0.0, "warmup": 1, "validation": 0.0}
 RETINANET = replace(TINY, detector="retinanet", head_convs=1, norm="frozen", finest=16, proposals=None, sampled=None)
 
 
 def _detector_settings() -> DetectorSettings:
-    return DetectorSettings(method="plain", **TRAINED)
+    return with_values(DetectorSettings(method="plain"), **TRAINED)
 
 
 def _detector_run(folder: Path) -> None:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from distil.detector.comparison import compare_detectors
     from distil.detector.gkd.generation import generate_prototypes
     from distil.detector.gkd.prototypes import PrototypeSet
+    from distil.detector.losses.base import DistillationLoss
     from distil.detector.preflight import preflight
     from distil.detector.presets import detector_preset
+    from distil.detector.settings import DetectorSettings, DetectorTraining, Distillation
     from distil.detector.training.train import train_detector
     from distil.distilled_set.export import export
     from distil.distilled_set.record import DistilledSet
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from distil.parameterizations.dct import Dct
     from distil.report.pictures import draw_set
     from distil.rng import stream
-    from distil.settings import DetectorSettings
     from distil.types import Batch
 
     __version__: str
@@ -48,7 +49,10 @@ __all__ = [
     "Dct",
     "DetectionSet",
     "DetectorSettings",
+    "DetectorTraining",
     "DistilError",
+    "Distillation",
+    "DistillationLoss",
     "DistilledSet",
     "ImageSet",
     "Matching",
@@ -91,7 +95,10 @@ _MODULES = {
     "Crops": "distil.parameterizations.crops",
     "Dct": "distil.parameterizations.dct",
     "DetectionSet": "distil.data.detection.detection_set",
-    "DetectorSettings": "distil.settings",
+    "DetectorSettings": "distil.detector.settings",
+    "DetectorTraining": "distil.detector.settings",
+    "Distillation": "distil.detector.settings",
+    "DistillationLoss": "distil.detector.losses.base",
     "DistilError": "distil.errors",
     "DistilledSet": "distil.distilled_set.record",
     "ImageSet": "distil.data.images.opener",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from distil.checks import check_seed, check_text, is_finite, is_integer, shown
 from distil.errors import DistilError
+from distil.lookup import chosen
 
 LARGEST = 10**9
 """The largest whole number that a field takes where its range does not say less."""
@@ -134,6 +135,17 @@ def with_value(settings: Settings, path: tuple[str, ...], value: Any) -> Setting
     if rest:
         value = with_value(getattr(settings, first), tuple(rest), value)
     return replace(settings, **{first: value})  # pyright: ignore[reportArgumentType]
+
+
+def with_values(settings: Settings, **values: Any) -> Settings:
+    """The settings with other values, by the names of their leaves, as in with_values(settings, epochs=3).
+
+    Raises: DistilError with the nearest name where the settings have no such leaf, and as the dataclasses do.
+    """
+    for name, value in values.items():
+        paths = {leaf.name: leaf.path for leaf in leaves(settings)}
+        settings = with_value(settings, paths[chosen("setting", name, paths)], value)
+    return settings
 
 
 def check(settings: Any) -> None:
@@ -283,22 +295,22 @@ def _made(kind: Any, values: dict[str, Any]) -> Any:
         raise DistilError(
             f"unknown setting {shown(unknown[0])} in the saved run: it was made by another version of distil."
         )
-    chosen: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     for name, value in values.items():
         if name == "kind":
             continue
         hint = _hints(kind)[name]
         options = members(hint)
         if options:
-            chosen[name] = _member(name, options, value)
+            made[name] = _member(name, options, value)
         elif is_dataclass(hint):
             if not isinstance(value, dict):
                 raise refused(name, f"is {shown(value)}: expected its settings.")
-            chosen[name] = _made(hint, value)
+            made[name] = _made(hint, value)
         else:
-            chosen[name] = tuple(value) if isinstance(value, list) else value
-            check_value(hint, chosen[name], getattr(kind, "prefix", "") + name)
-    return kind(**chosen)
+            made[name] = tuple(value) if isinstance(value, list) else value
+            check_value(hint, made[name], getattr(kind, "prefix", "") + name)
+    return kind(**made)
 
 
 def _member(name: str, options: dict[str, type], value: Any) -> Any:

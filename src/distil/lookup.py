@@ -33,11 +33,15 @@ def unknown(what: str, word: object, known: Iterable[str], *, wanted: str = "", 
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """The known name that a word is most like, whatever its case, hyphens and underscores; "" if none is near."""
+    """The known name that a word is most like, whatever its case, hyphens and underscores; "" if none is near.
+
+    Of names that are near, one with the same letters comes first.
+    """
     if not isinstance(word, str) or len(word) > LONGEST_WORD:
         return ""
     names = {_plain(name): name for name in reversed(tuple(known))}
-    near = get_close_matches(_plain(word), names, n=1)
+    near = get_close_matches(_plain(word), names, n=3)
+    near.sort(key=lambda name: sorted(name) != sorted(_plain(word)))
     return names[near[0]] if near else ""
 
 

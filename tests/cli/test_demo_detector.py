@@ -63,7 +63,7 @@ def test_a_stopped_tour_prints_a_command_that_goes_on(few_scenes, tmp_path, monk
 
     def update(self, batch, epoch):
         real(self, batch, epoch)
-        if self.settings.epochs == 2 and self.step == 0:
+        if self.training.epochs == 2 and self.step == 0:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:

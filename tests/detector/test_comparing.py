@@ -50,7 +50,7 @@ def test_gains_are_taken_seed_by_seed():
 
 def test_the_table_in_markdown():
     assert made().to_markdown().splitlines() == [
-        "| training | knowledge | AP | AP50 | AP gain over plain | time |",
+        "| training | losses of the teacher | AP | AP50 | AP gain over plain | time |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
         "| plain | none | 12.0 ± 1.2 | 24.0 ± 2.3 |  | 1.00 x |",
         "| gkd | gkd | 14.0 ± 1.5 | 28.0 ± 3.1 | +2.0 ± 0.6 | 1.50 x |",
@@ -109,7 +109,7 @@ def from_classes(predictions, annotations, classes):
 
 
 def compare(out, student, settings=None, **options):
-    settings = settings or {"gkd": tiny_settings(knowledge="gkd", epochs=1)}
+    settings = settings or {"gkd": tiny_settings(loss="gkd", epochs=1)}
     options = {"measure": from_classes, "seeds": (0, 1), "out": out, **options}
     return compare_detectors(student, cells(5), squares(), squares(6, 7, "others"), settings, **options)
 
@@ -119,7 +119,7 @@ def test_a_plain_training_is_added_and_every_run_starts_from_the_same_weights(tm
     real = comparison.train_detector
 
     def train(student, data, settings, **options):
-        starts[settings.method, settings.seed] = build_detector_of(settings.seed)
+        starts[settings.method, settings.training.seed] = build_detector_of(settings.training.seed)
         return real(student, data, settings, **options)
 
     def build_detector_of(seed):
@@ -127,13 +127,13 @@ def test_a_plain_training_is_added_and_every_run_starts_from_the_same_weights(tm
 
     monkeypatch.setattr(comparison, "train_detector", train)
     result = compare(tmp_path, tiny_world)
-    assert [(each.name, each.knowledge) for each in result.contenders] == [("plain", "none"), ("gkd", "gkd")]
+    assert [(each.name, each.losses) for each in result.contenders] == [("plain", "none"), ("gkd", "gkd")]
     assert list(starts) == [("plain", 0), ("gkd", 0), ("plain", 1), ("gkd", 1)]
     assert starts["plain", 0] == starts["gkd", 0] != starts["gkd", 1]
     assert result.budget["epochs"] == 1
     assert result.teacher is not None
     model, _, extra = load_detector(tmp_path / "gkd" / "seed-1" / LAST)
-    assert extra["settings"]["seed"] == 1
+    assert extra["settings"]["training"]["seed"] == 1
     found = comparison.predict(CellsAdapter(model), squares(6, 7))
     assert result.values("gkd", "ap")[1] == pytest.approx(from_classes(found, [], ()).ap)
     assert result.values("gkd", "ap") != result.values("plain", "ap")
@@ -153,11 +153,11 @@ def test_what_is_done_is_not_done_again(tmp_path, tiny_world):
     assert second.to_dict() == first.to_dict()
     more = compare(tmp_path, tiny_world, seeds=(0, 1, 2))
     assert more.values("gkd", "ap")[:2] == first.values("gkd", "ap")
-    with pytest.raises(DistilError, match=r"result\.json was made with other settings: choose another folder with"):
-        compare(tmp_path, tiny_world, {"gkd": tiny_settings(knowledge="gkd", epochs=2)})
+    with pytest.raises(DistilError, match=r"result\.json was made with other settings: choose another folder"):
+        compare(tmp_path, tiny_world, {"gkd": tiny_settings(loss="gkd", epochs=2)})
 
 
-def test_ctrl_c_says_where_it_stopped_and_the_same_call_goes_on(tmp_path, tiny_world):
+def test_ctrl_c_says_where_it_stopped_and_the_same_call_continues(tmp_path, tiny_world):
     whole = compare(tmp_path / "whole", tiny_world)
 
     def interrupt(name, **fields):
@@ -166,7 +166,7 @@ def test_ctrl_c_says_where_it_stopped_and_the_same_call_goes_on(tmp_path, tiny_w
 
     folder = tmp_path / "stopped"
     with pytest.raises(
-        Interrupted, match=r"^gkd, seed 0, stopped after step 3 of 4: the same comparison in .* goes on"
+        Interrupted, match=r"^gkd, seed 0, stopped after step 3 of 4: the same comparison in .* continues"
     ):
         compare(folder, tiny_world, events=interrupt)
     again = compare(folder, tiny_world, events=(log := Recorder()))
@@ -176,22 +176,21 @@ def test_ctrl_c_says_where_it_stopped_and_the_same_call_goes_on(tmp_path, tiny_w
 
 
 def test_a_plain_training_of_ones_own_is_the_baseline(tmp_path, tiny_world):
-    ways = {"pkd": tiny_settings(knowledge="pkd", epochs=1), "alone": tiny_settings(epochs=1)}
+    ways = {"pkd": tiny_settings(loss="pkd", epochs=1), "alone": tiny_settings(epochs=1)}
     assert [each.name for each in compare(tmp_path, tiny_world, ways, seeds=(0,)).contenders] == ["alone", "pkd"]
 
 
 @pytest.mark.parametrize(
     ("ways", "options", "message"),
     [
-        ({}, {}, r"nothing to compare: name at least one kind of knowledge\."),
+        ({}, {}, r"nothing to compare: name at least one loss\."),
         (
             {"one": tiny_settings(), "two": tiny_settings(epochs=4)},
             {},
-            r"one and two do not have the same budget: --epochs is 3 for the first and 4 for the second\. Only",
+            r"one and two do not have the same budget: epochs is 3 for the first and 4 for the second\. Only",
         ),
-        ({"one": tiny_settings(lr=-1.0)}, {}, r"--lr is -1\.0: it must be above 0"),
-        ({"one": tiny_settings()}, {"seeds": ()}, r"--seeds is empty: give each seed once, and at least one\."),
-        ({"one": tiny_settings()}, {"seeds": (1, 1)}, r"--seeds 1 1: give each seed once"),
+        ({"one": tiny_settings()}, {"seeds": ()}, r"seeds is empty: give each seed once, and at least one\."),
+        ({"one": tiny_settings()}, {"seeds": (1, 1)}, r"seeds is 1 1: give each seed once"),
     ],
 )
 def test_unequal_or_empty_comparisons_are_refused(tmp_path, ways, options, message):
@@ -209,8 +208,8 @@ def test_unequal_or_empty_comparisons_are_refused(tmp_path, ways, options, messa
     assert not list(Path(tmp_path).iterdir())
 
 
-def test_knowledge_that_two_detectors_cannot_share_is_refused_before_anything_is_trained(tmp_path, tiny_world):
-    ways = {"crosskd": tiny_settings(knowledge="crosskd", epochs=1)}
+def test_a_loss_that_two_detectors_cannot_share_is_refused_before_anything_is_trained(tmp_path, tiny_world):
+    ways = {"crosskd": tiny_settings(loss="crosskd", epochs=1)}
     with pytest.raises(DistilError):
         compare(tmp_path, cells(0), ways)
     assert not list(tmp_path.iterdir())
@@ -229,10 +228,10 @@ def test_the_architectures_seed_decides_the_first_weights():
     [(6, squares(6, 7, "others"), "teacher"), (5, squares(6, 8, "others"), "data set")],
 )
 def test_results_of_another_teacher_or_other_data_are_refused(tmp_path, tiny_world, teacher, test, named):
-    ways = {"pkd": tiny_settings(knowledge="pkd", epochs=1)}
+    ways = {"pkd": tiny_settings(loss="pkd", epochs=1)}
     options = {"measure": from_classes, "seeds": (0,), "out": tmp_path}
     compare_detectors(tiny_world, cells(5), squares(), squares(6, 7, "others"), ways, **options)
-    with pytest.raises(DistilError, match=f"was made with another {named}: choose another folder with --out"):
+    with pytest.raises(DistilError, match=rf"was made with another {named}: choose another folder \(out\)"):
         compare_detectors(tiny_world, cells(teacher), squares(), test, ways, **options)
 
 
@@ -241,7 +240,7 @@ def test_first_weights_of_every_seed(tmp_path, tiny_world, monkeypatch):
     real = comparison.train_detector
 
     def train(student, data, settings, *, weights, **options):
-        given[settings.method, settings.seed] = float(weights["head.weight"].sum())
+        given[settings.method, settings.training.seed] = float(weights["head.weight"].sum())
         return real(student, data, settings, weights=weights, **options)
 
     monkeypatch.setattr(comparison, "train_detector", train)

@@ -48,7 +48,7 @@ def made_teacher(detector, **changes):
 
 
 def settings_of(detector, **changes):
-    fields = {"epochs": 2, "batch": 5, "lr": 0.002, "prototype_side": 10.0, "knowledge": "gkd,pkd", **changes}
+    fields = {"epochs": 2, "batch": 5, "lr": 0.002, "prototype_side": 10.0, "loss": "gkd,pkd", **changes}
     return tiny_settings(**fields)
 
 
@@ -73,7 +73,7 @@ def test_a_student_is_distilled_judged_and_exported(tmp_path, detector):
     plain = build_detector(made, seed=1)
     plain.load_state_dict(student.state_dict(), strict=True)
     assert made == architecture(detector)
-    assert extra["settings"]["knowledge"] == "gkd,pkd"
+    assert extra["settings"]["distillation"]["loss"] == "gkd,pkd"
     found = predict(adapt(plain), source.test, batch=2)  # pyright: ignore[reportArgumentType]
     truths = [source.test.annotations(index) for index in range(len(source.test))]  # pyright: ignore
     assert average_precision(found, truths, source.test.classes).images == 4
@@ -96,7 +96,7 @@ def test_a_pair_of_other_backbones_and_strides_passes_the_preflight():
 @pytest.mark.parametrize("detector", ["faster-rcnn", "retinanet"])
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, detector):
     settings = settings_of(
-        detector, prototype_start=0, epochs=1, batch=3, optimiser="adamw", flip=0.5, scale=(0.8, 1.2)
+        detector, prototype_start=0, epochs=1, batch=3, optimizer="adamw", flip=0.5, scale=(0.8, 1.2)
     )
 
     def interrupt(name, **fields):
@@ -116,16 +116,16 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, detector):
 
 def test_losses_that_a_pair_cannot_share_are_told_by_the_preflight():
     teacher = made_teacher("retinanet")
-    result = preflight(architecture("faster-rcnn"), teacher, scenes().train, settings_of("", knowledge="gkd,crosskd"))
+    result = preflight(architecture("faster-rcnn"), teacher, scenes().train, settings_of("", loss="gkd,crosskd"))
     (problem,) = result.fatal
     assert problem.startswith(
         "losses: gkd compares class responses, but the student's end in a softmax and the teacher's"
     )
-    assert problem.endswith("Choose other losses than --loss gkd,crosskd, or another teacher.")
+    assert problem.endswith("Choose other losses (loss), or another teacher.")
 
 
 def test_heads_of_two_kinds_share_features_but_no_soft_labels(tmp_path):
-    settings = settings_of("retinanet", epochs=1, knowledge="pkd")
+    settings = settings_of("retinanet", epochs=1, loss="pkd")
     options = {"out": tmp_path, "teacher": made_teacher("faster-rcnn"), "events": (log := Recorder())}
     train_detector(architecture("retinanet"), scenes().train, settings, **options)
     assert log.of("step")[-1]["losses"]["pkd"] > 0

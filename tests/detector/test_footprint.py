@@ -12,6 +12,7 @@ import torch
 from distil.detector.adapters import adapt
 from distil.detector.memory import Footprint, _Held, footprint
 from distil.detector.presets import detector_preset
+from distil.fields import with_values
 from distil.networks.detectors import Architecture, build_detector
 
 from .tiny import CLASSES, squares
@@ -53,9 +54,9 @@ def test_memory_grows_with_the_image_and_with_a_teacher_and_falls_with_precision
     taught = footprint(SMALL, data, detector_preset("gkd", "scratch"), teacher=teacher)
     assert taught.fixed > one.fixed + sum(4 * p.numel() for p in teacher.model.parameters())
     assert taught.per_image > one.per_image
-    half = footprint(replace(SMALL, min_size=640, max_size=640), data, replace(settings, precision="bf16-mixed"))
+    half = footprint(replace(SMALL, min_size=640, max_size=640), data, with_values(settings, precision="bf16-mixed"))
     assert half.per_image < 0.95 * large.per_image
-    assert footprint(SMALL, data, replace(settings, optimiser="sgd")).fixed < one.fixed
+    assert footprint(SMALL, data, with_values(settings, optimizer="sgd")).fixed < one.fixed
 
 
 def test_the_optimisers_state_and_gradients_are_counted():
@@ -73,12 +74,13 @@ torch.set_num_threads(1)
 from distil.detector.memory import footprint
 from distil.detector.training.train import train_detector
 from distil.detector.presets import detector_preset
+from distil.fields import with_values
 from tests.detector.test_footprint import SMALL
 from tests.detector.tiny import squares
-settings = replace(detector_preset("plain", "scratch"), epochs=1, batch=8)
+settings = with_values(detector_preset("plain", "scratch"), epochs=1, batch=8)
 large = replace(SMALL, detector=sys.argv[1], channels=64, min_size=320, max_size=320)
 needed = footprint(large, squares(16), settings).of(8)
-train_detector(SMALL, squares(4), replace(settings, batch=2), out=tempfile.mkdtemp())  # libraries are loaded
+train_detector(SMALL, squares(4), with_values(settings, batch=2), out=tempfile.mkdtemp())  # libraries are loaded
 gc.collect()
 with open("/proc/self/clear_refs", "w") as file:
     file.write("5")  # the peak is forgotten

@@ -14,7 +14,7 @@ from distil.detector.gkd.generation import choose_candidates, generate_prototype
 from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.gkd.pooling import pool_instances
 from distil.detector.gkd.prototypes import PrototypeSet
-from distil.detector.training.setup import make_knowledge, make_student, prototype_settings
+from distil.detector.training.setup import make_losses, make_student
 from distil.detector.training.step import Step, Work
 from distil.detector.training.train import train_detector
 
@@ -24,28 +24,32 @@ ONE = SimpleNamespace(world_size=1)
 CHANNELS = (6, 8)
 
 
+def candidates_of(data, settings):
+    return choose_candidates(data, settings.distillation.prototypes, settings.training.seed)
+
+
 def gathered_in_an_epoch(settings, data, augmentation=None):
     teacher = cells(5, width=8)
-    _, student = make_student(cells(0), settings, data, None)
-    knowledge, columns = make_knowledge(student, teacher, None, data, settings)
-    step = Step(student, knowledge, columns)
-    knowledge.global_knowledge.gathers = True
-    gathered = FeatureBank(choose_candidates(data, prototype_settings(settings), settings.seed), 2, CHANNELS)
+    _, student = make_student(cells(0), 0, data, None)
+    step = Step(student, *make_losses(student, teacher, None, data, settings))
+    (gkd,) = step.parts
+    assert isinstance(gkd, GlobalKnowledge)
+    gathered = gkd.schedule.bank = FeatureBank(candidates_of(data, settings), 2, CHANNELS)
     for batch in loader(data, batch=4, seed=0, epoch=0, augmentation=augmentation):
         targets = [{key: target[key] for key in ("boxes", "labels")} for _, target in batch]
         step(Work(student.view([image for image, _ in batch], targets), teacher, 0.0))
-        gathered.add([target for _, target in batch], knowledge.global_knowledge.truth)  # pyright: ignore
+        gkd.after_step([target for _, target in batch])
     return gathered, student, teacher
 
 
 def test_without_changes_an_epoch_gathers_what_a_pass_sees():
-    data, settings = squares(), tiny_settings(knowledge="gkd", prototype_side=18.0)
+    data, settings = squares(), tiny_settings(loss="gkd", prototype_side=18.0)
     gathered, student, teacher = gathered_in_an_epoch(settings, data)
 
     candidates, features = gathered.together(ONE)
 
     assert 0 < len(candidates.labels) < sum(data.counts)
-    assert len(candidates.labels) == len(choose_candidates(data, prototype_settings(settings), 0).labels)
+    assert len(candidates.labels) == len(candidates_of(data, settings).labels)
     for own, adapter in zip(features, (student, teacher), strict=True):
         for row, (image, number) in enumerate(
             zip(candidates.images.tolist(), candidates.objects.tolist(), strict=True)
@@ -59,7 +63,7 @@ def test_without_changes_an_epoch_gathers_what_a_pass_sees():
 
 
 def test_changed_images_count_as_they_were_seen_and_objects_out_of_sight_not_at_all():
-    data, settings = squares(40), tiny_settings(knowledge="gkd")
+    data, settings = squares(40), tiny_settings(loss="gkd")
     gathered, _, _ = gathered_in_an_epoch(settings, data, Augmentation(flip=0.5, scale=(1.5, 2.0)))
 
     candidates, (student, _) = gathered.together(ONE)
@@ -70,7 +74,7 @@ def test_changed_images_count_as_they_were_seen_and_objects_out_of_sight_not_at_
 
 
 def test_processes_put_together_what_each_has_seen():
-    data, settings = squares(), tiny_settings(knowledge="gkd")
+    data, settings = squares(), tiny_settings(loss="gkd")
     whole, _, _ = gathered_in_an_epoch(settings, data)
     assert whole.tensors(ONE)["seen"].all()
     parts = []
@@ -94,7 +98,7 @@ def test_processes_put_together_what_each_has_seen():
 
 def test_prototypes_of_training_steps_are_those_of_a_pass_where_nothing_moves(tmp_path):
     data, log = squares(), Recorder()
-    changes = {"knowledge": "gkd", "flip": 0.0, "epochs": 2, "lr": 1e-30}
+    changes = {"loss": "gkd", "flip": 0.0, "epochs": 2, "lr": 1e-30}
     settings = tiny_settings(**changes, prototype_features="training")
     options = {"teacher": cells(5, width=8), "events": log}
 
@@ -104,7 +108,7 @@ def test_prototypes_of_training_steps_are_those_of_a_pass_where_nothing_moves(tm
     chosen = PrototypeSet.load(tmp_path / "prototypes-0001.safetensors")
     student: Any = cells(0)
     teacher: Any = cells(5, width=8)
-    passed = generate_prototypes(student, teacher, data, prototype_settings(settings), epoch=1)
+    passed = generate_prototypes(student, teacher, data, settings.distillation.prototypes, epoch=1)
     assert torch.equal(chosen.images, passed.images)
     assert torch.equal(chosen.boxes, passed.boxes)
     assert torch.equal(chosen.levels, passed.levels)
@@ -117,11 +121,11 @@ def test_the_last_epoch_gathers_nothing(tmp_path, monkeypatch):
     real = GlobalKnowledge.forward
 
     def spy(self, *args):
-        wanted.append(self.gathers)
+        wanted.append(self.schedule.bank is not None)
         return real(self, *args)
 
     monkeypatch.setattr(GlobalKnowledge, "forward", spy)
-    settings = tiny_settings(knowledge="gkd", epochs=3, prototype_features="training")
+    settings = tiny_settings(loss="gkd", epochs=3, prototype_features="training")
     train_detector(cells(0), squares(), settings, out=tmp_path, teacher=cells(5))
     assert wanted == [True] * 8 + [False] * 4
 
@@ -136,7 +140,7 @@ def test_only_a_pass_reads_the_images_once_more(tmp_path, features, reads):
             return super().image(index)
 
     counted = replace(data, pictures=Counting(len(data)))
-    settings = tiny_settings(knowledge="gkd", epochs=2, prototype_features=features)
+    settings = tiny_settings(loss="gkd", epochs=2, prototype_features=features)
 
     train_detector(cells(0), counted, settings, out=tmp_path, teacher=cells(5))
 
@@ -146,7 +150,7 @@ def test_only_a_pass_reads_the_images_once_more(tmp_path, features, reads):
 
 @pytest.mark.parametrize("steps", [1, 2, 50])
 def test_how_many_steps_wait_does_not_matter(monkeypatch, steps):
-    data, settings = squares(), tiny_settings(knowledge="gkd")
+    data, settings = squares(), tiny_settings(loss="gkd")
     expected = gathered_in_an_epoch(settings, data)[0].tensors(ONE)
     monkeypatch.setattr(feature_bank, "STEPS_WAITING", steps)
     for name, x in gathered_in_an_epoch(settings, data)[0].tensors(ONE).items():

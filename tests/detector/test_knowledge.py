@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distil.detector.gkd.loss import GlobalKnowledge, GlobalSettings
+from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.gkd.pooling import pool_instances
-from distil.detector.losses.maps import Pyramids, paired_maps
+from distil.detector.losses.maps import paired_maps
+from distil.detector.settings import GlobalSettings
 from distil.errors import DistilError
 from distil.types import Trace
-from tests.detector.traces import STRIDES, make_prototypes, make_trace, make_view, slow_mask
+from tests.detector.traces import LEVELS, STRIDES, make_prototypes, make_trace, make_view, ready, slow_mask
 
-LEVELS = ((0, 0), (1, 1), (2, 2))
 OWN_LEVELS = [0, 0, 0, 0, 1]
 """Of the five instances: the last has a side of sqrt(152 * 116) = 133 pixels, more than 112."""
 
 
 def make_knowledge(student: int = 6, teacher: int = 6, **settings) -> GlobalKnowledge:
     torch.manual_seed(1)
-    return GlobalKnowledge(Pyramids(student, teacher, LEVELS, STRIDES), GlobalSettings(**settings))
+    return ready(GlobalKnowledge(settings=GlobalSettings(**settings)), student, teacher)
 
 
 def slow_projection(feature: Tensor, prototypes: Tensor, kind: str, penalty: float) -> Tensor:
@@ -105,9 +105,9 @@ def slow_losses(
         soft += own[i].item() * t**2 * divergence / count
     return {
         "gkd.global": settings.global_weight * fading * global_term,
-        "gkd.foreground": settings.foreground * fading * torch.stack(foreground).mean().item(),
-        "gkd.background": settings.background * fading * torch.stack(background).mean().item(),
-        "gkd.soft": settings.soft_label * soft,
+        "gkd.foreground": settings.foreground_weight * fading * torch.stack(foreground).mean().item(),
+        "gkd.background": settings.background_weight * fading * torch.stack(background).mean().item(),
+        "gkd.soft": settings.soft_weight * soft,
     }
 
 
@@ -116,7 +116,7 @@ def slow_losses(
 @pytest.mark.parametrize(("scale", "levels"), [("raw", "all"), ("teacher", "all"), ("raw", "own")])
 def test_every_term_is_its_equation(projection, activation, scale, levels):
     choices = {"projection": projection, "local_scale": scale, "global_levels": levels}
-    knowledge = make_knowledge(6, 5, **choices, penalty=3.0, global_weight=7.0, soft_label=1.5)
+    knowledge = make_knowledge(6, 5, **choices, penalty=3.0, global_weight=7.0, soft_weight=1.5)
     student = make_trace(1, activation=activation)
     teacher = make_trace(2, channels=5, activation=activation)
     prototypes = make_prototypes(6, 5)
@@ -131,7 +131,8 @@ def test_every_term_is_its_equation(projection, activation, scale, levels):
 
 def test_instances_lie_on_the_level_of_their_size():
     """At strides 4 and 8 the 112-pixel box is on the second level, and paints nothing on the first."""
-    knowledge = GlobalKnowledge(Pyramids(2, 2, ((0, 0), (1, 1)), (4, 8)), GlobalSettings(background=0, soft_label=0))
+    knowledge = GlobalKnowledge(settings=GlobalSettings(background_weight=0.0, soft_weight=0.0))
+    ready(knowledge, 2, 2, ((0, 0), (1, 1)), (4, 8))
     for conv in knowledge.adapting:
         _make_identity(conv)
     maps = (torch.zeros(1, 2, 32, 32), torch.zeros(1, 2, 16, 16))
@@ -148,9 +149,8 @@ def test_instances_lie_on_the_level_of_their_size():
 
 def test_reliability_and_global_term_by_hand():
     """Constant maps: the student meets its prototype exactly (cosine 1), the teacher at 60 degrees (cosine 1/2)."""
-    knowledge = GlobalKnowledge(
-        Pyramids(2, 2, ((0, 0),), (4,)), GlobalSettings(foreground=0, background=0, soft_label=2.0)
-    )
+    knowledge = GlobalKnowledge(settings=GlobalSettings(foreground_weight=0.0, background_weight=0.0, soft_weight=2.0))
+    ready(knowledge, 2, 2, ((0, 0),), (4,))
     prototypes = make_prototypes(2, 2, each=1, classes=1, strides=(4,))
     knowledge.use(replace(prototypes, student=torch.tensor([[3.0, 0]]), teacher=torch.tensor([[0.5, math.sqrt(0.75)]])))
     maps = torch.zeros(1, 2, 8, 8)
@@ -213,7 +213,7 @@ def test_gradient_reaches_the_student_and_never_the_teacher():
 
 def test_reliabilities_take_no_gradient_from_the_local_term():
     """With q^s of the student's maps in the mask's weights, the gradient would differ from that of a fixed mask."""
-    knowledge = make_knowledge(background=0, soft_label=0, use_global=False)
+    knowledge = make_knowledge(background_weight=0.0, soft_weight=0.0, use_global=False)
     knowledge.use(make_prototypes())
     student, teacher, view = make_trace(1, gradient=True), make_trace(2), make_view()
     value = knowledge(student, teacher, view, 0.0)["gkd.foreground"]
@@ -330,7 +330,7 @@ def test_classes_and_levels_without_prototypes_count_as_reliable():
 
 def test_local_terms_in_the_teachers_units_do_not_depend_on_its_scale():
     student, teacher, view = make_trace(1), make_trace(2), make_view()
-    knowledge = make_knowledge(local_scale="teacher", soft_label=0)
+    knowledge = make_knowledge(local_scale="teacher", soft_weight=0.0)
     for conv in knowledge.adapting:
         torch.nn.init.zeros_(conv.weight)  # pyright: ignore[reportArgumentType]
         torch.nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
@@ -353,22 +353,22 @@ def test_weights_fall_with_progress_but_for_the_soft_label():
 
 
 def test_terms_of_weight_zero_are_left_out_with_their_parameters():
-    knowledge = make_knowledge(foreground=0, background=0, soft_label=0)
+    knowledge = make_knowledge(foreground_weight=0.0, background_weight=0.0, soft_weight=0.0)
     knowledge.use(make_prototypes())
     assert not list(knowledge.parameters())
     one_stage = make_trace(2, activation="sigmoid")
     assert set(knowledge(make_trace(1), one_stage, make_view(), 0.0)) == {"gkd.global"}
-    assert [p.shape[-1] for p in make_knowledge(kernel=1).parameters() if p.ndim == 4] == [1, 1, 1]
+    assert [p.shape[-1] for p in make_knowledge(adapting_kernel=1).parameters() if p.ndim == 4] == [1, 1, 1]
     assert [p.shape[-1] for p in make_knowledge().parameters() if p.ndim == 4] == [3, 3, 3]
 
 
 def test_levels_of_both_pyramids_are_paired_by_the_given_indices():
     """A teacher with a finer first level, and maps larger by a row: the losses of its later levels."""
-    knowledge = GlobalKnowledge(Pyramids(6, 6, ((0, 1), (2, 2)), (4, 16)), GlobalSettings())
+    knowledge = ready(GlobalKnowledge(), 6, 6, ((0, 1), (2, 2)), (4, 16))
     knowledge.use(make_prototypes())
     student, teacher, view = make_trace(1), make_trace(2), make_view()
     finer = replace(teacher, pyramid=(torch.zeros(3, 6, 60, 76), teacher.pyramid[0], teacher.pyramid[2]))
-    want = GlobalKnowledge(Pyramids(6, 6, ((0, 0), (2, 2)), (4, 16)), GlobalSettings())
+    want = ready(GlobalKnowledge(), 6, 6, ((0, 0), (2, 2)), (4, 16))
     want.load_state_dict(knowledge.state_dict())
     want.use(make_prototypes())
     for name, value in want(student, teacher, view, 0.0).items():
@@ -397,11 +397,11 @@ def test_state_holds_the_convolutions_alone():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"foreground": -1}, "gkd: foreground is -1: a weight is 0 (off) or more"),
-        ({"soft_label": math.nan}, "gkd: soft_label is nan: a weight is 0 (off) or more"),
-        ({"temperature": 0}, "gkd: temperature is 0: it must be more than 0"),
-        ({"projection": "dot"}, "gkd: projection 'dot' is unknown: choose from cosine, pursuit, ridge"),
-        ({"kernel": 2}, "gkd: kernel 2 is unknown: choose from 1, 3"),
+        ({"foreground_weight": -1.0}, "foreground_weight is -1.0: it cannot be negative."),
+        ({"soft_weight": math.nan}, "soft_weight is nan: give a finite number."),
+        ({"temperature": 0.0}, "temperature is 0.0: it must be above 0."),
+        ({"projection": "dot"}, "projection is 'dot': choose from cosine, pursuit, ridge."),
+        ({"adapting_kernel": 2}, "adapting_kernel is 2: choose from 1, 3."),
     ],
 )
 def test_settings_that_cannot_be(given, message):
@@ -430,11 +430,11 @@ def test_responses_that_cannot_be_compared_are_refused():
         knowledge(make_trace(1), make_trace(2, activation="sigmoid"), view, 0.0)
     assert str(error.value) == (
         "the student's classes end in a softmax and the teacher's in a sigmoid: their responses cannot be compared. "
-        "Use a teacher of the student's kind, or knowledge of features alone (gkd with soft_label 0, pkd, fgd)"
+        "Use a teacher of the student's kind, or losses on features alone (gkd with soft_weight 0, pkd, fgd)"
     )
     with pytest.raises(DistilError) as error:
         knowledge(make_trace(1), make_trace(2, classes=5), view, 0.0)
     assert str(error.value) == (
         "the student gives class logits of shape (5, 4) (instances, columns) and the teacher of shape (5, 6): give "
-        "both the columns of the same classes, or use knowledge of features alone (gkd with soft_label 0, pkd, fgd)"
+        "both the columns of the same classes, or use losses on features alone (gkd with soft_weight 0, pkd, fgd)"
     )

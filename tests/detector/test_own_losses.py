@@ -50,7 +50,7 @@ def train(folder, *losses, stop=None, resume=False, **settings):
         tiny_settings(**settings),
         out=folder,
         teacher=cells(5),
-        losses=losses,
+        losses=losses or None,
         resume=resume,
         events=events,
         checkpoint_seconds=0.0,
@@ -62,7 +62,7 @@ def same(one, other):
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_resumed_run_goes_on_with_what_the_loss_keeps(tmp_path):
+def test_a_resumed_run_continues_with_what_the_loss_keeps(tmp_path):
     loss = Counting()
     whole = train(tmp_path / "whole", "pkd=0.05", loss)
     assert loss.epochs == [(0, 0), (1, 2), (2, 4)]
@@ -78,7 +78,7 @@ def test_a_resumed_run_goes_on_with_what_the_loss_keeps(tmp_path):
 
 def test_names_in_losses_mean_what_the_settings_mean(tmp_path):
     named = train(tmp_path / "named", "gkd", "pkd=0.05")
-    told = train(tmp_path / "told", knowledge="gkd,pkd=0.05")
+    told = train(tmp_path / "told", loss="gkd,pkd=0.05")
     assert same(named, told)
 
 

@@ -1,4 +1,4 @@
-"""Other methods' losses against slow forms of their equations, and all kinds of knowledge built and added up."""
+"""Losses against slow forms of their equations, and all of them built and added up."""
 
 import math
 from dataclasses import replace
@@ -14,23 +14,21 @@ from torch.multiprocessing.spawn import spawn
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.models.detection.retinanet import RetinaNetHead
 
-from distil.detector.gkd.loss import GlobalSettings
-from distil.detector.losses.build import KNOWLEDGE, Knowledge, build_knowledge
+from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.losses.crosskd import CrossKD
 from distil.detector.losses.defeat import DeFeat
 from distil.detector.losses.fgd import FGD
-from distil.detector.losses.maps import Pyramids
 from distil.detector.losses.mgd import MGD
 from distil.detector.losses.mse import FeatureMSE
+from distil.detector.losses.named import BUILT_IN
 from distil.detector.losses.pkd import PKD
 from distil.detector.losses.response import ResponseKL, soft_label_distance
+from distil.detector.settings import LOSSES, Distillation, GlobalSettings
 from distil.errors import DistilError
 from distil.rng import stream
-from distil.settings import LOSSES
 from distil.types import Trace, View
-from tests.detector.traces import STRIDES, make_prototypes, make_trace, make_view, slow_mask
+from tests.detector.traces import STRIDES, Together, built, make_prototypes, make_trace, make_view, ready, slow_mask
 
-LEVELS = ((0, 0), (1, 1), (2, 2))
 ON_MAPS = {"mse": FeatureMSE, "pkd": PKD, "fgd": FGD, "mgd": MGD, "defeat": DeFeat}
 
 
@@ -62,19 +60,24 @@ def make_adapter(
     return SimpleNamespace(model=model, strides=strides, channels=channels, activation=activation, classes=classes)
 
 
-def make_all(seed: int = 0, *, channels: int = 6) -> tuple[Knowledge, SimpleNamespace, SimpleNamespace]:
+def make_all(seed: int = 0, *, channels: int = 6) -> tuple[Together, SimpleNamespace, SimpleNamespace]:
     """Every kind of knowledge between two one-stage detectors."""
     student, teacher = make_adapter(channels=channels, seed=3), make_adapter(seed=4)
     for parameter in teacher.model.parameters():
         parameter.requires_grad_(False)
-    knowledge = build_knowledge(list(KNOWLEDGE), student, teacher, seed=seed)
-    knowledge.use(make_prototypes(channels, 6))
+    knowledge = built(list(BUILT_IN), student, teacher, seed=seed)
+    gkd_of(knowledge).use(make_prototypes(channels, 6))
     return knowledge, student, teacher
+
+
+def gkd_of(losses: Together) -> GlobalKnowledge:
+    (found,) = [part for part in losses.parts.values() if isinstance(part, GlobalKnowledge)]
+    return found
 
 
 def make_peer(name: str, student: int = 6, teacher: int = 6) -> Any:
     torch.manual_seed(2)
-    return ON_MAPS[name](Pyramids(student, teacher, LEVELS, STRIDES))
+    return ready(ON_MAPS[name](), student, teacher)
 
 
 def only(losses: dict[str, Tensor]) -> float:
@@ -138,7 +141,7 @@ def test_masked_generation_rebuilds_the_teacher_from_what_is_left():
 
 def test_masks_hide_their_share_and_follow_the_seeds():
     student, teacher = make_trace(1), make_trace(2)
-    peer = MGD(Pyramids(6, 6, LEVELS[:1], STRIDES[:1]), masked=0.65)
+    peer = ready(MGD(masked=0.65), levels=((0, 0),), strides=STRIDES[:1])
     (first,) = peer.generating
     seen = []
     first.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0][:, 0] != 0))
@@ -251,7 +254,8 @@ def test_response_is_the_mean_over_instances(activation):
     student, teacher = make_trace(1, activation=activation), make_trace(2, activation=activation)
     rows = soft_label_distance(student.logits, teacher.logits, activation, 3.0)
     want = 0.5 * sum(rows.tolist()) / 5
-    assert only(ResponseKL(weight=0.5, temperature=3.0)(student, teacher, make_view(), 0.0)) == pytest.approx(want)
+    losses = Together(nn.ModuleDict({"response": ResponseKL(weight=0.5, temperature=3.0)}))
+    assert only(losses(student, teacher, make_view(), 0.0)) == pytest.approx(want)
 
 
 def one_stage_prediction(head: Any, features: Tensor, kind: str, blocks: int) -> tuple[Tensor, Tensor]:
@@ -264,9 +268,16 @@ def one_stage_prediction(head: Any, features: Tensor, kind: str, blocks: int) ->
     )
 
 
+def crossed(student: Any, teacher: Any, **options: Any) -> CrossKD:
+    loss = CrossKD(**options)
+    loss.prepare(student, teacher)
+    return loss
+
+
 def test_crossing_heads_is_its_equation():
     student_adapter, teacher_adapter = make_adapter(channels=5, seed=3), make_adapter(seed=4, classes=4)
-    crossing = CrossKD(student_adapter, teacher_adapter, LEVELS, class_weight=2.0, box_weight=3.0)
+    crossing = CrossKD(class_weight=2.0, box_weight=3.0)
+    crossing.prepare(student_adapter, teacher_adapter)  # pyright: ignore[reportArgumentType]
     student, teacher = make_trace(1, channels=5, activation="sigmoid"), make_trace(2, classes=4, activation="sigmoid")
     classes, boxes, confidence = 0.0, 0.0, 0.0
     for level in range(3):
@@ -299,28 +310,30 @@ def test_crossing_heads_is_its_equation():
 
 def test_crossing_leaves_the_detectors_out_of_its_own_weights():
     student, teacher = make_adapter(channels=5), make_adapter(seed=1)
-    crossing = CrossKD(student, teacher, LEVELS)
+    crossing = crossed(student, teacher)
     assert {name.split(".")[0] for name, _ in crossing.named_parameters()} == {"class_aligning", "box_aligning"}
-    assert not list(CrossKD(make_adapter(), teacher, LEVELS).parameters())
+    assert not list(crossed(make_adapter(), teacher).parameters())
 
 
 def test_crossing_works_on_the_heads_of_fcos():
     torch.manual_seed(0)
-    one, other = (SimpleNamespace(model=Detector(FCOSHead(32, 1, 3))) for _ in range(2))
-    crossing = CrossKD(one, other, LEVELS)
+    one, other = (
+        SimpleNamespace(model=Detector(FCOSHead(32, 1, 3)), strides=STRIDES, activation="sigmoid") for _ in range(2)
+    )
+    crossing = crossed(one, other)
     student, teacher = (make_trace(i, channels=32, activation="sigmoid", gradient=True) for i in (1, 2))
     losses = crossing(student, teacher, make_view(), 0.0)
     (losses["crosskd.class"] + losses["crosskd.box"]).backward()
     assert all(maps.grad is not None and maps.grad.abs().sum() > 0 for maps in student.pyramid)
     assert all(maps.grad is None for maps in teacher.pyramid)
-    same = CrossKD(one, one, LEVELS)(student, student, make_view(), 0.0)
+    same = crossed(one, one)(student, student, make_view(), 0.0)
     assert [value.item() for value in same.values()] == pytest.approx([0, 0], abs=1e-9)
 
 
 def test_nothing_to_learn_from_oneself():
     trace, view, adapter = make_trace(1, activation="sigmoid"), make_view(), make_adapter()
     names = ["mse", "pkd", "fgd", "defeat", "response", "crosskd"]
-    losses = build_knowledge(names, adapter, adapter)(trace, trace, view, 0.0)
+    losses = built(names, adapter, adapter)(trace, trace, view, 0.0)
     assert len(losses) == 1 + 1 + 4 + 2 + 1 + 2
     for name, value in losses.items():
         assert value.item() == pytest.approx(0, abs=1e-8), name
@@ -383,44 +396,42 @@ def test_losses_are_float32_in_mixed_precision():
 
 
 def test_every_loss_that_settings_may_name_is_built():
-    assert tuple(KNOWLEDGE) == LOSSES
+    assert tuple(BUILT_IN) == LOSSES
 
 
 def test_knowledge_adds_up_and_weighs():
     student, teacher = make_adapter(), make_adapter(seed=1)
     traces = make_trace(1, activation="sigmoid"), make_trace(2, activation="sigmoid")
-    both = build_knowledge(["gkd", "pkd"], student, teacher, GlobalSettings(kernel=1), weights={"pkd": 0.5}, seed=3)
+    both = built(["gkd,pkd=0.5"], student, teacher, Distillation(gkd=GlobalSettings(adapting_kernel=1)), seed=3)
     losses = both(*traces, make_view(), 0.0)
-    alone = build_knowledge(["pkd"], student, teacher)(*traces, make_view(), 0.0)
+    alone = built(["pkd"], student, teacher)(*traces, make_view(), 0.0)
     assert list(losses) == ["gkd.foreground", "gkd.background", "gkd.soft", "pkd"]
     assert losses["pkd"].item() == pytest.approx(0.5 * alone["pkd"].item())
-    assert both.last is not None
-    assert both.last.own.tolist() == [1.0] * 5
-    both.use(make_prototypes())
+    gkd = gkd_of(both)
+    assert gkd.last is not None
+    assert gkd.last.own.tolist() == [1.0] * 5
+    gkd.use(make_prototypes())
     assert "gkd.global" in both(*traces, make_view(), 0.0)
-    assert both.last.own.min() < 1
+    assert gkd.last.own.min() < 1
 
 
 def test_prototypes_are_wanted_where_something_measures_by_them():
-    def wanted(*names: str, **settings) -> bool:
-        return build_knowledge(names, make_adapter(), make_adapter(), GlobalSettings(**settings)).wants_prototypes
+    def wanted(**settings: Any) -> bool:
+        return GlobalKnowledge(settings=GlobalSettings(**settings)).wants_prototypes
 
-    assert wanted("gkd")
-    assert wanted("pkd", "gkd", use_global=False)
-    assert wanted("gkd", reliability="one")
-    assert not wanted("gkd", reliability="one", use_global=False)
-    assert not wanted("pkd")
-    plain = build_knowledge(["pkd"], make_adapter(), make_adapter())
-    plain.use(make_prototypes())
-    assert plain.last is None
+    assert wanted()
+    assert wanted(use_global=False)
+    assert wanted(reliability="one")
+    assert not wanted(reliability="one", use_global=False)
+    assert not wanted(reliability="one", global_weight=0.0)
 
 
 def test_initial_weights_depend_on_seed_and_name_alone():
     state = torch.get_rng_state()
     student, teacher = make_adapter(channels=5), make_adapter()
-    one = build_knowledge(["gkd", "mse"], student, teacher, seed=1).state_dict()
-    other = build_knowledge(["pkd", "mse", "gkd"], student, teacher, seed=1).state_dict()
-    another = build_knowledge(["gkd"], student, teacher, seed=2).state_dict()
+    one = built(["gkd", "mse"], student, teacher, seed=1).state_dict()
+    other = built(["pkd", "mse", "gkd"], student, teacher, seed=1).state_dict()
+    another = built(["gkd"], student, teacher, seed=2).state_dict()
     assert torch.get_rng_state().equal(state)
     for name, value in one.items():
         assert other[name].equal(value)
@@ -430,48 +441,45 @@ def test_initial_weights_depend_on_seed_and_name_alone():
 
 def test_detectors_meet_on_the_levels_of_equal_stride():
     student, teacher = make_adapter(strides=(8, 16)), make_adapter(strides=(4, 8, 16))
-    knowledge = build_knowledge(["mse"], student, teacher)
+    knowledge = built(["mse"], student, teacher)
     shifted = make_trace(1, strides=(8, 16), activation="sigmoid")
-    want = FeatureMSE(Pyramids(6, 6, ((0, 1), (1, 2)), (8, 16)))(shifted, make_trace(2), make_view(), 0.0)
+    want = ready(FeatureMSE(), levels=((0, 1), (1, 2)), strides=(8, 16))(shifted, make_trace(2), make_view(), 0.0)
     assert knowledge(shifted, make_trace(2), make_view(), 0.0)["mse"].item() == want["mse"].item()
 
 
 @pytest.mark.parametrize(
-    ("names", "given", "message"),
+    ("names", "message"),
     [
-        ([], {}, "no knowledge is named: choose from gkd, mse, pkd, fgd, mgd, defeat, response, crosskd"),
         (
             ["gkd", "PKT"],
-            {},
-            "unknown loss 'PKT'. Did you mean pkd? Known: gkd, mse, pkd, fgd, mgd, defeat, response, crosskd",
+            "unknown loss 'PKT'. Did you mean pkd? Choose from gkd, mse, pkd, fgd, mgd, defeat, response, crosskd.",
         ),
-        (
-            ["xyzzy"],
-            {},
-            "unknown loss 'xyzzy'. Known: gkd, mse, pkd, fgd, mgd, defeat, response, crosskd",
-        ),
-        (["gkd", "mse", "gkd"], {}, "the loss 'gkd' is named more than once: give it a factor instead"),
-        (["gkd"], {"weights": {"pkd": 2.0}}, "a weight is given for 'pkd', which is not among the knowledge: gkd"),
+        (["xyzzy"], "unknown loss 'xyzzy'. Choose from gkd, mse, pkd, fgd, mgd, defeat, response, crosskd."),
+        (["gkd,mse,gkd"], "the loss 'gkd' is named more than once: give it a factor instead."),
+        (["gkd", "mse", "gkd"], "two losses are named 'gkd': leave one out, or give it another `name`."),
+        (["pkd", PKD(0.5)], "two losses are named 'pkd': leave one out, or give it another `name`."),
+        (["pkd=0"], "loss is pkd=0: '0' is no factor; write pkd=0.5, say."),
     ],
 )
-def test_names_that_cannot_be(names, given, message):
+def test_names_that_cannot_be(names, message):
     with pytest.raises(DistilError) as error:
-        build_knowledge(names, make_adapter(), make_adapter(), **given)
+        built(names, make_adapter(), make_adapter())
     assert str(error.value) == message
 
 
 def test_kinds_that_two_detectors_cannot_share():
     two, one = make_adapter(activation="softmax"), make_adapter()
-    for name, remedy in (("gkd", "switch that off (--soft-weight 0)"), ("response", "leave it out")):
+    for name, remedy in (("gkd", "switch that off (soft_weight=0)"), ("response", "leave it out")):
         with pytest.raises(DistilError) as error:
-            build_knowledge([name], two, one)
+            built([name], two, one)
         assert str(error.value) == (
             f"{name} compares class responses, but the student's end in a softmax and the teacher's in a sigmoid: "
             f"{remedy}, or use a teacher of the student's kind"
         )
-    assert build_knowledge(["gkd"], two, one, GlobalSettings(soft_label=0)).wants_prototypes
+    without = built(["gkd"], two, one, Distillation(gkd=GlobalSettings(soft_weight=0.0)))
+    assert gkd_of(without).wants_prototypes
     with pytest.raises(DistilError) as error:
-        build_knowledge(["crosskd"], one, two)
+        built(["crosskd"], one, two)
     assert str(error.value) == (
         "crosskd sends the student's features through the teacher's head and needs a one-stage detector (retinanet, "
         "fcos) on both sides; one side is a FasterRCNN. Leave crosskd out, or use gkd, pkd or fgd"

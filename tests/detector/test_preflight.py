@@ -16,7 +16,7 @@ from .tiny import CLASSES, cells, scripted, squares, tiny_settings
 
 
 def look(student=None, teacher=None, measure=None, data=None, settings=None, **options):
-    settings = settings or tiny_settings(knowledge="gkd,pkd")
+    settings = settings or tiny_settings(loss="gkd,pkd")
     return preflight(
         student or cells(), teacher or cells(5, width=8), data or squares(), settings, measure=measure, **options
     )
@@ -89,11 +89,11 @@ def test_a_teacher_that_does_not_know_the_data_stops_it():
     result = look(measure=scripted(3.0))
     (problem,) = result.fatal
     assert problem.startswith(
-        "teacher's AP50: 3.0 % (AP 3.0 %) on 13 training images. That is under --teacher-floor 10: what it knows"
+        "teacher's AP50: 3.0 % (AP 3.0 %) on 13 training images. That is under teacher_floor=10: what it knows"
     )
     with pytest.raises(DistilError, match=r"^the preflight stops this run:\n- teacher's AP50: 3\.0 % \(AP"):
         result.refuse_if_fatal()
-    told = look(measure=scripted(3.0), settings=tiny_settings(knowledge="pkd", teacher_floor=2.0))
+    told = look(measure=scripted(3.0), settings=tiny_settings(loss="pkd", teacher_floor=2.0))
     assert told.fatal == ()
     told.refuse_if_fatal()
     assert look(measure=scripted(math.nan)).fatal
@@ -131,7 +131,7 @@ def test_no_common_class_no_common_stride_and_shared_weights_stop_it():
     )
     one = cells(5)
     one.strides = (8, 32)  # pyright: ignore[reportAttributeAccessIssue]
-    check = by_name(look(teacher=one, measure=scripted(40.0), settings=tiny_settings(knowledge="pkd")))["strides"]
+    check = by_name(look(teacher=one, measure=scripted(40.0), settings=tiny_settings(loss="pkd")))["strides"]
     assert (check.verdict, check.found) == ("look", "student 8, 16, teacher 8, 32, common 8")
 
 
@@ -139,18 +139,18 @@ def test_no_common_class_no_common_stride_and_shared_weights_stop_it():
 def test_a_loss_that_is_not_finite_stops_it(gradient):
     result = look(Breaking(1, cells(), gradient=gradient), settings=tiny_settings())
     assert [problem.split(":")[0] for problem in result.fatal] == ["loss size"]
-    assert "is not a finite number. Try --precision 32" in result.fatal[0]
+    assert "is not a finite number. Try precision=32" in result.fatal[0]
 
 
 def test_losses_of_a_teacher_that_do_next_to_nothing_or_drown_the_rest_are_told():
-    weak = look(settings=tiny_settings(knowledge="pkd=0.000001"))
+    weak = look(settings=tiny_settings(loss="pkd=0.000001"))
     check = by_name(weak)["teacher's losses"]
     assert (check.verdict, check.found) == ("look", "0.0 % of the gradient")
-    strong = look(settings=tiny_settings(knowledge="pkd=10000"))
+    strong = look(settings=tiny_settings(loss="pkd=10000"))
     check = by_name(strong)["teacher's losses"]
     assert (check.verdict, check.found) == ("look", "100.0 % of the gradient")
     assert weak.fatal == strong.fatal == ()
-    assert check.remedy == "They drown the student's own losses: lower their weights, or lengthen --warmup."
+    assert check.remedy == "They drown the student's own losses: lower their weights, or lengthen {warmup}."
 
 
 class Thawing:
@@ -188,7 +188,7 @@ def test_the_table_as_text():
 
 
 def test_settings_and_students_that_cannot_be_used_are_refused():
-    with pytest.raises(DistilError, match=r"--batch is 0: it must be above 0"):
+    with pytest.raises(DistilError, match=r"batch is 0: it must be above 0"):
         look(settings=tiny_settings(batch=0))
     with pytest.raises(DistilError, match=r"the student tells 3 classes apart and squares has 2"):
         look(cells(classes=len(CLASSES) + 1))

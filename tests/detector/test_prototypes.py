@@ -13,9 +13,10 @@ from torch.nn.functional import interpolate
 from distil.data.detection.detection_set import Annotations, DetectionSet
 from distil.data.detection.scenes import scenes_source
 from distil.detector.adapters import adapt
-from distil.detector.gkd.generation import PrototypeSettings, choose_candidates, generate_prototypes
+from distil.detector.gkd.generation import choose_candidates, generate_prototypes
 from distil.detector.gkd.pooling import pool_instances
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.settings import PrototypeSettings
 from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.functional.prototypes import dense_enough, select_prototypes
@@ -23,7 +24,7 @@ from distil.networks.detectors import Architecture, build_detector
 from distil.types import View
 
 HEIGHT, WIDTH = 64, 96
-SMALL = PrototypeSettings(count=4, minimum_side=10.0, batch=3)
+SMALL = PrototypeSettings(count=4, side=10.0)
 
 
 def annotate(boxes, labels, ignored=None):
@@ -183,8 +184,8 @@ def test_the_batch_does_not_matter_and_every_image_is_read_once():
     student, teacher = make_pair()
     whole, single = make_pictures(), make_pictures()
     sources = [data.pictures for data in (whole, single)]
-    together = generate_prototypes(student, teacher, whole, replace(SMALL, batch=8))
-    alone = generate_prototypes(student, teacher, single, replace(SMALL, batch=1))
+    together = generate_prototypes(student, teacher, whole, SMALL, batch=8)
+    alone = generate_prototypes(student, teacher, single, SMALL, batch=1)
     assert [sorted(source.read) for source in sources if isinstance(source, Noise)] == [list(range(8))] * 2
     assert torch.equal(together.boxes, alone.boxes)
     torch.testing.assert_close(together.student, alone.student)
@@ -221,7 +222,7 @@ def test_modes_are_restored_after_an_error():
 
 def test_the_same_images_serve_at_every_epoch_and_the_seed_draws_others():
     student, teacher = make_pair()
-    data, settings = make_pictures(12), replace(SMALL, images_per_class=3)
+    data, settings = make_pictures(12), replace(SMALL, images=3)
     first, later, other = (
         generate_prototypes(student, teacher, data, settings, seed=seed, epoch=epoch)
         for seed, epoch in ((0, 0), (0, 5), (1, 0))
@@ -244,7 +245,7 @@ def test_objects_must_be_large_and_not_ignored():
 def test_at_most_so_many_images_of_a_class_and_no_object_of_another():
     big = [0, 0, 40, 40]
     data = noise([annotate([big, big, big], [1, 1, 2]) for _ in range(9)])
-    found = choose_candidates(data, replace(SMALL, images_per_class=4), seed=3)
+    found = choose_candidates(data, replace(SMALL, images=4), seed=3)
     for label, boxes_an_image in ((1, 2), (2, 1)):
         own = found.images[found.labels == label]
         assert len(own.unique()) == 4
@@ -298,7 +299,7 @@ def test_with_real_detectors_and_scenes(small, large, tmp_path):
     common |= {"representation": 32}
     student = adapt(build_detector(Architecture(small, "resnet18", channels=32, **common), seed=0))
     teacher = adapt(build_detector(Architecture(large, "resnet18", channels=64, mean=(0.3,) * 3, **common), seed=1))
-    made = generate_prototypes(student, teacher, scenes, replace(SMALL, minimum_side=16.0))
+    made = generate_prototypes(student, teacher, scenes, replace(SMALL, side=16.0))
     assert made.strides == (8, 16, 32, 64)
     assert made.student.shape == (len(made), 32)
     assert made.teacher.shape == (len(made), 64)

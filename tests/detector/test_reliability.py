@@ -7,8 +7,9 @@ import torch
 
 from distil.data.detection.scenes import scenes_source
 from distil.detector.adapters import adapt, freeze
-from distil.detector.gkd.generation import PrototypeSettings, generate_prototypes
+from distil.detector.gkd.generation import generate_prototypes
 from distil.detector.gkd.reliability import measure_objects
+from distil.detector.settings import PrototypeSettings
 from distil.functional.boxes import mean_over_boxes
 from distil.networks.detectors import Architecture, build_detector
 from distil.report.detector_html import reliability_by_tag
@@ -23,7 +24,7 @@ def pair():
         for c in (16, 32)
     )
     freeze(teacher)
-    settings = PrototypeSettings(count=3, minimum_side=5.0, images_per_class=6)
+    settings = PrototypeSettings(count=3, side=5.0, images=6)
     return student, teacher, generate_prototypes(student, teacher, data, settings), data
 
 

@@ -21,7 +21,7 @@ from distil.runs import CHECKPOINT, PREVIOUS, EventLog, Interrupted, read_log
 
 from .tiny import Recorder, cells, scripted, squares, tiny_settings
 
-TAUGHT = tiny_settings(knowledge="gkd,pkd", optimiser="adamw", prototype_features="training")
+TAUGHT = tiny_settings(loss="gkd,pkd", optimizer="adamw", prototype_features="training")
 SCORES = (1.0, 3.0, 2.0)
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_the_end_is_the_sam
 
 
 def test_prototypes_that_only_the_checkpoint_before_needs_are_kept(tmp_path):
-    settings = tiny_settings(knowledge="gkd", epochs=4)
+    settings = tiny_settings(loss="gkd", epochs=4)
     train(tmp_path / "whole", settings, scores=(1.0,) * 4)
     # checkpoints with each best epoch: the last of these needs the prototypes of epoch 3, the one before of epoch 2
     with pytest.raises(Interrupted):
@@ -180,7 +180,7 @@ def test_a_state_that_makes_no_sense_is_passed_over_or_refused(copied, how):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (with_first(float("nan")), "gathered.student holds what is no finite number"),
+        (with_first(float("nan")), "extra.gkd.student holds what is no finite number"),
         (lambda x: x[:, 1:], r"the features gathered for prototypes are not those of this run \(student\)"),
     ],
 )
@@ -188,7 +188,7 @@ def test_gathered_features_that_make_no_sense_are_refused(tmp_path, spoil, messa
     with pytest.raises(Interrupted):
         train(tmp_path, events=stopping_after(5))
     (tmp_path / PREVIOUS).unlink()
-    change_tensor(tmp_path / CHECKPOINT, "gathered.student", spoil)
+    change_tensor(tmp_path / CHECKPOINT, "extra.gkd.student", spoil)
     with pytest.raises(DistilError, match=message):
         train(tmp_path, resume=True)
 
@@ -279,7 +279,7 @@ import sys
 from distil.detector.training.train import train_detector
 from tests.detector.test_comparing import from_classes
 from tests.detector.tiny import cells, squares, tiny_settings
-settings = tiny_settings(knowledge="gkd,pkd", epochs=12, optimiser="adamw", prototype_features="training")
+settings = tiny_settings(loss="gkd,pkd", epochs=12, optimizer="adamw", prototype_features="training")
 print("begun", flush=True)
 train_detector(
     cells(0), squares(), settings, out=sys.argv[1], teacher=cells(5), validation=squares(5, 7), measure=from_classes,

@@ -17,15 +17,16 @@ import torch
 
 from distil.data.detection.detection_set import match_classes
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.settings import DetectorSettings, losses_named
 from distil.detector.training.prediction import predict
 from distil.detector.training.setup import class_match, in_data_labels, make_fabric
 from distil.detector.training.step import Columns, learning_rate, shares
 from distil.detector.training.train import hold_out, train_detector
 from distil.detector.training.trainer import BEST, LAST
 from distil.errors import DistilError
+from distil.fields import leaves, with_values
 from distil.files import load_tensors, save_tensors
 from distil.runs import CHECKPOINT, PREVIOUS, Interrupted
-from distil.settings import losses_named
 from distil.types import Trace
 
 from .tiny import CLASSES, CellsAdapter, Recorder, cells, in_two_processes, scripted, squares, tiny_settings
@@ -63,7 +64,7 @@ def test_with_a_teacher_all_its_losses_are_there_and_it_does_not_move(tmp_path):
     teacher, log = cells(5, width=8), Recorder()
     before = {name: x.clone() for name, x in teacher.model.state_dict().items()}
     teacher.model.train()
-    train(tmp_path, tiny_settings(knowledge=ALL), teacher=teacher, events=log)
+    train(tmp_path, tiny_settings(loss=ALL), teacher=teacher, events=log)
     names = [set(fields["losses"]) for fields in log.of("step")]
     always = {"class", "size", "gkd.foreground", "gkd.background", "gkd.soft", "pkd", "mgd"}
     assert names == [always] * 4 + [always | {"gkd.global"}] * 8
@@ -77,12 +78,12 @@ def test_with_a_teacher_all_its_losses_are_there_and_it_does_not_move(tmp_path):
     kept = PrototypeSet.load(tmp_path / "prototypes-0002.safetensors")
     assert (kept.epoch, kept.strides) == (2, (8, 16))
     stored = {name.split(".")[1] for name in weights(tmp_path / CHECKPOINT) if name.startswith("module.")}
-    assert stored == {"model", "knowledge"}
+    assert stored == {"model", "losses"}
     learned = weights(tmp_path / LAST)
     assert learned.keys() == cells().model.state_dict().keys()
 
 
-def test_without_knowledge_a_teacher_changes_nothing(tmp_path):
+def test_without_a_loss_a_teacher_changes_nothing(tmp_path):
     train(tmp_path / "alone", tiny_settings())
     train(tmp_path / "beside", tiny_settings(), teacher=cells(5))
     assert same(weights(tmp_path / "alone" / LAST), weights(tmp_path / "beside" / LAST))
@@ -93,7 +94,7 @@ def test_equal_seeds_give_equal_bytes_others_do_not_and_global_generators_stay(t
     want = torch.rand(4)
     torch.manual_seed(3)
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(tmp_path / folder, tiny_settings(knowledge=ALL, seed=seed), teacher=cells(5))
+        train(tmp_path / folder, tiny_settings(loss=ALL, seed=seed), teacher=cells(5))
     assert torch.equal(torch.rand(4), want)
     a, b, c = ((tmp_path / folder / LAST).read_bytes() for folder in "abc")
     assert a == b
@@ -102,12 +103,12 @@ def test_equal_seeds_give_equal_bytes_others_do_not_and_global_generators_stay(t
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimiser": "sgd", "prototype_every": 2}, {"optimiser": "adamw", "prototype_features": "training"}],
+    [{"optimizer": "sgd", "prototype_every": 2}, {"optimizer": "adamw", "prototype_features": "training"}],
     ids=["fresh", "training"],
 )
 @pytest.mark.parametrize("stop", [2, 4, 6, 9])
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, stop, changes):
-    settings = tiny_settings(knowledge=ALL, clip=1.0, **changes)
+    settings = tiny_settings(loss=ALL, clip=1.0, **changes)
     train(tmp_path / "whole", settings, teacher=cells(5), measure=scripted(1.0, 3.0, 2.0), validation=squares(5, 7))
 
     def interrupt(name, **fields):
@@ -136,7 +137,7 @@ KILLED = """
 import sys
 from distil.detector.training.train import train_detector
 from tests.detector.tiny import cells, scripted, squares, tiny_settings
-settings = tiny_settings(knowledge="gkd,pkd,mgd", epochs=20, prototype_features="training")
+settings = tiny_settings(loss="gkd,pkd,mgd", epochs=20, prototype_features="training")
 train_detector(cells(0), squares(), settings, out=sys.argv[1], teacher=cells(5), resume=True, checkpoint_seconds=0.0)
 """
 
@@ -218,13 +219,13 @@ def test_evaluations_come_every_k_epochs_and_at_the_end_and_nan_is_never_best(tm
 
 def test_the_held_out_share_is_never_learned_from():
     data = squares(20)
-    kept, held_out = hold_out(data, None, tiny_settings(validation=0.25), scripted())
+    kept, held_out = hold_out(data, None, tiny_settings(validation=0.25).training, scripted())
     assert (len(kept), len(held_out)) == (15, 5)  # pyright: ignore[reportArgumentType]
     names = [{part.identifier(i) for i in range(len(part))} for part in (kept, held_out)]  # pyright: ignore
     assert not names[0] & names[1]
-    assert hold_out(data, None, tiny_settings(validation=0.25), None) == (data, None)
+    assert hold_out(data, None, tiny_settings(validation=0.25).training, None) == (data, None)
     other = squares(4, 7)
-    assert hold_out(data, other, tiny_settings(validation=0.25), scripted()) == (data, other)
+    assert hold_out(data, other, tiny_settings(validation=0.25).training, scripted()) == (data, other)
 
 
 class Breaking:
@@ -246,7 +247,7 @@ class Breaking:
 
 
 def test_a_loss_that_is_not_a_number_is_named_and_the_checkpoint_kept(tmp_path):
-    message = r"the loss size stopped being a finite number at step 7 of 12: lower --lr, lengthen --warmup, or set --c"
+    message = r"the loss size stopped being a finite number at step 7 of 12: lower lr, lengthen warmup, or set c"
     student = Breaking(7, cells())
     with pytest.raises(DistilError, match=message) as caught:
         train_detector(student, squares(), tiny_settings(), out=tmp_path, checkpoint_seconds=0.0)
@@ -261,7 +262,7 @@ def test_a_loss_that_is_not_a_number_is_named_and_the_checkpoint_kept(tmp_path):
 
 
 def test_weights_that_are_not_numbers_are_never_saved(tmp_path):
-    message = r"the weights model\.\S+ are not finite numbers: lower --lr, or set --clip\. The last checkpoint is from"
+    message = r"the weights model\.\S+ are not finite numbers: lower lr, or set clip\. The last checkpoint is from"
     student = Breaking(4, cells(), gradient=True)
     with pytest.raises(DistilError, match=message):
         train_detector(student, squares(), tiny_settings(epochs=1, clip=0.0), out=tmp_path)
@@ -273,35 +274,38 @@ def test_weights_that_are_not_numbers_are_never_saved(tmp_path):
     [
         (
             {"lr": 0.02},
-            r"checkpoint.safetensors was made with --lr 0.01, and this run has 0.02: resume with what the run",
+            r"checkpoint.safetensors was made with lr 0.01, and this run has 0.02: resume with what the run",
         ),
-        ({"knowledge": "none"}, r"was made with --loss pkd, and this run has none: resume with what"),
-        ({"epochs": 5}, r"was made with --epochs 3, and this run has 5"),
+        ({"loss": "none"}, r"was made with loss pkd, and this run has none: resume with what"),
+        ({"epochs": 5}, r"was made with epochs 3, and this run has 5"),
     ],
 )
 def test_a_run_resumes_with_its_own_settings_only(tmp_path, changes, message):
-    train(tmp_path, tiny_settings(knowledge="pkd"), teacher=cells(5))
-    changed = tiny_settings(**{"knowledge": "pkd", **changes})
+    train(tmp_path, tiny_settings(loss="pkd"), teacher=cells(5))
+    changed = tiny_settings(**{"loss": "pkd", **changes})
     with pytest.raises(DistilError, match=message):
         train(tmp_path, changed, teacher=cells(5), resume=True)
-    with pytest.raises(DistilError, match=r"already holds a training run\. Continue it with --resume .*, or choose"):
-        train(tmp_path, tiny_settings(knowledge="pkd"), teacher=cells(5))
+    with pytest.raises(DistilError, match=r"already holds a training run\. Continue it \(resume\), or choose"):
+        train(tmp_path, tiny_settings(loss="pkd"), teacher=cells(5))
 
 
 @pytest.mark.parametrize(
     ("setting", "default", "other"), [("prototype_features", "fresh", "training"), ("loss_form", "distil", "published")]
 )
 def test_a_run_from_before_a_setting_existed_resumes_with_its_default(tmp_path, setting, default, other):
-    settings = tiny_settings(knowledge="gkd")
+    settings = tiny_settings(loss="gkd")
     train(tmp_path / "new", settings, teacher=cells(5))
     shutil.copytree(tmp_path / "new", tmp_path / "old")
     tensors, header = load_tensors(tmp_path / "old" / CHECKPOINT)
-    assert header["settings"].pop(setting) == default
+    leaf = next(leaf for leaf in leaves(DetectorSettings()) if leaf.name == setting)
+    holder = header["settings"]
+    for part in leaf.path[:-1]:
+        holder = holder[part]
+    assert holder.pop(leaf.path[-1]) == default
     save_tensors(tmp_path / "old" / CHECKPOINT, tensors, header)
     train(tmp_path / "old", settings, teacher=cells(5), resume=True)
-    changed = replace(settings, **{setting: other})
-    flag = "--" + setting.replace("_", "-")
-    with pytest.raises(DistilError, match=f"made with {flag} {default}, and this run has {other}"):
+    changed = with_values(settings, **{setting: other})
+    with pytest.raises(DistilError, match=f"made with {setting} {default}, and this run has {other}"):
         train(tmp_path / "old", changed, teacher=cells(5), resume=True)
 
 
@@ -311,7 +315,7 @@ def test_a_run_resumes_with_other_workers(tmp_path):
 
 
 def test_a_run_resumes_with_its_own_boxes_and_teacher_only(tmp_path):
-    settings = tiny_settings(knowledge="pkd")
+    settings = tiny_settings(loss="pkd")
     train(tmp_path, settings, teacher=cells(5))
     with pytest.raises(DistilError, match=r"was made with teacher \w{64}, and this run has"):
         train(tmp_path, settings, teacher=cells(6), resume=True)
@@ -347,26 +351,24 @@ def test_given_weights_are_where_it_starts(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({"knowledge": "pdk"}, {"teacher": cells(5)}, r"unknown loss 'pdk'\. Did you mean pkd\?"),
-        ({"knowledge": "gkd"}, {}, r"--loss gkd needs a teacher: give one, or --loss none\."),
-        ({"lr": 0.0}, {}, r"--lr is 0\.0: it must be above 0"),
-        ({"precision": "16-mixed"}, {}, r"--precision 16-mixed needs a GPU: use bf16-mixed or 32\."),
+        ({}, {"teacher": cells(5), "losses": ["pdk"]}, r"unknown loss 'pdk'\. Did you mean pkd\?"),
+        ({"loss": "gkd"}, {}, r"the loss gkd needs a teacher: give one, or leave the loss out\."),
+        ({"precision": "16-mixed"}, {}, r"precision=16-mixed needs a GPU: use bf16-mixed or 32\."),
         (
-            {"knowledge": "gkd"},
+            {"loss": "gkd"},
             {"teacher": cells(5, classes=3)},
             r"the teacher tells 3 classes apart and squares has 2: give the names of the teacher's classes\.",
         ),
         (
-            {"knowledge": "gkd"},
+            {"loss": "gkd"},
             {"teacher": cells(5), "teacher_classes": ("cat",)},
             r"1 names are given for the teacher's 2 classes: give one for each\.",
         ),
         (
-            {"knowledge": "gkd"},
+            {"loss": "gkd"},
             {"teacher": cells(5), "teacher_classes": ("cat", "dog")},
             r"the teacher knows none of the data's classes",
         ),
-        ({"knowledge": "gkd,pkd=much"}, {"teacher": cells(5)}, r"'much' is no factor; write pkd=0\.5, say\."),
         ({}, {"data": squares(1)}, r"squares has 1 images and no object in them: give images with annotated boxes\."),
     ],
 )
@@ -383,8 +385,8 @@ def test_a_student_of_other_classes_is_refused(tmp_path):
 
 def test_bfloat16_trains_with_losses_in_float32(tmp_path, capfd):
     log = Recorder()
-    train(tmp_path, tiny_settings(precision="bf16-mixed", knowledge=ALL), teacher=cells(5), events=log)
-    train(tmp_path / "32", tiny_settings(knowledge=ALL), teacher=cells(5), events=(exact := Recorder()))
+    train(tmp_path, tiny_settings(precision="bf16-mixed", loss=ALL), teacher=cells(5), events=log)
+    train(tmp_path / "32", tiny_settings(loss=ALL), teacher=cells(5), events=(exact := Recorder()))
     for one, other in zip(log.of("step"), exact.of("step"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.05)
     assert capfd.readouterr() == ("", "")
@@ -394,10 +396,12 @@ def test_bfloat16_trains_with_losses_in_float32(tmp_path, capfd):
 
 def test_the_learning_rate_by_hand():
     settings = tiny_settings(epochs=24, lr=0.02, warmup=4, milestones=(2 / 3, 11 / 12))
-    got = [learning_rate(settings, step, 240, step // 10) for step in (0, 1, 2, 4, 159, 160, 219, 220)]
+    got = [learning_rate(settings.training, step, 240, step // 10) for step in (0, 1, 2, 4, 159, 160, 219, 220)]
     want = [0.02 * 0.001, 0.02 * (0.001 + 0.999 / 4), 0.02 * (0.001 + 0.999 / 2), 0.02, 0.02, 0.002, 0.002, 0.0002]
     assert got == pytest.approx(want, rel=1e-12)
-    assert learning_rate(tiny_settings(lr=0.02, warmup=500), 1, 30, 0) == pytest.approx(0.02 * (0.001 + 0.999 / 3))
+    assert learning_rate(tiny_settings(lr=0.02, warmup=500).training, 1, 30, 0) == pytest.approx(
+        0.02 * (0.001 + 0.999 / 3)
+    )
 
 
 def made_trace(activation, columns, dense=None):
@@ -431,7 +435,7 @@ def test_logits_are_cut_to_the_classes_that_both_know():
 def test_a_teacher_with_other_classes_teaches(tmp_path):
     log = Recorder()
     options = {"teacher": cells(5, classes=3), "teacher_classes": ("striped", "Dark", "bright")}
-    train(tmp_path, tiny_settings(knowledge="gkd"), events=log, **options)
+    train(tmp_path, tiny_settings(loss="gkd"), events=log, **options)
     assert all(math.isfinite(x["losses"]["gkd.soft"]) for x in log.of("step"))
 
 
@@ -445,8 +449,10 @@ def test_predictions_of_a_teacher_in_the_datas_labels():
     assert len(in_data_labels(nothing, match)[0]["labels"]) == 0
 
 
-def test_names_and_factors_of_knowledge():
-    assert losses_named("gkd, pkd=0.5") == (["gkd", "pkd"], {"pkd": 0.5})
+def test_names_and_factors_of_losses():
+    assert losses_named("gkd, pkd=0.5") == {"gkd": 1.0, "pkd": 0.5}
+    with pytest.raises(DistilError, match=r"'much' is no factor; write pkd=0\.5, say\."):
+        losses_named("gkd,pkd=much")
 
 
 def test_predictions_leave_the_modes_alone():
@@ -475,7 +481,8 @@ def test_seconds_of_a_resumed_run_count_from_its_beginning(tmp_path):
     train(tmp_path, tiny_settings(epochs=1))
     path = tmp_path / CHECKPOINT
     tensors, header = load_tensors(path)
-    settings = {**header["settings"], "epochs": 2}
+    training = {**header["settings"]["training"], "epochs": 2}
+    settings = {**header["settings"], "training": training}
     save_tensors(path, tensors, {**header, "settings": settings, "seconds": 1000.0})
     train(tmp_path, tiny_settings(epochs=2), resume=True)
     assert 1000 < load_tensors(path)[1]["seconds"] < 1100
@@ -498,8 +505,8 @@ def test_processes_are_weighed_by_what_their_losses_are_means_over():
 def train_for_processes(folder):
     """Two runs, with what the first process tells of them in a file each."""
     for kind, features in (("sgd", "fresh"), ("adamw", "training")):
-        changes = {"optimiser": kind, "prototype_features": features}
-        settings = tiny_settings(knowledge="gkd,pkd,mgd,fgd", batch=6, epochs=2, clip=5.0, **changes)
+        changes = {"optimizer": kind, "prototype_features": features}
+        settings = tiny_settings(loss="gkd,pkd,mgd,fgd", batch=6, epochs=2, clip=5.0, **changes)
         options = {"measure": scripted(1.0, 2.0), "validation": squares(5, 7), "events": (log := Recorder())}
         train(Path(folder) / kind, settings, data=squares(14), teacher=cells(5), **options)
         if log.events:
@@ -528,12 +535,11 @@ def test_two_processes_learn_what_one_does(tmp_path):
 def test_more_processes_than_a_batch_has_images_are_refused(tmp_path, monkeypatch):
     real = make_fabric("cpu", "32")
     monkeypatch.setattr(type(real), "world_size", property(lambda self: 5))
-    with pytest.raises(DistilError, match=r"5 processes share --batch 4, and each needs an image: start fewer"):
+    with pytest.raises(DistilError, match=r"5 processes share batch=4, and each needs an image: start fewer"):
         train(tmp_path, tiny_settings())
 
 
 def test_the_classes_of_validation_images_must_be_the_same(tmp_path):
-    from dataclasses import replace
 
     other = replace(squares(4, name="others"), classes=CLASSES[::-1])
     with pytest.raises(DistilError, match=r"the classes of others are not those of squares: use data of one kind\."):

@@ -1,4 +1,4 @@
-"""Detectors and half-way run folders that version 0.1 wrote load, and go on to the same result."""
+"""Detectors and half-way run folders that version 0.1 wrote load, and continue to the same result."""
 
 import json
 import lzma
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from distil.cli.main import main
 from distil.detector.training.train import train_detector
+from distil.fields import leaves
 from distil.files import load_tensors
 from distil.networks.detectors import load_detector
 
@@ -19,15 +21,15 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "detector"
 EXPECTED = json.loads((FIXTURES / "expected.json").read_text())
 RUNS = {
     "taught": {
-        "knowledge": "gkd,pkd=0.05,mgd",
-        "optimiser": "adamw",
+        "loss": "gkd,pkd=0.05,mgd",
+        "optimizer": "adamw",
         "prototype_features": "training",
-        "colour": 0.2,
+        "color": 0.2,
         "global_levels": "own",
         "decay": False,
     },
-    "published": {"knowledge": "gkd,defeat", "loss_form": "published", "prototype_every": 2},
-    "alone": {"knowledge": "none"},
+    "published": {"loss": "gkd,defeat", "loss_form": "published", "prototype_every": 2},
+    "alone": {"loss": "none"},
 }
 
 
@@ -67,3 +69,23 @@ def test_a_run_of_0_1_that_stopped_at_step_5_ends_with_the_weights_that_0_1_gave
     )
     assert next(fields["step"] for event, fields in log if event == "start") == 5
     assert digest(path) == EXPECTED[name]
+
+
+def test_a_run_folder_of_0_1_resumes_from_the_command_line_with_its_settings(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    manifest = json.loads((FIXTURES / "run.json").read_text())
+    path = tmp_path / "teacher.safetensors"
+    path.write_bytes(lzma.decompress((FIXTURES / "detector.safetensors.xz").read_bytes()))
+    (folder / "run.json").write_text(json.dumps({**manifest, "teacher": str(path)}))
+    given = {}
+
+    def train(student, data, settings, **options):
+        given.update({leaf.name: leaf.value for leaf in leaves(settings)})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distil.detector.training.train.train_detector", train)
+    assert main(["detector", "train", "--resume", str(folder), "--device", "cpu"]) == 130
+    names = {"knowledge": "loss", "optimiser": "optimizer", "colour": "color", "prototypes": "prototype_count"}
+    saved = {names.get(name, name): value for name, value in manifest["settings"].items()}
+    assert {name: list(x) if isinstance(x, tuple) else x for name, x in given.items()} == saved

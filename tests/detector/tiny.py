@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from distil.data.detection.detection_set import Annotations, DetectionSet
+from distil.detector.settings import DetectorSettings
+from distil.fields import with_values
 from distil.rng import seed_at, stream
-from distil.settings import DetectorSettings
 from distil.types import Trace, View
 
 SIDE = 64
@@ -124,7 +125,7 @@ def cells(seed=0, width=6, classes=2) -> CellsAdapter:
 
 def tiny_settings(**changes) -> DetectorSettings:
     fields = {"epochs": 3, "batch": 4, "lr": 0.01, "warmup": 0, "clip": 1.0, "validation": 0.0}
-    return DetectorSettings(**{**fields, "prototypes": 3, "prototype_side": 4.0, **changes})
+    return with_values(DetectorSettings(), **{**fields, "prototype_count": 3, "prototype_side": 4.0, **changes})
 
 
 class Recorder:

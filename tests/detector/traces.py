@@ -1,15 +1,22 @@
-"""Made-up views, traces and prototypes for the tests of knowledge."""
+"""Made-up views, traces, detectors and prototypes for the tests of distillation losses."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.losses.base import DistillationLoss
+from distil.detector.losses.named import loss_objects, prepared
+from distil.detector.settings import Distillation
 from distil.types import Trace, View
 
 SIZE = (120, 152)
 STRIDES = (4, 8, 16)
 BOXES = ((4.0, 6.0, 50.0, 40.0), (30.0, 20.0, 44.0, 70.0), (10.5, 9.5, 11.5, 10.5), (0.0, 0.0, 152.0, 116.0))
-"""In pixels of the view: three overlap, one holds no centre of a cell, one is of the level of stride 8."""
+"""In pixels of the view: three overlap, one holds no center of a cell, one is of the level of stride 8."""
 
 
 def make_view(*, images: int = 3, empty: bool = False, seeds: bool = True) -> View:
@@ -96,3 +103,46 @@ def slow_mask(boxes: Tensor, values: Tensor, size: tuple[int, int], stride: int)
         for row, column in held:
             out[row, column] = max(out[row, column].item(), value)
     return out
+
+
+Loss = TypeVar("Loss", bound=DistillationLoss)
+LEVELS = ((0, 0), (1, 1), (2, 2))
+
+
+def ready(
+    loss: Loss,
+    student: int = 6,
+    teacher: int = 6,
+    levels: Sequence[tuple[int, int]] = LEVELS,
+    strides: Sequence[int] = STRIDES,
+) -> Loss:
+    """A loss made ready for detectors of so many channels, which have these levels, of these strides, in common."""
+    own, other = [1000 + 2 * i for i in range(9)], [1001 + 2 * i for i in range(9)]
+    for (first, second), stride in zip(levels, strides, strict=True):
+        own[first] = other[second] = stride
+    pair: list[Any] = [
+        SimpleNamespace(model=nn.Module(), channels=channels, strides=tuple(those), activation="softmax")
+        for channels, those in ((student, own), (teacher, other))
+    ]
+    loss.prepare(*pair)
+    return loss
+
+
+class Together(nn.Module):
+    """Losses added up as a training step adds them."""
+
+    def __init__(self, parts: nn.ModuleDict) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, *args: Any) -> dict[str, Tensor]:
+        losses = {}
+        for part in self.parts.values():
+            losses |= {name: part.weight * value for name, value in part(*args).items()}  # pyright: ignore
+        return losses
+
+
+def built(
+    names: Sequence[str | DistillationLoss], student: Any, teacher: Any, how: Distillation | None = None, seed: int = 0
+) -> Together:
+    return Together(prepared(loss_objects(names, how or Distillation()), student, teacher, seed=seed))

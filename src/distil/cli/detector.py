@@ -1,36 +1,37 @@
 """`distil detector ...`: which command, with defaults that suit its words. Nothing heavy is imported before it runs."""
 
 import shlex
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from distil.cli.detector_compare import compare, preflight, run_comparison, run_preflight
 from distil.cli.detector_flags import (
+    COMPARED,
     KINDS,
+    PLAIN,
     SEVERAL,
-    ArmFlags,
+    TAUGHT,
     DataFlags,
-    DetectorFlags,
     MethodWord,
     PlaceFlags,
-    PlainFlags,
     RunFlags,
     SourceWord,
     StudentFlags,
     TrainFlags,
-    plain_settings,
+    settings_class,
 )
 from distil.cli.detector_memory import check_memory
 from distil.cli.detector_models import evaluate, export, show
 from distil.cli.detector_train import resume, start_training, train
 from distil.cli.detector_words import adapter_named, architecture_of, open_boxes, pretrained_word
 from distil.cli.flags import nearest, option, parse, scan
+from distil.cli.settings_flags import from_flags, switches
 from distil.detector.presets import detector_preset, student_preset
+from distil.detector.settings import DetectorSettings
 from distil.errors import DistilError
 from distil.runs import Interrupted
-from distil.settings import DetectorSettings, check_settings
 from distil.stopping import number_of
 
 HELP = """\
@@ -103,14 +104,14 @@ def _with_presets(name: str, words: list[str]) -> Any:
 
 def _switches() -> set[str]:
     """Flags that take no value."""
-    names = [field.name.replace("_", "-") for field in fields(DetectorSettings) if field.type is bool]
-    return {"-h", "--help", "--download", "--fix-boxes"} | {
-        f"--{negation}{name}" for name in (*names, "preflight", "memory-check") for negation in ("", "no-")
-    }
+    others = {"-h", "--help", "--download", "--fix-boxes"}
+    paired = {f"--{negation}{name}" for name in ("preflight", "memory-check") for negation in ("", "no-")}
+    return others | paired | switches(DetectorSettings())
 
 
 def _train_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = PlainFlags, PlainFlags(**asdict(defaults))
+    kind = settings_class(defaults, PLAIN)
+    flags = kind()
 
     def train_with(
         source: Positional[SourceWord],
@@ -121,15 +122,14 @@ def _train_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        start_training(
-            source, None, student, replace(plain_settings(settings), method="plain", knowledge="none"), place
-        )
+        start_training(source, None, student, replace(from_flags(defaults, settings), method="plain"), place)
 
     return train_with
 
 
 def _distil_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = DetectorFlags, DetectorFlags(**asdict(defaults))
+    kind = settings_class(defaults, TAUGHT)
+    flags = kind()
 
     def distil_with(
         source: Positional[SourceWord],
@@ -142,7 +142,7 @@ def _distil_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        chosen = replace(plain_settings(settings), method=method)
+        chosen = replace(from_flags(defaults, settings), method=method)
         _check_taught(chosen)
         start_training(source, teacher, student, chosen, place, preflight=preflight)
 
@@ -150,7 +150,8 @@ def _distil_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
 
 
 def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = DetectorFlags, DetectorFlags(**asdict(defaults))
+    kind = settings_class(defaults, TAUGHT)
+    flags = kind()
 
     def preflight_with(
         teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
@@ -160,9 +161,8 @@ def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        chosen = replace(plain_settings(settings), method=method)
+        chosen = replace(from_flags(defaults, settings), method=method)
         _check_taught(chosen)
-        check_settings(chosen)
         data = open_boxes(source, place.root, place.fix_boxes)
         pretrained, architecture = pretrained_word(student), architecture_of(student, data.train)
         taught_by = adapter_named(teacher, place)
@@ -175,7 +175,8 @@ def _preflight_command(student: StudentFlags, defaults: DetectorSettings) -> Any
 
 
 def _compare_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
-    kind, flags = ArmFlags, ArmFlags(**asdict(defaults))
+    kind = settings_class(defaults, COMPARED)
+    flags = kind()
 
     def compare_with(
         teacher: Annotated[Positional[str], arg(metavar="TEACHER", help="A run folder, a file, or torchvision:NAME.")],
@@ -189,13 +190,15 @@ def _compare_command(student: StudentFlags, defaults: DetectorSettings) -> Any:
         student: Annotated[StudentFlags, arg(name="")] = student,
         settings: Annotated[kind, arg(name="")] = flags,  # pyright: ignore[reportInvalidTypeForm]
     ) -> None:
-        run_comparison(teacher, source, losses, seeds, student, replace(plain_settings(settings), method=method), place)
+        run_comparison(
+            teacher, source, losses, seeds, student, replace(from_flags(defaults, settings), method=method), place
+        )
 
     return compare_with
 
 
 def _check_taught(settings: DetectorSettings) -> None:
-    if settings.method == "plain" or settings.knowledge == "none":
+    if settings.method == "plain" or not settings.taught:
         flag = "--method plain" if settings.method == "plain" else "--loss none"
         raise DistilError(
             f"{flag} learns nothing from the teacher: leave {flag} out, or train without one: distil detector train "
@@ -203,7 +206,13 @@ def _check_taught(settings: DetectorSettings) -> None:
         )
 
 
-RENAMED = {"--knowledge": "--loss", "--arms": "--losses"}
+RENAMED = {
+    "--knowledge": "--loss",
+    "--arms": "--losses",
+    "--optimiser": "--optimizer",
+    "--colour": "--color",
+    "--prototypes": "--prototype-count",
+}
 """Flags of version 0.1 and their names today."""
 
 

@@ -2,7 +2,6 @@
 
 import os
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,12 @@ from distil.cli.detector_words import (
     refuse_among_data,
     tell_notes,
 )
-from distil.cli.flags import device_named
+from distil.cli.flags import device_named, flag_of
+from distil.detector.settings import DetectorSettings
 from distil.errors import DistilError
+from distil.fields import with_values
 from distil.locks import only_writer
 from distil.runs import Events
-from distil.settings import DetectorSettings, check_settings
 
 if TYPE_CHECKING:
     from distil.data.detection.detection_set import DetectionSource
@@ -47,7 +47,7 @@ def compare() -> None:
     """Train students with and without TEACHER at equal budget: same first weights, epochs, batches and seeds.
 
     Prints average precision on the test images (validation images where there are none), the difference to the plain
-    student of the same seed, and its spread over the seeds. What is done is kept: the same command goes on.
+    student of the same seed, and its spread over the seeds. What is done is kept: the same command continues.
 
     Examples:
     distil detector compare runs/scenes-plain-faster-rcnn-seed0 scenes --losses gkd pkd gkd,pkd=0.05 --seeds 3
@@ -75,19 +75,19 @@ def run_preflight(
             settings,
             measure=average_precision,
             teacher_classes=taught_by[1],
-            weights=first_weights(architecture, pretrained, settings.seed),
+            weights=first_weights(architecture, pretrained, settings.training.seed),
             device=device_named(place.device),
             events=shown,
         )
     if is_first():
-        print(found.describe(), flush=True)
+        print(found.describe(flag_of), flush=True)
     return found
 
 
 def run_comparison(
     teacher: str,
     source: str,
-    arms: tuple[str, ...],
+    losses: tuple[str, ...],
     seeds: int,
     student: StudentFlags,
     settings: DetectorSettings,
@@ -97,11 +97,9 @@ def run_comparison(
         raise DistilError(f"--seeds is {seeds}: it must be at least 1.")
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
         raise DistilError("a comparison runs in one process: start it without torchrun.")
-    contenders = {"plain": replace(settings, method="plain", knowledge="none")}
-    contenders |= {knowledge: replace(settings, knowledge=knowledge) for knowledge in arms}
-    for contender in contenders.values():
-        check_settings(contender)
-    folder = place.out or Path("runs") / folder_name(source, "compare", student.detector, settings.seed)
+    contenders = {"plain": with_values(settings, method="plain", loss="none")}
+    contenders |= {named: with_values(settings, loss=named) for named in losses}
+    folder = place.out or Path("runs") / folder_name(source, "compare", student.detector, settings.training.seed)
     refuse_among_data(folder, source, place.root)
     with only_writer(folder):
         made = _compare(teacher, source, contenders, seeds, student, settings, place, folder)
@@ -131,7 +129,7 @@ def _compare(
     adapter, classes = adapter_named(teacher, place)
     architecture = architecture_of(student, data.train)
     pretrained = pretrained_word(student)
-    most = max(contenders.values(), key=lambda each: (each.knowledge != "none", each.knowledge.count(",")))
+    most = max(contenders.values(), key=lambda each: (each.taught, each.distillation.loss.count(",")))
     check_memory(architecture, data.train, most, place, taught_by=(adapter, classes))
     with show_progress(f"compare on {data.train.name}") as shown:
         return compare_detectors(
@@ -140,7 +138,7 @@ def _compare(
             data.train,
             judged,
             contenders,
-            seeds=range(settings.seed, settings.seed + seeds),
+            seeds=range(settings.training.seed, settings.training.seed + seeds),
             out=folder,
             teacher_classes=classes,
             validation=data.val if data.test is not None else None,

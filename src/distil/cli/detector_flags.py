@@ -1,6 +1,6 @@
 """Flags of the commands on detectors."""
 
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -8,8 +8,10 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.cli.flags import Device, option, switch
+from distil.cli.settings_flags import flag_class
 from distil.detector.presets import DETECTOR_METHODS
-from distil.settings import DetectorSettings
+from distil.detector.settings import DetectorSettings
+from distil.fields import leaves
 
 DetectorKind = Literal["faster-rcnn", "retinanet", "fcos"]
 KINDS: tuple[DetectorKind, ...] = get_args(DetectorKind)
@@ -110,46 +112,16 @@ class TrainFlags(RunFlags):
 MethodWord = Annotated[
     str, arg(metavar="NAME", help=f"Whose values the settings start from: {', '.join(DETECTOR_METHODS)}.")
 ]
-Fixed = tyro.conf.Suppress[tyro.conf.Fixed[str]]
+METAVARS = {"loss": "LOSSES"}
+PLAIN, COMPARED, TAUGHT = "alone", "compared", "taught"
 
 
-@dataclass(frozen=True)
-class DetectorFlags(DetectorSettings):
-    method: Fixed = "gkd"
-    knowledge: Annotated[
-        str,
-        arg(
-            name="loss",
-            metavar="LOSSES",
-            help="Losses that the teacher adds, joined by commas, with factors if need be: gkd (prototypes, "
-            "reliability), mse, pkd, fgd, mgd, defeat, response, crosskd; gkd,pkd=0.05 weighs one.",
-        ),
-    ] = "gkd"
-
-
-@dataclass(frozen=True)
-class ArmFlags(DetectorFlags):
-    knowledge: Fixed = "gkd"
-
-
-TEACHING = ("knowledge", "global_weight", "foreground_weight", "background_weight", "soft_weight", "temperature")
-TEACHING += ("decay", "reliability", "projection", "penalty", "use_global", "global_levels", "local_scale", "loss_form")
-TEACHING += ("adapting_kernel", "prototypes", "prototype_start", "prototype_every", "prototype_features")
-TEACHING += ("prototype_images", "prototype_side", "prototype_alpha", "prototype_quantile", "prototype_bandwidth")
-TEACHING += ("prototype_unique", "prototype_orthogonal", "teacher_floor")
-"""Settings that say nothing to a detector without a teacher."""
-PlainFlags = make_dataclass(
-    "PlainFlags",
-    [
-        (each.name, tyro.conf.Suppress[tyro.conf.Fixed[each.type]], field(default=each.default))
-        for each in fields(DetectorSettings)
-        if each.name in ("method", *TEACHING)
-    ],
-    bases=(DetectorSettings,),
-    frozen=True,
-)
-"""The settings of a detector that is trained alone."""
-
-
-def plain_settings(flags: DetectorSettings) -> DetectorSettings:
-    return DetectorSettings(**{name: getattr(flags, name) for name in asdict(flags)})
+def settings_class(settings: DetectorSettings, use: str) -> type:
+    """A dataclass of the settings as flags: of a detector that is trained alone, of students that are compared, whose
+    losses another flag names, or of one student of a teacher."""
+    hidden = {"method"}
+    if use == COMPARED:
+        hidden.add("loss")
+    if use == PLAIN:
+        hidden |= {leaf.name for leaf in leaves(settings.distillation)}
+    return flag_class(settings, hidden, METAVARS)

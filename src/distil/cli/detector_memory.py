@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from distil.cli.detector_flags import DataFlags
 from distil.cli.detector_words import is_first
 from distil.cli.flags import device_named
+from distil.detector.settings import DetectorSettings
 from distil.errors import DistilError
 from distil.runs import silent
-from distil.settings import DetectorSettings
 
 if TYPE_CHECKING:
     from distil.data.detection.detection_set import DetectionSet
@@ -49,7 +49,7 @@ def check_memory(
         needed = footprint(architecture, data, settings, teacher=teacher, teacher_classes=classes)
     world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     free = int(USABLE * free) // (local if device == "cpu" else 1)
-    images = -(-settings.batch // world)
+    images = -(-settings.training.batch // world)
     if needed.of(images) <= free:
         return
     fitting = min(needed.largest_batch(free), images) * world

@@ -3,26 +3,28 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from distil.cli.flags import flag_of
 from distil.data.detection.opener import open_detection
 from distil.detector.adapters import adapt, freeze
 from distil.detector.gkd.prototypes import PrototypeSet
 from distil.detector.gkd.reliability import ObjectReliabilities, measure_objects
 from distil.detector.preflight import preflight
 from distil.detector.presets import detector_preset, student_preset
+from distil.detector.settings import DetectorSettings, detector_settings_from_dict
 from distil.detector.training.prediction import predict
 from distil.detector.training.train import train_detector
 from distil.errors import DistilError
 from distil.evaluation.precision import Precision, average_precision, precision_by_tag
+from distil.fields import leaves, with_values
 from distil.files import write_atomic
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture, load_detector
 from distil.report.detector_html import reliability_by_tag, write_detector_report
 from distil.report.progress import both
 from distil.runs import LOG, EventLog, Events, Interrupted, load_checkpoint, read_log, remove_checkpoints
-from distil.settings import DetectorSettings
 from distil.stopping import number_of
 
 SCENES = 480
@@ -56,21 +58,21 @@ def run_detector_demo(
     scenes: int = SCENES,
     epochs: tuple[int, int] = (TEACHER_EPOCHS, STUDENT_EPOCHS),
 ) -> Tour:
-    """Train a teacher, a student alone and a student with the teacher's knowledge; evaluate all, write report.html and
+    """Train a teacher, a student alone and a student of the teacher; evaluate all, write report.html and
     its figures as summary.json.
 
     out: folder for the runs and the report; no other process can write there meanwhile. A run in it that was stopped
-    goes on; where the report is written, or other settings were used, all are begun again.
+    continues; where the report is written, or other settings were used, all are begun again.
     scenes: training images. epochs: of the teacher and of both students.
     Raises: DistilError if `out` cannot be written, or another process writes there; Interrupted after a signal that
-    asks to stop: the same call then goes on.
+    asks to stop: the same call then continues.
     """
     with only_writer(out):
         try:
             return _tour(out, device=device, stage=stage, scenes=scenes, epochs=epochs)
         except (KeyboardInterrupt, Interrupted) as stop:
             where = str(stop).partition(": ")[0] if isinstance(stop, Interrupted) else "interrupted"
-            raise Interrupted(f"{where}: the same tour in {out} goes on there", number_of(stop)) from stop
+            raise Interrupted(f"{where}: the same tour in {out} continues there", number_of(stop)) from stop
 
 
 def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[int, int]) -> Tour:
@@ -80,10 +82,10 @@ def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[in
     classes = data.train.classes
     big = Architecture(classes=classes, **student_preset(DETECTOR, "scenes", teacher=True))
     small = Architecture(classes=classes, **student_preset(DETECTOR, "scenes", teacher=False))
-    alone = replace(detector_preset("plain", "scenes"), epochs=epochs[1], evaluate_every=2)
-    taught = replace(detector_preset("gkd", "scenes"), epochs=epochs[1], evaluate_every=2)
+    alone = with_values(detector_preset("plain", "scenes"), epochs=epochs[1], evaluate_every=2)
+    taught = with_values(detector_preset("gkd", "scenes"), epochs=epochs[1], evaluate_every=2)
     plan: dict[str, tuple[Architecture, DetectorSettings]] = {
-        "teacher": (big, replace(alone, epochs=epochs[0])),
+        "teacher": (big, with_values(alone, epochs=epochs[0])),
         "student alone": (small, alone),
         "student with gkd": (small, taught),
     }
@@ -97,16 +99,16 @@ def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[in
         if afresh:
             _clear(folder)
             (out / SUMMARY).unlink(missing_ok=True)
-        with stage(f"{title}: {settings.epochs} epochs of {scenes} scenes") as shown:
+        with stage(f"{title}: {settings.training.epochs} epochs of {scenes} scenes") as shown:
             log = EventLog(folder / LOG, resumed=not afresh)
-            if settings.knowledge != "none":
-                checked = preflight(small, teacher, data.train, settings, measure=average_precision).describe()
+            if settings.taught:
+                checked = preflight(small, teacher, data.train, settings, measure=average_precision).describe(flag_of)
             file = train_detector(
                 architecture,
                 data.train,
                 settings,
                 out=folder,
-                teacher=teacher if settings.knowledge != "none" else None,
+                teacher=teacher if settings.taught else None,
                 validation=data.val,
                 measure=average_precision,
                 resume=not afresh,
@@ -143,7 +145,8 @@ def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[in
         reliabilities=reliabilities,
         preflight=checked,
         settings={
-            title: {**asdict(architecture), **asdict(settings)} for title, (architecture, settings) in plan.items()
+            title: {**asdict(architecture), **{leaf.name: leaf.value for leaf in leaves(settings)}}
+            for title, (architecture, settings) in plan.items()
         },
     )
     summary = {
@@ -171,7 +174,10 @@ def _can_go_on(folder: Path, settings: DetectorSettings) -> bool:
         saved = load_checkpoint(folder)
     except DistilError:
         return False
-    return saved is not None and saved[1].get("settings") == json.loads(json.dumps(asdict(settings)))
+    try:
+        return saved is not None and detector_settings_from_dict(saved[1].get("settings")) == settings
+    except DistilError:
+        return False
 
 
 def _clear(folder: Path) -> None:

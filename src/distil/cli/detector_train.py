@@ -1,4 +1,4 @@
-"""`distil detector train` and `distil`: start a run, go on with it, finish it."""
+"""`distil detector train`: start a run, continue it, finish it."""
 
 import shlex
 from collections.abc import Callable
@@ -27,7 +27,9 @@ from distil.cli.detector_words import (
     tell_notes,
 )
 from distil.cli.flags import Device, device_named, versions
+from distil.detector.settings import DetectorSettings, detector_settings_from_dict
 from distil.errors import DistilError
+from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.locks import only_writer
 from distil.runs import (
@@ -41,13 +43,13 @@ from distil.runs import (
     silent,
     start_run,
 )
-from distil.settings import DetectorSettings, check_settings, detector_settings_from_dict
 from distil.stopping import number_of
 
 if TYPE_CHECKING:
     from distil.data.detection.detection_set import DetectionSource
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
+"""Of run.json; 1 is that of version 0.1, with flat settings."""
 RECORDED = {
     "source": (str,),
     "root": (str, type(None)),
@@ -57,7 +59,7 @@ RECORDED = {
     "pretrained": (str, type(None)),
     "settings": (dict,),
 }
-"""What run.json must hold for a run to go on, and its types."""
+"""What run.json must hold for a run to continue, and its types."""
 
 
 def train() -> None:
@@ -95,7 +97,7 @@ def resume(
         return
     place = PlaceFlags(None, manifest["fix_boxes"], download, device, out=resume, checkpoint_seconds=checkpoint_seconds)
     root = None if manifest["root"] is None else Path(manifest["root"])
-    fabric = make_fabric(device_named(device), settings.precision)
+    fabric = make_fabric(device_named(device), settings.training.precision)
     with ExitStack() as stack:
         _first_alone(fabric, lambda: stack.enter_context(only_writer(resume)))
         data = open_boxes(manifest["source"], root, manifest["fix_boxes"])
@@ -110,7 +112,7 @@ def _recorded(folder: Path) -> tuple[dict[str, Any], DetectorSettings]:
     if manifest.get("command") != "detector" or "format_version" not in manifest:
         raise DistilError(f"{folder / MANIFEST} does not describe a run of a detector: give the folder of one.")
     version = manifest["format_version"]
-    if not isinstance(version, int) or isinstance(version, bool) or version < RUN_FORMAT:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DistilError(_damaged(folder, f"'format_version' is {shown(version)}"))
     if version > RUN_FORMAT:
         raise DistilError(f"{folder} was made by a newer distil: upgrade with pip install -U distil")
@@ -118,7 +120,6 @@ def _recorded(folder: Path) -> tuple[dict[str, Any], DetectorSettings]:
         raise DistilError(_damaged(folder, f"{broken[0]!r} is missing or wrong"))
     try:
         settings = detector_settings_from_dict(manifest["settings"])
-        check_settings(settings)
     except DistilError as error:
         reason = str(error).removeprefix("the settings in the saved run cannot be used: ").rstrip(".")
         raise DistilError(_damaged(folder, f"'settings' cannot be used ({reason})")) from error
@@ -144,10 +145,9 @@ def start_training(
 ) -> None:
     from distil.detector.training.setup import make_fabric
 
-    check_settings(settings)
-    label = settings.method if teacher is None or settings.method != "gkd" else settings.knowledge
-    folder = place.out or Path("runs") / folder_name(source, label, student.detector, settings.seed)
-    fabric = make_fabric(device_named(place.device), settings.precision)
+    label = settings.method if teacher is None or settings.method != "gkd" else settings.distillation.loss
+    folder = place.out or Path("runs") / folder_name(source, label, student.detector, settings.training.seed)
+    fabric = make_fabric(device_named(place.device), settings.training.precision)
     with ExitStack() as stack:
 
         def take() -> None:
@@ -183,7 +183,7 @@ def _start(
         "teacher": None if teacher is None else lasting(teacher),
         "architecture": asdict(architecture),
         "pretrained": pretrained,
-        "settings": asdict(settings),
+        "settings": to_dict(settings),
         "read": None if data.inventory is None else data.inventory.to_dict(),
         "versions": versions(),
     }
@@ -197,8 +197,8 @@ def _start(
     def begin() -> None:
         if found is not None and found.fatal:
             raise DistilError(
-                "the preflight found what makes distilling pointless: see the lines marked stop, or go on regardless "
-                "with --no-preflight."
+                "the preflight found what makes distilling pointless: see the lines marked stop, or continue "
+                "regardless with --no-preflight."
             )
         if (folder / MANIFEST).exists():
             _clear_beginning(folder)
@@ -234,8 +234,8 @@ def _first_alone(fabric: Any, work: Callable[[], object]) -> None:
 
 
 def _refuse_taken(folder: Path) -> None:
-    """Refuse a folder with a run that can go on or is done. What a run left that ended before its first checkpoint
-    gives way."""
+    """Refuse a folder with a run that can be continued or is done. What a run left that ended before its first
+    checkpoint gives way."""
     checkpoint = has_checkpoint(folder)
     if checkpoint and not (folder / MANIFEST).exists():
         raise DistilError(f"{folder} holds {CHECKPOINT} of another run, without its {MANIFEST}: choose another folder.")
@@ -286,9 +286,11 @@ def _run(
     )
     weights = None
     if not has_checkpoint(folder):
-        weights = first_weights(architecture, manifest["pretrained"], settings.seed)
+        weights = first_weights(architecture, manifest["pretrained"], settings.training.seed)
     log = EventLog(folder / LOG, resumed=resume_run) if is_first() else silent
-    title = f"{settings.knowledge if teacher is not None else 'plain'} {architecture.detector} on {data.train.name}"
+    title = (
+        f"{settings.distillation.loss if teacher is not None else 'plain'} {architecture.detector} on {data.train.name}"
+    )
     try:
         with show_progress(title) if is_first() else nullcontext(silent) as shown:
             file = train_detector(
@@ -317,7 +319,7 @@ def _run(
     if not is_first():
         return
     model, architecture, extra = load_detector(file)
-    save_detector(model, architecture, folder / STUDENT, extra={**extra, "settings": asdict(settings)})
+    save_detector(model, architecture, folder / STUDENT, extra={**extra, "settings": to_dict(settings)})
     if data.note:
         print(f"Note: {data.note}")
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -1,14 +1,12 @@
 """`distil methods`: every method and every setting, with sources."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from distil.cli.flags import console, option
 from distil.cli.settings_flags import choices
-from distil.dataset.config import Settings
 from distil.dataset.methods import DATASETS, METHODS, preset
 from distil.detector.presets import DETECTOR_METHODS, DETECTOR_SOURCES, OURS_SOURCES, detector_preset
 from distil.fields import leaves
@@ -105,7 +103,7 @@ def _describe_method(name: str) -> None:
         print(f"--recipe fast{default} has values for minutes: docs/results/speed.md.")
 
 
-def _values(settings: Settings) -> dict[str, Any]:
+def _values(settings: Any) -> dict[str, Any]:
     """Every setting by the name of its flag, the choices between parts first."""
     chosen = {name: present for name, (_, _, present) in choices(settings).items()}
     return chosen | {leaf.name: leaf.value for leaf in leaves(settings)}
@@ -117,10 +115,10 @@ def _describe_detector_method(name: str) -> None:
     output = console()
     output.print(f"[bold]{name}[/]: {DETECTOR_METHODS[name]}", highlight=False)
     output.print("Paper: Distilling Object Detectors With Global Knowledge. ECCV 2022", highlight=False)
-    table = Table(title="Settings of distil detector train and distil", title_justify="left")
+    table = Table(title="Settings of distil detector train", title_justify="left")
     for column in ("flag", "value", "for scenes", "source of the value"):
         table.add_column(column, no_wrap=column == "flag")
-    own, scenes = (asdict(detector_preset(name, key)) for key in ("custom", "scenes"))
+    own, scenes = (_values(detector_preset(name, key)) for key in ("custom", "scenes"))
     sources = DETECTOR_SOURCES | (OURS_SOURCES if name == "gkd" else {})
     for field, value in own.items():
         if field != "method":

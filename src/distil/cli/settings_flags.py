@@ -1,6 +1,6 @@
 """Nested settings as flags, and flags as nested settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -107,6 +107,19 @@ def flag_classes(settings: Any, hidden: Sequence[str] = ("method",)) -> tuple[ty
             given[leaf.name] = (leaf.name, Annotated[_bare(leaf.kind), arg(help=leaf.doc)], leaf.value)
     first = [given.pop(name) for name in FIRST if name in given]
     return tuple(_made(title, rows) for title, rows in (("Settings", first), ("More", list(given.values()))))  # pyright: ignore
+
+
+def flag_class(settings: Any, hidden: Collection[str], metavars: Mapping[str, str]) -> type:
+    """A dataclass whose fields are the plain values of settings as flags, in their order, but for the hidden ones.
+
+    metavars: what help texts call the values of some of them.
+    """
+    rows = []
+    for leaf in leaves(settings):
+        if leaf.name not in hidden:
+            shown = arg(help=leaf.doc, metavar=metavars.get(leaf.name))
+            rows.append((leaf.name, Annotated[_bare(leaf.kind), shown], leaf.value))
+    return _made("Settings", rows)
 
 
 def _made(title: str, rows: list[tuple[str, Any, Any]]) -> type:

@@ -15,25 +15,25 @@ from torch import Tensor
 from distil.checks import is_finite
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import adapt, freeze
+from distil.detector.settings import DetectorSettings, detector_settings_from_dict
 from distil.detector.training.checkpoint import weights_hash
 from distil.detector.training.prediction import Measure, predict
-from distil.detector.training.setup import class_match, in_data_labels, make_knowledge, make_student
+from distil.detector.training.setup import class_match, in_data_labels, make_losses, make_student
 from distil.detector.training.train import train_detector
 from distil.errors import DistilError
+from distil.fields import leaves, to_dict, with_value
 from distil.files import read_json, write_atomic
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture, load_detector
 from distil.runs import Events, Interrupted, load_checkpoint, silent
-from distil.settings import DetectorSettings, check_settings
 
 BASELINE = "plain"
 RESULT = "result.json"
 NAMED = {"student": "student", "annotations": "data set", "teacher": "teacher", "weights": "set of first weights"}
 """What a result depends on besides its settings, in words."""
 TABLE, DATA = "comparison.md", "comparison.json"
-BUDGET = ("epochs", "batch", "optimiser", "lr", "momentum", "weight_decay", "milestones", "lr_decay", "warmup", "clip")
-BUDGET += ("precision", "flip", "colour", "scale", "validation", "evaluate_every")
-"""Settings in which no contender may differ."""
+FREE = ("workers", "seed")
+"""Settings of the training in which contenders may differ."""
 SHOWN = ("ap", "ap50", "ap75", "small", "medium", "large", "voc50")
 
 
@@ -42,7 +42,8 @@ class Contender:
     """One way to train, and what it reached with each seed."""
 
     name: str
-    knowledge: str
+    losses: str
+    """What the teacher adds, or "none"."""
     scores: tuple[dict[str, Any], ...]
     """Of each seed, in the order of the seeds: what the measure gave, in percent, None where there was no object."""
     seconds: tuple[float, ...]
@@ -91,13 +92,19 @@ class Comparison:
         """A table of the scores and of the gains over the first contender, with what was equal below it."""
         shown = [metric for metric in SHOWN if any(x == x for x in self.values(self.contenders[0].name, metric))]
         base = self.contenders[0].name
-        header = ["training", "knowledge", *(_title(metric) for metric in shown), f"AP gain over {base}", "time"]
+        header = [
+            "training",
+            "losses of the teacher",
+            *(_title(metric) for metric in shown),
+            f"AP gain over {base}",
+            "time",
+        ]
         rows = [header, ["---", "---", *(["---:"] * (len(shown) + 2))]]
         for each in self.contenders:
             scores = [_with_error(*_mean_and_error(self.values(each.name, metric))) for metric in shown]
             gain = "" if each.name == base else _with_error(*self.delta(each.name, "ap"), sign="+")
             ratio = sum(each.seconds) / max(sum(self.contenders[0].seconds), 1e-9)
-            rows.append([each.name, each.knowledge, *scores, gain, f"{ratio:.2f} x"])
+            rows.append([each.name, each.losses, *scores, gain, f"{ratio:.2f} x"])
         if self.teacher is not None:
             scores = [_with_error(_number(self.teacher.get(metric)), math.nan) for metric in shown]
             rows.append(["(the teacher)", "", *scores, "", ""])
@@ -143,13 +150,14 @@ def compare_detectors(
 ) -> Comparison:
     """Train a student in several ways under one budget, and measure all on the same test images.
 
-    contenders: name -> settings, of which those in BUDGET must be the same; `plain`, without a teacher, is added where
-    no settings have knowledge "none", and comes first. seeds: each replaces `settings.seed`, so that contender i and
-    the baseline start from the same weights and see the same images, augmented alike, in the same order.
+    contenders: name -> settings, of which those of the training must be the same; `plain`, without a teacher, is added
+    where no settings have the loss "none", and comes first. seeds: each replaces the seed of the settings, so that
+    contender i and the baseline start from the same weights and see the same images, augmented alike, in the same
+    order.
     test: not seen in training, neither to choose the epoch. Judged are the weights that `train_detector` returns.
     weights: the students' first weights, loaded strictly, or a function of the seed that gives them.
     out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json; no other process can write there
-    meanwhile. What is there is not done again: trainings go on from their checkpoints; what was made with other
+    meanwhile. What is there is not done again: trainings continue from their checkpoints; what was made with other
     settings, data, students or teachers is refused; a damaged result.json is made again.
     events: as of `train_detector`, with contender, run_seed, run (counted from 1) and runs besides; "preparing"
     (what) before the test images are looked at, "compared" (ap) after each run, or at once where it is done already.
@@ -160,7 +168,8 @@ def compare_detectors(
     out = Path(out)
     ways = _with_baseline(contenders)
     if not seeds or len(set(seeds)) != len(seeds):
-        raise DistilError(f"--seeds {' '.join(map(str, seeds)) or 'is empty'}: give each seed once, and at least one.")
+        told = " ".join(map(str, seeds)) or "empty"
+        raise DistilError(f"{{seeds}} is {told}: give each seed once, and at least one.", field="seeds")
     if test.classes != data.classes:
         raise DistilError(f"the classes of {test.name} are not those of {data.name}: test on data of the same kind.")
 
@@ -168,8 +177,9 @@ def compare_detectors(
         return weights(seed) if callable(weights) else weights
 
     for way in ways.values():
-        if way.knowledge != "none" and teacher is not None:
-            make_knowledge(make_student(student, way, data, of_seed(seeds[0]))[1], teacher, teacher_classes, data, way)
+        if way.taught and teacher is not None:
+            adapter = make_student(student, way.training.seed, data, of_seed(seeds[0]))[1]
+            make_losses(adapter, teacher, teacher_classes, data, way)
     truths = [test.annotations(index) for index in range(len(test))]
     heard = events or silent
     made_for = {
@@ -184,9 +194,9 @@ def compare_detectors(
         for seed, name, told in _plan(seeds, ways, heard):
             way, first_weights = ways[name], of_seed(seed)
             facts_of_seed = {**made_for, "weights": None if first_weights is None else weights_hash(first_weights)}
-            settings = replace(way, seed=seed)
+            settings = with_value(way, ("training", "seed"), seed)
             folder = out / name / f"seed-{seed}"
-            facts = {**facts_of_seed, "teacher": None} if way.knowledge == "none" else facts_of_seed
+            facts = {**facts_of_seed, "teacher": None} if not way.taught else facts_of_seed
             result = _read_result(folder / RESULT, settings, facts, told)
             if result is None:
                 try:
@@ -208,15 +218,15 @@ def compare_detectors(
                 except Interrupted as stop:
                     where = str(stop).partition(":")[0]
                     raise Interrupted(
-                        f"{name}, seed {seed}, {where}: the same comparison in {out} goes on there", stop.number
+                        f"{name}, seed {seed}, {where}: the same comparison in {out} continues there", stop.number
                     ) from stop
                 told("preparing", what=f"{name}, seed {seed}, on {len(test)} test images")
                 saved = load_checkpoint(folder)
                 assert saved is not None
                 seconds = saved[1]["seconds"]
                 trained = adapt(load_detector(path)[0].to(device))
-                scores = measure(predict(trained, test, batch=settings.batch), truths, test.classes).to_dict()
-                result = {"settings": _plain(asdict(settings)), "made_for": facts, "scores": scores, "seconds": seconds}
+                scores = measure(predict(trained, test, batch=settings.training.batch), truths, test.classes).to_dict()
+                result = {"settings": to_dict(settings), "made_for": facts, "scores": scores, "seconds": seconds}
                 _write_result(folder / RESULT, result)
             told("compared", ap=result["scores"]["ap"])
             results[name].append(result)
@@ -250,7 +260,7 @@ def _comparison(
     made = tuple(
         Contender(
             name,
-            way.knowledge,
+            way.distillation.loss,
             tuple(result["scores"] for result in results[name]),
             tuple(result["seconds"] for result in results[name]),
         )
@@ -263,28 +273,33 @@ def _comparison(
         data=data.name,
         test=test.name,
         test_images=len(test),
-        budget={field: getattr(first, field) for field in BUDGET},
+        budget=_budget(first),
         teacher=None,
     )
+
+
+def _budget(settings: DetectorSettings) -> dict[str, Any]:
+    """The settings in which no contender may differ, by name."""
+    return {leaf.name: leaf.value for leaf in leaves(settings.training) if leaf.name not in FREE}
 
 
 def _with_baseline(contenders: Mapping[str, DetectorSettings]) -> dict[str, DetectorSettings]:
     """The contenders, a plain training first. Raises: DistilError when there is none or the budgets differ."""
     if not contenders:
-        raise DistilError("nothing to compare: name at least one kind of knowledge.")
+        raise DistilError("nothing to compare: name at least one loss.")
     first_name, first = next(iter(contenders.items()))
     for name, settings in contenders.items():
-        check_settings(settings)
-        for field in BUDGET:
-            one, other = getattr(first, field), getattr(settings, field)
-            if one != other:
+        for field, one in _budget(first).items():
+            if one != (other := _budget(settings)[field]):
                 raise DistilError(
-                    f"{first_name} and {name} do not have the same budget: --{field.replace('_', '-')} is {one} for "
-                    f"the first and {other} for the second. Only what the teacher adds may differ."
+                    f"{first_name} and {name} do not have the same budget: {{{field}}} is {one} for the first and "
+                    f"{other} for the second. Only what the teacher adds may differ.",
+                    field=field,
                 )
-    plain = [name for name, settings in contenders.items() if settings.knowledge == "none"]
+    plain = [name for name, settings in contenders.items() if not settings.taught]
     if not plain:
-        return {BASELINE: replace(first, method=BASELINE, knowledge="none"), **contenders}
+        alone = with_value(replace(first, method=BASELINE), ("distillation", "loss"), "none")
+        return {BASELINE: alone, **contenders}
     return {plain[0]: contenders[plain[0]], **contenders}
 
 
@@ -318,12 +333,13 @@ def _read_result(
     except DistilError as error:
         told("note", text=f"{error} It is made again from the run beside it.")
         return None
-    made_with = asdict(DetectorSettings()) | result["settings"]  # of a setting that is new, the default is what was
-    if _plain(made_with) != _plain(asdict(settings)):
-        raise DistilError(f"{path} was made with other settings: choose another folder with --out.")
+    if detector_settings_from_dict(result["settings"]) != settings:
+        raise DistilError(f"{path} was made with other settings: choose another folder ({{out}}).", field="out")
     for what, value in facts.items():
         if result.get("made_for", facts).get(what, value) != value:
-            raise DistilError(f"{path} was made with another {NAMED[what]}: choose another folder with --out.")
+            raise DistilError(
+                f"{path} was made with another {NAMED[what]}: choose another folder ({{out}}).", field="out"
+            )
     return result
 
 
@@ -342,10 +358,6 @@ def _is_result(result: Any) -> bool:
 def _write_result(path: Path, result: Mapping[str, Any]) -> None:
     text = json.dumps(result, indent=2, sort_keys=True) + "\n"
     write_atomic(path, lambda temporary: temporary.write_text(text))
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -14,10 +14,10 @@ from torch.utils._pytree import tree_leaves
 from distil.data.detection.detection_set import DetectionSet
 from distil.data.detection.transforms import prepare
 from distil.detector.adapters import freeze
-from distil.detector.training.setup import make_knowledge, make_student, own_random_numbers
+from distil.detector.settings import DetectorSettings, DetectorTraining
+from distil.detector.training.setup import make_losses, make_student, own_random_numbers
 from distil.detector.training.step import Step, Work
 from distil.networks.detectors import Architecture
-from distil.settings import DetectorSettings
 
 TRIED = (192, 320)
 """Sides of the square images that are tried; larger ones are reckoned from these, since memory grows with the area."""
@@ -34,7 +34,7 @@ class Footprint:
     """Bytes that a training step needs."""
 
     fixed: int
-    """Weights of student, losses and teacher; gradients, the optimiser's state, and what a step holds once."""
+    """Weights of student, losses and teacher; gradients, the optimizer's state, and what a step holds once."""
     per_image: int
     """What is kept of each image of a batch for the backward pass, and the image itself."""
     view: tuple[int, int]
@@ -66,30 +66,30 @@ def footprint(
 
     Raises: DistilError as `train_detector` when student, teacher and data do not fit.
     """
-    _, adapter = make_student(student, settings, data, weights)
+    _, adapter = make_student(student, settings.training.seed, data, weights)
     module = Step(adapter)
     place = None
-    if teacher is not None and settings.knowledge != "none":
+    if teacher is not None and settings.taught:
         freeze(teacher)
         place = next(teacher.model.parameters()).device
         teacher.model.to("cpu")
-        module = Step(adapter, *make_knowledge(adapter, teacher, teacher_classes, data, settings))
+        module = Step(adapter, *make_losses(adapter, teacher, teacher_classes, data, settings))
     else:
         teacher = None
     try:
         height, width = _largest_view(data, student)
-        per_step, per_image = _reckoned(module, teacher, data, settings, height * width)
+        per_step, per_image = _reckoned(module, teacher, data, settings.training, height * width)
     finally:
         if place is not None:
             teacher.model.to(place)
     per_image += _bytes_of_image(data, height * width)
-    fixed = per_step + _fixed(module, settings)
+    fixed = per_step + _fixed(module, settings.training)
     fixed += 0 if teacher is None else _bytes(teacher.model.state_dict().values())
     return Footprint(int(SPARE * fixed), int(SPARE * per_image), (height, width))
 
 
 def _reckoned(
-    module: Step, teacher: Any, data: DetectionSet, settings: DetectorSettings, pixels: int
+    module: Step, teacher: Any, data: DetectionSet, training: DetectorTraining, pixels: int
 ) -> tuple[float, float]:
     """Bytes that passes hold for the whole step, and for each image of so many pixels.
 
@@ -99,19 +99,19 @@ def _reckoned(
     small, large = TRIED
     if pixels > small**2:
         transform.min_size, transform.max_size = (small,), small
-    area, one = _passes(module, teacher, data, settings, 1)
-    _, two = _passes(module, teacher, data, settings, 2)
+    area, one = _passes(module, teacher, data, training, 1)
+    _, two = _passes(module, teacher, data, training, 2)
     each = max(0, two - one)
     per_step = max(0, one - each)
     if pixels <= small**2:
         return per_step, each * max(1.0, pixels / area)
     transform.min_size, transform.max_size = (large,), large
-    larger, more = _passes(module, teacher, data, settings, 1)
+    larger, more = _passes(module, teacher, data, training, 1)
     slope = max(0.0, (more - one) / (larger - area))
     return per_step, each + slope * (pixels - area)
 
 
-def _passes(module: Step, teacher: Any, data: DetectionSet, settings: DetectorSettings, images: int) -> tuple[int, int]:
+def _passes(module: Step, teacher: Any, data: DetectionSet, training: DetectorTraining, images: int) -> tuple[int, int]:
     """Pixels of the view of the image that stands for all, and the most bytes that the passes of so many hold."""
     busy = sorted(range(len(data)), key=lambda index: len(data.annotations(index)))[(9 * (len(data) - 1)) // 10]
     image, target = prepare(*data[busy], None, 0)
@@ -119,7 +119,7 @@ def _passes(module: Step, teacher: Any, data: DetectionSet, settings: DetectorSe
     module.train()
     with own_random_numbers(torch.device("cpu")), _gradients_dropped(module), _Held() as held:
         view = module.adapter.view([image] * images, targets, seeds=range(images))
-        mixed = settings.precision != "32"
+        mixed = training.precision != "32"
         with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
             losses, _ = module(Work(view, teacher))
         torch.stack(list(losses.values())).sum().backward()
@@ -193,10 +193,10 @@ def _bytes_of_image(data: DetectionSet, pixels: int) -> int:
     return 3 * (read + 4 * read + 4 * (COPIES - 1) * pixels)
 
 
-def _fixed(module: Step, settings: DetectorSettings) -> int:
-    """Bytes of weights, gradients, the optimiser's state, and the copy that a checkpoint is written from."""
+def _fixed(module: Step, training: DetectorTraining) -> int:
+    """Bytes of weights, gradients, the optimizer's state, and the copy that a checkpoint is written from."""
     weights, trained = _bytes(module.state_dict().values()), _bytes(p for p in module.parameters() if p.requires_grad)
-    states = 2 if settings.optimiser == "adamw" else 1
+    states = 2 if training.optimizer == "adamw" else 1
     return 2 * (weights + states * trained) + trained
 
 

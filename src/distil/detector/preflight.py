@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,42 +12,30 @@ from torch import Tensor, nn
 from distil.data.detection.detection_set import DetectionSet
 from distil.data.detection.transforms import loader
 from distil.detector.adapters import common_levels, freeze
-from distil.detector.gkd.generation import generate_prototypes
+from distil.detector.check import Check
+from distil.detector.losses.base import DistillationLoss, TrainingContext
+from distil.detector.losses.named import loss_objects
+from distil.detector.settings import DetectorSettings, DetectorTraining
 from distil.detector.training.prediction import Measure, predict
 from distil.detector.training.setup import (
     class_match,
     in_data_labels,
     make_augmentation,
     make_fabric,
-    make_knowledge,
+    make_losses,
     make_student,
     own_random_numbers,
-    prototype_settings,
 )
 from distil.detector.training.step import Step, Work
 from distil.errors import DistilError
 from distil.networks.detectors import Architecture
 from distil.rng import seed_at, stream
 from distil.runs import Events, silent
-from distil.settings import DetectorSettings, check_settings
 
 LITTLE, MUCH = 0.01, 0.97
 """Shares of the gradient's norm: under the first all of a teacher's losses do next to nothing, over the second the
 student's own losses do. Students whose first step had 90% gained most (docs/results/detector.md)."""
 LARGEST_BATCH = 8
-
-Verdict = Literal["good", "look", "stop"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table: what was looked at, what was found, and whether a training makes sense with it."""
-
-    what: str
-    found: str
-    verdict: Verdict = "good"
-    remedy: str = ""
-    """What to do about it; empty where all is well."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +55,37 @@ class Preflight:
     @property
     def problems(self) -> tuple[str, ...]:
         """What to look at, in sentences; those that stop a training first."""
-        found = sorted((check for check in self.checks if check.verdict != "good"), key=lambda c: c.verdict != "stop")
-        return tuple(f"{check.what}: {check.found}. {check.remedy}" for check in found)
+        return tuple(check.sentence() for check in self._notable)
 
     @property
     def fatal(self) -> tuple[str, ...]:
         """The problems with which a training would be lost time."""
-        return tuple(f"{c.what}: {c.found}. {c.remedy}" for c in self.checks if c.verdict == "stop")
+        return tuple(check.sentence() for check in self.checks if check.verdict == "stop")
+
+    @property
+    def _notable(self) -> list[Check]:
+        return sorted((check for check in self.checks if check.verdict != "good"), key=lambda c: c.verdict != "stop")
 
     def refuse_if_fatal(self) -> None:
         """Raises: DistilError with every problem that makes a training lost time, if there is one."""
         if self.fatal:
-            raise DistilError("the preflight stops this run:\n" + "\n".join(f"- {problem}" for problem in self.fatal))
+            raise DistilError("the preflight stops this run:\n" + "\n".join(f"- {each}" for each in self.fatal))
 
-    def describe(self) -> str:
-        """A table of the checks as text, and the problems below it."""
+    def describe(self, as_flag: Callable[[str], str] = str) -> str:
+        """A table of the checks as text, and the problems below it. as_flag: how settings are written."""
         mark = {"good": "ok", "look": "LOOK", "stop": "STOP"}
         width = max((len(check.what) for check in self.checks), default=0)
-        lines = [f"{mark[check.verdict]:>4}  {check.what:<{width}}  {check.found}" for check in self.checks]
-        return "\n".join(lines + ([""] if self.problems else []) + [f"- {problem}" for problem in self.problems])
+        lines = [f"{mark[each.verdict]:>4}  {each.what:<{width}}  {each.told(as_flag)[0]}" for each in self.checks]
+        problems = [f"- {check.sentence(as_flag)}" for check in self._notable]
+        return "\n".join(lines + ([""] if problems else []) + problems)
 
     def to_dict(self) -> dict[str, Any]:
         """The same for JSON."""
-        return asdict(self)
+        checks = []
+        for check in self.checks:
+            found, remedy = check.told()
+            checks.append({"what": check.what, "found": found, "verdict": check.verdict, "remedy": remedy})
+        return {**asdict(self), "checks": checks}
 
 
 def preflight(
@@ -97,6 +94,7 @@ def preflight(
     data: DetectionSet,
     settings: DetectorSettings,
     *,
+    losses: Sequence[str | DistillationLoss] | None = None,
     measure: Measure | None = None,
     teacher_classes: Sequence[str] | None = None,
     weights: Mapping[str, Tensor] | None = None,
@@ -117,15 +115,17 @@ def preflight(
     Raises: DistilError when settings or data cannot be used at all; everything else is told in the result, and
     `refuse_if_fatal` raises what would make a training lost time.
     """
-    check_settings(settings)
-    _, adapter = make_student(student, settings, data, weights)
+    training = settings.training
+    named = [settings.distillation.loss] if settings.taught else []
+    parts = loss_objects(named if losses is None else losses, settings.distillation)
+    _, adapter = make_student(student, training.seed, data, weights)
     before = {name: x.clone() for name, x in adapter.model.state_dict().items()}
     modes = [(module, module.training) for module in adapter.model.modules()]
-    fabric = make_fabric(device, settings.precision)
+    fabric = make_fabric(device, training.precision)
     tell = (events or silent) if fabric.is_global_zero else silent
     place: torch.device = fabric.device
     adapter.model.to(place)
-    order = torch.randperm(len(data), generator=stream(settings.seed, "preflight")).tolist()
+    order = torch.randperm(len(data), generator=stream(training.seed, "preflight")).tolist()
     holding = [index for index in order if bool((~data.annotations(index).ignored).any())]
     held = set(holding)
     sample = data.subset(sorted([*holding, *(index for index in order if index not in held)][:images]))
@@ -134,7 +134,7 @@ def preflight(
     try:
         with own_random_numbers(place):
             module = Step(adapter)
-            if teacher is not None and settings.knowledge != "none":
+            if teacher is not None and parts:
                 freeze(teacher)
                 teacher.model.to(place)
                 checks += _pair(adapter, teacher)
@@ -146,19 +146,19 @@ def preflight(
                 if any(check.verdict == "stop" and check.what != "teacher's AP50" for check in checks):
                     return Preflight(checks=tuple(checks), **result)
                 try:
-                    module = Step(adapter, *make_knowledge(adapter, teacher, teacher_classes, data, settings))
+                    module = Step(adapter, *make_losses(adapter, teacher, teacher_classes, data, settings, parts))
                     module.to(place)
-                    if getattr(module.knowledge, "wants_prototypes", False):
-                        tell("preparing", what=f"prototypes among {len(sample)} images")
-                        checks.append(_prototypes(module, teacher, sample, settings))
+                    context = _context(adapter, teacher, sample, training, fabric, tell)
+                    for loss in module.parts:
+                        checks += loss.before_trial(context)
                 except DistilError as error:
-                    remedy = f"Choose other losses than --loss {settings.knowledge}, or another teacher."
-                    checks.append(Check("losses", str(error).rstrip("."), "stop", remedy))
+                    found, remedy = error.template.rstrip("."), "Choose other losses ({loss}), or another teacher."
+                    checks.append(Check("losses", found, "stop", remedy, (*error.fields, "loss")))
                     return Preflight(checks=tuple(checks), **result)
             else:
                 teacher = None
             tell("preparing", what="losses and gradients of a first step")
-            view = _first_view(adapter, data.subset(sorted(holding[:images] or order)), settings, place)
+            view = _first_view(adapter, data.subset(sorted(holding[:images] or order)), training, place)
             result["losses"], result["shares"], own = _gradients(module, Work(view, teacher))
             checks += _judge(result["losses"], result["shares"], own, taught=teacher is not None)
             tell("preparing", what="the time that a step takes")
@@ -232,45 +232,56 @@ def _accuracy(
         tell("preparing", what="the teacher's AP", unit="image", done=images, of=len(data))
 
     done(0)
-    predicted = predict(teacher, data, batch=min(settings.batch, LARGEST_BATCH), done=done)
+    predicted = predict(teacher, data, batch=min(settings.training.batch, LARGEST_BATCH), done=done)
     found = in_data_labels(predicted, class_match(teacher, teacher_classes, data))
     score = measure(found, [data.annotations(index) for index in range(len(data))], data.classes)
     text = f"{score.ap50:.1f} % (AP {score.ap:.1f} %) on {len(data)} training images"
     values = {"ap": float(score.ap), "ap50": float(score.ap50)}
-    if score.ap50 >= settings.teacher_floor:
+    floor = settings.distillation.teacher_floor
+    if score.ap50 >= floor:
         return Check("teacher's AP50", text), values
     remedy = (
-        f"That is under --teacher-floor {settings.teacher_floor:g}: what it knows does not fit this data (other "
+        f"That is under {{teacher_floor={floor:g}}}: what it knows does not fit this data (other "
         "classes, other image sizes, or weights that were not loaded). Train a teacher on it, or lower the floor."
     )
-    return Check("teacher's AP50", text, "stop", remedy), values
+    return Check("teacher's AP50", text, "stop", remedy, ("teacher_floor",)), values
 
 
-def _prototypes(module: Step, teacher: Any, data: DetectionSet, settings: DetectorSettings) -> Check:
-    """Prototypes of the sample, so that the trial step has every loss."""
-    small = replace(prototype_settings(settings), batch=min(settings.batch, LARGEST_BATCH))
-    made = generate_prototypes(module.adapter, teacher, data, small, seed=settings.seed)
-    module.knowledge.use(made.to(next(module.parameters()).device))  # pyright: ignore
-    lines = [line.strip() for line in made.describe().splitlines()]
-    notes = [line for line in lines if line.startswith("note: ")]
-    remedy = "On all images it may be better; else lower --prototype-side." if notes else ""
-    return Check("prototypes", "; ".join([lines[0], *notes]), "look" if notes else "good", remedy)
+def _context(
+    adapter: Any, teacher: Any, sample: DetectionSet, training: DetectorTraining, fabric: Any, tell: Events
+) -> TrainingContext:
+    """Where a training of the sample would be before its first step."""
+    return TrainingContext(
+        student=adapter,
+        teacher=teacher,
+        data=sample,
+        epoch=0,
+        epochs=training.epochs,
+        step=0,
+        position=0,
+        batch=training.batch,
+        seed=training.seed,
+        folder=Path(),
+        device=fabric.device,
+        events=tell,
+        fabric=fabric,
+    )
 
 
-def _first_view(adapter: Any, data: DetectionSet, settings: DetectorSettings, device: torch.device) -> Any:
+def _first_view(adapter: Any, data: DetectionSet, training: DetectorTraining, device: torch.device) -> Any:
     batches = loader(
         data,
-        batch=min(settings.batch, LARGEST_BATCH),
-        seed=settings.seed,
+        batch=min(training.batch, LARGEST_BATCH),
+        seed=training.seed,
         epoch=0,
         shuffle=True,
-        augmentation=make_augmentation(settings),
+        augmentation=make_augmentation(training),
     )
     batch = next(iter(batches))
     adapter.model.train()
     images = [image.to(device) for image, _ in batch]
     targets = [{key: target[key].to(device) for key in ("boxes", "labels")} for _, target in batch]
-    seeds = [seed_at(settings.seed, "image", 0, index) for index in range(len(batch))]
+    seeds = [seed_at(training.seed, "image", 0, index) for index in range(len(batch))]
     return adapter.view(images, targets, seeds=seeds)
 
 
@@ -301,15 +312,18 @@ def _judge(
     for name, value in losses.items():
         share = shares[name]
         if not (abs(value) < float("inf") and share == share):
-            remedy = "Try --precision 32, and look at the images with distil detector show."
-            checks.append(Check(f"loss {name}", f"{value}, or its gradient, is not a finite number", "stop", remedy))
+            found, remedy = (
+                f"{value}, or its gradient, is not a finite number",
+                "Try {precision=32}, and look at the data.",
+            )
+            checks.append(Check(f"loss {name}", found, "stop", remedy, ("precision",)))
         else:
             checks.append(Check(f"loss {name}", f"{value:.4g}, {100 * share:.1f} % of the gradient"))
     added = [name for name in losses if name not in own]
     share = sum(shares[name] for name in added)
     if taught and not added:
-        remedy = "Every weight of --loss is 0: the teacher costs time and teaches nothing."
-        return [*checks, Check("teacher's losses", "there are none", "look", remedy)]
+        remedy = "Every weight of {loss} is 0: the teacher costs time and teaches nothing."
+        return [*checks, Check("teacher's losses", "there are none", "look", remedy, ("loss",))]
     if not added or share != share:
         return checks
     text = f"{100 * share:.1f} % of the gradient"
@@ -317,8 +331,8 @@ def _judge(
         remedy = "They hardly move the student: raise their weights, or check that the teacher is trained."
         checks.append(Check("teacher's losses", text, "look", remedy))
     elif share > MUCH:
-        remedy = "They drown the student's own losses: lower their weights, or lengthen --warmup."
-        checks.append(Check("teacher's losses", text, "look", remedy))
+        remedy = "They drown the student's own losses: lower their weights, or lengthen {warmup}."
+        checks.append(Check("teacher's losses", text, "look", remedy, ("warmup",)))
     else:
         checks.append(Check("teacher's losses", text))
     return checks

@@ -1,11 +1,10 @@
 """Settings of detector training and distillation by name, with their sources. Nothing here imports torch."""
 
-import difflib
-from dataclasses import replace
 from typing import Any
 
-from distil.errors import DistilError
-from distil.settings import DetectorSettings
+from distil.detector.settings import DetectorSettings, Distillation
+from distil.fields import with_values
+from distil.lookup import chosen
 
 DETECTOR_METHODS: dict[str, str] = {
     "plain": "No teacher: the detector's own losses.",
@@ -19,7 +18,7 @@ DETECTOR_METHODS: dict[str, str] = {
 DETECTOR_SOURCES: dict[str, str] = {
     "epochs": "24, the 2x schedule of Distilling Object Detectors With Global Knowledge (ECCV 2022), released code",
     "batch": "released code: 16",
-    "optimiser": "released code: SGD",
+    "optimizer": "released code: SGD",
     "lr": "released code: 0.02",
     "momentum": "released code: 0.9",
     "weight_decay": "released code: 1e-4",
@@ -37,7 +36,7 @@ DETECTOR_SOURCES: dict[str, str] = {
     "background_weight": "released code: 4 x (1 - epoch / epochs)",
     "soft_weight": "released code: 1",
     "temperature": "released code: 2",
-    "prototypes": "released code: 10 of each class and level, chosen anew before every epoch",
+    "prototype_count": "released code: 10 of each class and level, chosen anew before every epoch",
     "prototype_alpha": "released code: 10",
     "prototype_quantile": "released code: 0.4",
     "prototype_bandwidth": "released code: 0.1",
@@ -70,7 +69,7 @@ OURS_SOURCES: dict[str, str] = {
 }
 
 FROM_NOTHING: dict[str, Any] = {
-    "optimiser": "adamw",
+    "optimizer": "adamw",
     "lr": 1e-3,
     "weight_decay": 0.05,
     "milestones": (0.7, 0.9),
@@ -95,7 +94,7 @@ SCRATCH: dict[str, Any] = {
     **FROM_NOTHING,
     "epochs": 24,
     "batch": 8,
-    "colour": 0.2,
+    "color": 0.2,
     "scale": (0.8, 1.25),
     "prototype_side": 12.0,
 }
@@ -108,19 +107,15 @@ def detector_preset(method: str, key: str) -> DetectorSettings:
 
     Raises: DistilError on an unknown method, with the nearest name.
     """
-    if method not in DETECTOR_METHODS:
-        near = difflib.get_close_matches(method, DETECTOR_METHODS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise DistilError(f"unknown method {method!r}.{hint} Methods: {', '.join(DETECTOR_METHODS)}.")
+    chosen("method", method, DETECTOR_METHODS, field="method")
     values = {"scenes": SCENES, "scratch": SCRATCH}.get(key, {})
-    settings = DetectorSettings(method=method, knowledge="none" if method == "plain" else "gkd", **values)
     if method == "plain":
-        return settings
-    settings = replace(settings, loss_form="published")
+        return with_values(DetectorSettings(method=method), **values)
+    settings = with_values(DetectorSettings(method=method, distillation=Distillation(loss_form="published")), **values)
     if method == "gkd-released":
-        return replace(settings, use_global=False, local_scale="raw", prototype_start=0)
+        return with_values(settings, use_global=False, local_scale="raw", prototype_start=0)
     ours = OURS if method == "gkd" else {}
-    return replace(settings, local_scale="teacher", prototype_features="training", **ours)
+    return with_values(settings, local_scale="teacher", prototype_features="training", **ours)
 
 
 def student_preset(detector: str, key: str, *, teacher: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def data():
 
 
 def marked(boxes, size=(40, 60), ignored=None) -> tuple[torch.Tensor, Annotations]:
-    """A black image on which box i has the colour 250 in channel i."""
+    """A black image on which box i has the color 250 in channel i."""
     image = torch.zeros(3, *size, dtype=torch.uint8)
     for channel, (x1, y1, x2, y2) in enumerate(boxes[:3]):
         image[channel, y1:y2, x1:x2] = 250
@@ -97,7 +97,7 @@ def test_the_scale_is_that_asked_for():
     assert min(sides)[0] < 2.5 < 5 < max(sides)[0]
 
 
-def test_what_a_shrunk_image_leaves_free_has_its_mean_colour():
+def test_what_a_shrunk_image_leaves_free_has_its_mean_color():
     image = torch.full((3, 40, 60), 100, dtype=torch.uint8)
     _, annotations = marked([(10, 10, 20, 20)])
     ready, _ = prepare(image, annotations, Augmentation(scale=(0.5, 0.5)), 0)
@@ -120,9 +120,9 @@ def test_boxes_whose_centre_is_cropped_away_are_dropped_and_the_others_clipped()
     assert min(seen.values()) > 0, seen
 
 
-def test_colours_change_and_boxes_stay(data):
+def test_colors_change_and_boxes_stay(data):
     image, annotations = data[1]
-    ready, targets = prepare(image, annotations, Augmentation(flip=0, colour=0.5), 3)
+    ready, targets = prepare(image, annotations, Augmentation(flip=0, color=0.5), 3)
     plain, same = prepare(image, annotations, None, 3)
     assert (ready - plain).abs().mean() > 0.02
     assert (ready.min() >= 0, ready.max() <= 1) == (True, True)
@@ -131,7 +131,7 @@ def test_colours_change_and_boxes_stay(data):
 
 def test_draws_come_from_the_seed_alone_and_leave_the_global_generator(data):
     image, annotations = data[1]
-    everything = Augmentation(flip=0.5, colour=0.4, scale=(0.6, 1.5))
+    everything = Augmentation(flip=0.5, color=0.4, scale=(0.6, 1.5))
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = prepare(image, annotations, everything, 5)
@@ -148,15 +148,15 @@ def test_one_change_does_not_shift_another(data):
     image, annotations = marked([(3, 4, 20, 30)])
     for seed in range(10):
         flipped = prepare(image, annotations, Augmentation(), seed)[1]["boxes"]
-        recoloured = prepare(image, annotations, Augmentation(colour=0.5), seed)[1]["boxes"]
-        assert torch.equal(flipped, recoloured)
+        recolored = prepare(image, annotations, Augmentation(color=0.5), seed)[1]["boxes"]
+        assert torch.equal(flipped, recolored)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"flip": 1.1}, "flip is 1.1: it is a probability"),
-        ({"colour": -0.1}, "colour is -0.1: it is the strength"),
+        ({"color": -0.1}, "color is -0.1: it is the strength"),
         ({"scale": (0.0, 1.0)}, "scale is 0.0 to 1.0: give the lowest and the highest"),
         ({"scale": (1.5, 1.0)}, "scale is 1.5 to 1.0"),
     ],
@@ -189,7 +189,7 @@ def test_an_epoch_has_every_image_once_in_an_addressed_order(data):
     assert places(loader(data, **options, epoch=0, shuffle=False)) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
 
 
-EVERYTHING = Augmentation(colour=0.3, scale=(0.8, 1.3))
+EVERYTHING = Augmentation(color=0.3, scale=(0.8, 1.3))
 
 
 def test_draws_depend_on_seed_epoch_and_index_alone(data):

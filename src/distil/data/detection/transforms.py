@@ -24,17 +24,17 @@ class Augmentation:
 
     flip: float = 0.5
     """Probability that it is mirrored left to right."""
-    colour: float = 0.0
-    """Strength of the random changes of brightness, contrast and saturation: factors from 1 - colour to 1 + colour."""
+    color: float = 0.0
+    """Strength of the random changes of brightness, contrast and saturation: factors from 1 - color to 1 + color."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Range of the random enlargement. The image keeps its size: what is enlarged is cropped at a random place, what is
-    shrunk is put at a random place on the mean colour."""
+    shrunk is put at a random place on the mean color."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
             raise DistilError(f"flip is {self.flip}: it is a probability, between 0 and 1.")
-        if not 0 <= self.colour <= 1:
-            raise DistilError(f"colour is {self.colour}: it is the strength of changes, between 0 and 1.")
+        if not 0 <= self.color <= 1:
+            raise DistilError(f"color is {self.color}: it is the strength of changes, between 0 and 1.")
         if not 0 < self.scale[0] <= self.scale[1] < float("inf"):
             raise DistilError(
                 f"scale is {self.scale[0]} to {self.scale[1]}: give the lowest and the highest enlargement, above 0."
@@ -74,8 +74,8 @@ def prepare(
             boxes = boxes + boxes.new_tensor([image.shape[2], 0, image.shape[2], 0])
         if augmentation.scale != (1.0, 1.0):
             image, boxes = _rescale(image, boxes, augmentation.scale, stream(seed, "sources", "prepare", "scale"))
-        if augmentation.colour:
-            image = _recolour(image, augmentation.colour, seed_at(seed, "sources", "prepare", "colour"))
+        if augmentation.color:
+            image = _recolor(image, augmentation.color, seed_at(seed, "sources", "prepare", "colour"))
     limit = boxes.new_tensor([image.shape[2], image.shape[1]])
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     boxes = torch.minimum(boxes.clamp_min(0), limit.repeat(2))
@@ -115,8 +115,8 @@ def _rescale(
     return image, (boxes - boxes.new_tensor([left, top, left, top])) * enlarged
 
 
-def _recolour(image: UInt8[Tensor, "3 h w"], strength: float, seed: int) -> UInt8[Tensor, "3 h w"]:
-    """torchvision's own colour jitter, which draws from torch's CPU generator: it goes on as if nothing was drawn."""
+def _recolor(image: UInt8[Tensor, "3 h w"], strength: float, seed: int) -> UInt8[Tensor, "3 h w"]:
+    """torchvision's own color jitter, which draws from torch's CPU generator; its state is put back afterwards."""
     from torchvision.transforms import v2
 
     with torch.random.fork_rng(devices=[]):

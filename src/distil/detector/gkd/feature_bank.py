@@ -35,7 +35,7 @@ class FeatureBank:
         self._places = {pair: place for place, pair in enumerate(pairs)}
 
     def add(
-        self, targets: Sequence[dict[str, Tensor]], pooled: tuple[Float[Tensor, "l i s"], Float[Tensor, "l i t"]]
+        self, targets: Sequence[Mapping[str, Tensor]], pooled: tuple[Float[Tensor, "l i s"], Float[Tensor, "l i t"]]
     ) -> None:
         """Keep what a step pooled over its targets' boxes, images one after another.
 

@@ -16,36 +16,13 @@ from distil.detector.adapters.protocol import DetectorAdapter, common_levels
 from distil.detector.adapters.torchvision import device_of, evaluating
 from distil.detector.gkd.pooling import pool_pair
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.settings import PrototypeSettings
 from distil.errors import DistilError
 from distil.functional.prototypes import dense_enough, select_prototypes
 from distil.rng import stream
 
 LARGEST_SHARE = 0.2
 """Of a class without large boxes, this share of its boxes is taken, the largest first."""
-
-
-@dataclass(frozen=True)
-class PrototypeSettings:
-    """How prototypes are chosen. The numbers are those of the released code, except where said to be ours."""
-
-    count: int = 10
-    """Prototypes of a class on a level."""
-    alpha: float = 10.0
-    """How much the two spaces' coefficients are drawn together."""
-    quantile: float = 0.4
-    """Samples whose density lies below this quantile in either space are no candidates."""
-    bandwidth: float = 0.1
-    """Of the density, in units of 1 - cosine."""
-    images_per_class: int = 800
-    minimum_side: float = 30.0
-    """Boxes must be wider and higher than this, in pixels of the original image. Meant for COCO's images of some 640
-    pixels: lower it for small ones."""
-    unique: bool = False
-    """No object is chosen twice on a level (ours)."""
-    orthogonal: bool = False
-    """Objects count for the part of them that is orthogonal to those chosen (ours)."""
-    batch: int = 8
-    """Images in one pass."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +49,15 @@ def generate_prototypes(
     *,
     seed: int = 0,
     epoch: int = 0,
+    batch: int = 8,
 ) -> PrototypeSet:
     """Choose the prototypes of every class on every level that student and teacher have in common.
 
     Objects are pooled from both pyramids in one pass over the images that hold them; of each class and level, those in
     dense regions of both spaces are candidates (functional.prototypes.dense_enough), and a few of them are chosen
     (select_prototypes). Both detectors see the student's view, in eval mode and without gradients; the modes of all
-    their modules are restored. The same images serve at every epoch: `epoch` is only recorded.
+    their modules are restored. The same images serve at every epoch: `epoch` is only recorded. batch: images in one
+    pass.
 
     Raises: DistilError if the data holds no usable object, the detectors share no stride, or a feature is not finite.
     Source: the prototype generation module of Distilling Object Detectors with Global Knowledge (2022), section 3.1,
@@ -86,7 +65,7 @@ def generate_prototypes(
     """
     pairs = common_levels(student.strides, teacher.strides)
     candidates = choose_candidates(data, settings, seed)
-    features = _pool_candidates(student, teacher, data, candidates, pairs, settings.batch)
+    features = pool_candidates(student, teacher, data, candidates, pairs, batch)
     strides = tuple(student.strides[first] for first, _ in pairs)
     return prototypes_among(candidates, features, data, strides, settings, epoch=epoch, device=device_of(student.model))
 
@@ -140,8 +119,8 @@ def prototypes_among(
 def choose_candidates(data: DetectionSet, settings: PrototypeSettings, seed: int) -> Candidates:
     """The objects of the data that may become prototypes.
 
-    Boxes wider and higher than settings.minimum_side that are not marked as ignored, from at most
-    settings.images_per_class images of each class, drawn at the class's address. Of a class without such a box, the
+    Boxes wider and higher than settings.side that are not marked as ignored, from at most
+    settings.images images of each class, drawn at the class's address. Of a class without such a box, the
     fifth of its boxes with the longest shorter side, with a note (ours).
     Raises: DistilError if no box of the data is usable.
     """
@@ -161,14 +140,14 @@ def choose_candidates(data: DetectionSet, settings: PrototypeSettings, seed: int
         if not bool(own.any()):
             notes.append(f"{name} has no object in {data.name}, so it has no prototype")
             continue
-        large = own & (side > settings.minimum_side)
+        large = own & (side > settings.side)
         if not bool(large.any()):
             large = _largest(own, side)
             notes.append(
-                f"no box of {name} is wider and higher than {settings.minimum_side:g} pixels, "
+                f"no box of {name} is wider and higher than {settings.side:g} pixels, "
                 f"so its {int(large.sum())} largest were taken"
             )
-        taken |= large & _in_some_images(large, images, settings.images_per_class, stream(seed, "prototypes", name))
+        taken |= large & _in_some_images(large, images, settings.images, stream(seed, "prototypes", name))
     if not bool(taken.any()):
         raise DistilError(
             f"{data.name} holds no object that could become a prototype: {len(labels)} boxes in {len(data)} images, "
@@ -193,7 +172,7 @@ def _in_some_images(
 
 
 @torch.no_grad()
-def _pool_candidates(
+def pool_candidates(
     student: DetectorAdapter,
     teacher: DetectorAdapter,
     data: DetectionSet,

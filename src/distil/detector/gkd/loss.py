@@ -1,77 +1,40 @@
-"""Global knowledge (RDM): what a student learns from its teacher, filtered by how reliable each instance is.
+"""Global knowledge (RDM): what a student learns from its teacher, filtered by how reliable each instance is."""
 
-Knowledge is an nn.Module whose forward(student, teacher, view, progress) maps two traces of one view to named, already
-weighted scalar losses. Its parameters (adapting convolutions) train with the student and are no part of it.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from distil.detector.adapters.protocol import DetectorAdapter
+from distil.detector.check import Check
 from distil.detector.gkd.pooling import pool_pair
 from distil.detector.gkd.prototypes import PrototypeSet
+from distil.detector.gkd.schedule import PrototypeSchedule
+from distil.detector.losses.base import DistillationLoss, TrainingContext
 from distil.detector.losses.distributed import shared
-from distil.detector.losses.maps import Pyramids, aligning, full_precision, mean_of_levels, painted, paired_maps
-from distil.detector.losses.response import comparable, soft_label_distance
+from distil.detector.losses.maps import (
+    Form,
+    aligning,
+    full_precision,
+    mean_of_levels,
+    painted,
+    paired_maps,
+    pyramids_of,
+)
+from distil.detector.losses.response import comparable, see_activations, soft_label_distance
+from distil.detector.settings import GlobalSettings, PrototypeSettings
 from distil.errors import DistilError
+from distil.fields import to_dict
 from distil.functional.boxes import pyramid_levels, released_levels
 from distil.functional.prototypes import nearest_cosine, projection, reliability
+from distil.runs import CHECKPOINT
 from distil.types import Trace, View
 
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class GlobalSettings:
-    """Which terms of global knowledge, and how strong."""
-
-    use_global: bool = True
-    """Compare instances with the prototypes; False: they only measure reliability (as the released recipe does)."""
-    global_weight: float = 5.0
-    """Weight of the global term."""
-    foreground: float = 1.0
-    """Weight of the local term within instances."""
-    background: float = 4.0
-    """Weight of the local term outside of them."""
-    soft_label: float = 1.0
-    """Weight of the divergence of class responses."""
-    temperature: float = 2.0
-    """Of class responses."""
-    decay: bool = True
-    """Let the global and the local weights fall linearly to zero over the training."""
-    reliability: Literal["measured", "one"] = "measured"
-    """Filter instances by their reliability, or (the control) take all as fully reliable."""
-    global_levels: Literal["all", "own"] = "all"
-    """Compare an instance with the prototypes of every level, or of the level of its size alone (ours)."""
-    projection: Literal["cosine", "pursuit", "ridge"] = "cosine"
-    """How an instance is measured by the prototypes."""
-    penalty: float = 10.0
-    """Of the pursuit and of the ridge."""
-    local_scale: Literal["raw", "teacher"] = "raw"
-    """Units of the local terms: features as they are, or in units of the mean square of the teacher's map."""
-    kernel: Literal[1, 3] = 3
-    """Side of the adapting convolutions; 1 costs a ninth of the published 3, gains less (docs/results/detector.md)."""
-    form: Literal["distil", "published"] = "distil"
-    """Levels of boxes, masks and sums: those that serve every pair alike, or those of the released code."""
-
-    def __post_init__(self) -> None:
-        for name in ("global_weight", "foreground", "background", "soft_label"):
-            if not getattr(self, name) >= 0:
-                raise DistilError(f"gkd: {name} is {getattr(self, name)}: a weight is 0 (off) or more")
-        for name in ("temperature", "penalty"):
-            if not getattr(self, name) > 0:
-                raise DistilError(f"gkd: {name} is {getattr(self, name)}: it must be more than 0")
-        choices = {"projection": ("cosine", "pursuit", "ridge"), "reliability": ("measured", "one"), "kernel": (1, 3)}
-        choices |= {"local_scale": ("raw", "teacher"), "global_levels": ("all", "own"), "form": ("distil", "published")}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                accepted = ", ".join(str(value) for value in known)
-                raise DistilError(f"gkd: {name} {getattr(self, name)!r} is unknown: choose from {accepted}")
 
 
 @dataclass(frozen=True)
@@ -95,7 +58,7 @@ class _Basis:
     labels: Int[Tensor, " p"]
 
 
-class GlobalKnowledge(nn.Module):
+class GlobalKnowledge(DistillationLoss):
     """Robust distilling with prototypes: global, local and soft-label terms, instances weighed by their reliability w.
 
     f_il: mean of level l's map over the box of instance i. Reliability w_il = 1 - |q^s - q^t|, with q the largest
@@ -117,8 +80,9 @@ class GlobalKnowledge(nn.Module):
     and divide by the instances and masks of all processes, so that averaged gradients are those of one process with
     the whole batch.
 
-    last: reliabilities of the latest batch, for reports. gathers: whether each pass leaves in `truth` what both
-    detectors see of the view's true objects, (l, m, c) each without gradient, images one after another.
+    last: reliabilities of the latest batch, for reports. truth: where the features of training steps are gathered for
+    the next choice of prototypes, what both detectors saw of the latest view's true objects, (l, m, c) each without
+    gradient, images one after another.
     Source: "Distilling Object Detectors With Global Knowledge" (ECCV 2022) and its released code.
     Differs: the global term is reached (the code's settings exclude it); reliability clamped to [0, 1]; progress is
     continuous rather than by epochs; overlapping boxes take the largest reliability rather than the last; sigmoid
@@ -134,19 +98,86 @@ class GlobalKnowledge(nn.Module):
     detectors, whose sum over five levels has five times the gradient, so that one weight serves both kinds.
     """
 
-    def __init__(self, pyramids: Pyramids, settings: GlobalSettings | None = None) -> None:
-        super().__init__()
-        self.settings = settings or GlobalSettings()
-        self.channels = (pyramids.student_channels, pyramids.teacher_channels)
-        self.levels, self.strides = pyramids.levels, pyramids.strides
-        self.local = self.settings.foreground > 0 or self.settings.background > 0
-        kernel = self.settings.kernel
-        used = self.levels if self.local else ()
-        self.adapting = aligning(*self.channels, used, kernel=kernel, always=True)
+    name = "gkd"
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        *,
+        settings: GlobalSettings | None = None,
+        prototypes: PrototypeSettings | None = None,
+        form: Form = "distil",
+    ) -> None:
+        """settings: which terms, and how strong. prototypes: how and when they are chosen during a training."""
+        super().__init__(weight)
+        self.settings, self.form = settings or GlobalSettings(), form
+        self.schedule = PrototypeSchedule(prototypes or PrototypeSettings())
         self.bases: tuple[_Basis, ...] = ()
         self.last: Reliabilities | None = None
-        self.gathers = False
         self.truth: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def wants_prototypes(self) -> bool:
+        """Whether any term measures by prototypes."""
+        settings = self.settings
+        return settings.reliability == "measured" or (settings.use_global and settings.global_weight > 0)
+
+    def facts(self) -> dict[str, Any]:
+        settings = {**to_dict(self.settings), "prototypes": to_dict(self.schedule.settings)}
+        return {**super().facts(), **settings, "form": self.form}
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        if self.settings.soft_weight > 0:
+            see_activations(self.name, "switch that off ({soft_weight=0})", student, teacher, field="soft_weight")
+        pyramids = pyramids_of(student, teacher)
+        self.channels = (pyramids.student_channels, pyramids.teacher_channels)
+        self.levels, self.strides = pyramids.levels, pyramids.strides
+        self.local = self.settings.foreground_weight > 0 or self.settings.background_weight > 0
+        kernel = self.settings.adapting_kernel
+        used = self.levels if self.local else ()
+        self.adapting = aligning(*self.channels, used, kernel=kernel, always=True)
+        self.bases, self.last, self.truth = (), None, None
+        self.schedule = PrototypeSchedule(self.schedule.settings)
+
+    def before_trial(self, context: TrainingContext) -> Sequence[Check]:
+        if not self.wants_prototypes:
+            return ()
+        context.events("preparing", what=f"prototypes among {len(context.data)} images")
+        made = self.schedule.generate(context)
+        self.use(made.to(context.device))
+        lines = [line.strip() for line in made.describe().splitlines()]
+        notes = [line for line in lines if line.startswith("note: ")]
+        remedy = "On all images it may be better; else lower {prototype_side}." if notes else ""
+        verdict = "look" if notes else "good"
+        return [Check("prototypes", "; ".join([lines[0], *notes]), verdict, remedy, ("prototype_side",))]
+
+    def before_epoch(self, context: TrainingContext) -> None:
+        if self.wants_prototypes:
+            chosen = self.schedule.before_epoch(context, self.strides, self.channels)
+            if chosen is not None:
+                self.use(chosen.to(context.device))
+
+    def after_step(self, batch: Sequence[Mapping[str, Tensor]]) -> None:
+        if self.schedule.bank is not None and self.truth is not None:
+            self.schedule.bank.add(batch, self.truth)
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return self.schedule.state()
+
+    def check_extra_state(self, tensors: Mapping[str, Tensor], context: TrainingContext) -> None:
+        if tensors and not self.wants_prototypes:
+            raise DistilError(
+                f"{context.folder / CHECKPOINT} has features for prototypes, and this run has no prototypes: start "
+                "another run."
+            )
+        if self.wants_prototypes:
+            self.schedule.check_state(tensors, context, len(self.strides), self.channels)
+
+    def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
+        self.schedule.restored = dict(tensors)
+
+    def after_save(self, context: TrainingContext) -> None:
+        self.schedule.after_save(context)
 
     def use(self, prototypes: PrototypeSet) -> None:
         """Measure by these prototypes from now on. They are no part of state_dict: save them beside it.
@@ -182,7 +213,7 @@ class GlobalKnowledge(nn.Module):
         maps = paired_maps(student, teacher, self.levels)
         adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, maps, strict=True)] if self.local else []
         with full_precision(student.logits):
-            if self.gathers:
+            if self.schedule.bank is not None:
                 with torch.no_grad():
                     self.truth = self._pooled(maps, [target["boxes"] for target in view.targets])
             vectors = self._vectors(student, maps)
@@ -204,14 +235,14 @@ class GlobalKnowledge(nn.Module):
                     squares = squares / units[level]
                     foreground.append((inside * squares).sum() / sizes[2 * level])
                     background.append((outside * squares).sum() / sizes[2 * level + 1])
-                summed = settings.form == "published" and student.dense is not None
+                summed = self.form == "published" and student.dense is not None
                 of_levels = len(self.levels) if summed else 1
-                losses["gkd.foreground"] = settings.foreground * fading * of_levels * mean_of_levels(foreground)
-                losses["gkd.background"] = settings.background * fading * of_levels * mean_of_levels(background)
-            if settings.soft_label > 0:
+                losses["gkd.foreground"] = settings.foreground_weight * fading * of_levels * mean_of_levels(foreground)
+                losses["gkd.background"] = settings.background_weight * fading * of_levels * mean_of_levels(background)
+            if settings.soft_weight > 0:
                 comparable(student, teacher)
                 rows = soft_label_distance(student.logits, teacher.logits, student.activation, settings.temperature)
-                losses["gkd.soft"] = settings.soft_label * (self.last.own * rows).sum() / instances
+                losses["gkd.soft"] = settings.soft_weight * (self.last.own * rows).sum() / instances
         return losses
 
     def _pooled(self, maps: list[tuple[Tensor, Tensor]], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -230,7 +261,7 @@ class GlobalKnowledge(nn.Module):
 
     def _reliabilities(self, student: Trace, vectors: tuple[Tensor, Tensor] | None) -> Reliabilities:
         boxes = torch.cat(list(student.boxes)).float()
-        published = self.settings.form == "published"
+        published = self.form == "published"
         level = released_levels(boxes, len(self.levels)) if published else pyramid_levels(boxes, self.strides)
         values = boxes.new_ones(len(self.levels), len(boxes))
         if vectors is not None and self.settings.reliability == "measured":
@@ -250,7 +281,7 @@ class GlobalKnowledge(nn.Module):
     ) -> list[tuple[Tensor, Tensor]]:
         """Foreground M and background of every level, (n, 1, h, w)."""
         lengths = [len(boxes) for boxes in student.boxes]
-        cells = "floor" if self.settings.form == "published" else "centers"
+        cells = "floor" if self.form == "published" else "centers"
         masks = []
         for index, (own, _) in enumerate(maps):
             values = (reliabilities.own * (reliabilities.level == index)).split(lengths)

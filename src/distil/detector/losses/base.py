@@ -1,21 +1,26 @@
 """What a distillation loss is, and what it may ask of the training around it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters.protocol import DetectorAdapter
+from distil.detector.check import Check
 from distil.errors import DistilError
+from distil.runs import Events
 from distil.types import Trace, View
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Where a training is when an epoch begins, or goes on after it was resumed."""
+    """Where a training is when a hook of a loss is called."""
 
     student: DetectorAdapter
     teacher: DetectorAdapter
@@ -26,17 +31,29 @@ class TrainingContext:
     epochs: int
     step: int
     """Steps that are done, of all epochs."""
+    position: int
+    """Steps that are done of this epoch: above 0 only where a resumed run continues inside one."""
+    batch: int
+    """Images in a step, over all processes together."""
     seed: int
     folder: Path
     """The run folder."""
     device: torch.device
+    events: Events
+    """Told what is at work; silent but in the first process."""
+    fabric: Any
+    """Lightning Fabric of the run, through which processes share values."""
+
+    def on_first(self, compute: Callable[[], Value]) -> Value:
+        """What `compute()` gives in the first process, in all of them."""
+        return self.fabric.broadcast(compute() if self.fabric.is_global_zero else None)
 
 
 class DistillationLoss(nn.Module):
     """A loss that a teacher adds: give an instance of a subclass to `train_detector(..., losses=[...])`.
 
     Its parameters train with the student and are no part of it. Only `forward` has to be written; the hooks do nothing
-    unless they are. With several processes every hook is called in each of them.
+    unless they are. With several processes every hook but `after_save` is called in each of them.
     """
 
     name: str = ""
@@ -60,14 +77,23 @@ class DistillationLoss(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward(student, teacher, view, progress)")
 
+    def facts(self) -> dict[str, Any]:
+        """What determines this loss, as JSON can hold it: a run resumes only with losses of the same facts."""
+        return {"weight": self.weight}
+
     def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         """Called once, before the training: make the layers that depend on the two detectors.
 
         torch's generator is then seeded at this loss's own address. Raises: DistilError when they cannot be compared.
         """
 
+    def before_trial(self, context: TrainingContext) -> Sequence[Check]:
+        """Called in place of `before_epoch` where a single step is tried (`distil.preflight`), with few images of the
+        data: make what a step needs, and tell what was found."""
+        return ()
+
     def before_epoch(self, context: TrainingContext) -> None:
-        """Called before an epoch, and once more where a resumed run goes on inside of one."""
+        """Called before an epoch, and once more where a resumed run continues inside one."""
 
     def after_step(self, batch: Sequence[Mapping[str, Tensor]]) -> None:
         """Called after each step. batch: of each image its target, with `image_id`, `objects`, `boxes`, `labels`."""
@@ -76,5 +102,14 @@ class DistillationLoss(nn.Module):
         """What a checkpoint must hold beside parameters and buffers."""
         return {}
 
+    def check_extra_state(self, tensors: Mapping[str, Tensor], context: TrainingContext) -> None:
+        """Called with a checkpoint's state before anything of it is used; `context` is where that run was.
+
+        Raises: DistilError when this run cannot continue from it: the checkpoint before it is then tried.
+        """
+
     def load_extra_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `extra_state` gave, on the CPU."""
+        """Continue from what `extra_state` gave, on the CPU."""
+
+    def after_save(self, context: TrainingContext) -> None:
+        """Called in the first process after a checkpoint was written: files that no checkpoint needs can go."""

@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
+from distil.detector.adapters.protocol import DetectorAdapter, common_levels
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.distributed import moments, shared
-from distil.detector.losses.maps import Form, Levels, aligning, full_precision, paired_maps
+from distil.detector.losses.maps import Form, Kind, aligning, full_precision, kind_of, paired_maps
 from distil.errors import DistilError
 from distil.types import Trace, View
 
@@ -17,15 +19,22 @@ LEAST_OVERLAP = 1e-6
 """IoUs below count as this, so that their logarithm is finite."""
 
 
-class CrossKD(nn.Module):
+OURS = (1.0, 1.0, 1)
+"""Weights of classes and boxes, and how many blocks are reused, in form "distil"."""
+PUBLISHED: dict[Kind, tuple[float, float, int]] = {"retinanet": (1.0, 1.0, 1), "fcos": (0.4, 0.75, 2)}
+"""The same by the teacher's kind. Source: configs/crosskd of CrossKD's code, whose heads have four blocks: that of
+RetinaNet shares all but three of them, that of FCOS all but two."""
+
+
+class CrossKD(DistillationLoss):
     """Cross-head distillation of one-stage detectors, over all common levels.
 
     In the class tower and in the box tower of the head, the student's features before the activation that the last
-    `reused` blocks follow are given the teacher's mean and standard deviation of every channel, and go on through the
-    rest of the teacher's tower. The predictions that result, c^ and b^, learn from the teacher's own, c and b, with p
-    the teacher's class probability; a over anchors of all levels, k over classes. A 1x1 convolution goes between where
-    the towers' channels differ. The towers run once more for this loss. Student and teacher may differ in classes and
-    in anchors.
+    `reused` blocks follow are given the teacher's mean and standard deviation of every channel, and continue through
+    the rest of the teacher's tower. The predictions that result, c^ and b^, learn from the teacher's own, c and b, with
+    p the teacher's class probability; a over anchors of all levels, k over classes. A 1x1 convolution goes between
+    where the towers' channels differ. The towers run once more for this loss. Student and teacher may differ in classes
+    and in anchors.
 
     - form "distil": class: sum |sigmoid(c^) - p| (BCE(c^, p) - BCE(c, p)) / sum_a max_k p; box: sum_a max_k p_a mean
       smoothL1(b^_a, b_a) / sum_a max_k p_a, of the coded boxes (of FCOS before its last ReLU)
@@ -44,18 +53,28 @@ class CrossKD(nn.Module):
     entropy), and 26.6 times that of the box term (benchmarks/loss_forms.py).
     """
 
+    name = "crosskd"
+
     def __init__(
         self,
-        student: Any,
-        teacher: Any,
-        levels: Levels,
+        weight: float = 1.0,
         *,
-        class_weight: float = 1.0,
-        box_weight: float = 1.0,
-        reused: int = 1,
+        class_weight: float | None = None,
+        box_weight: float | None = None,
+        reused: int | None = None,
         form: Form = "distil",
     ) -> None:
-        super().__init__()
+        """class_weight, box_weight: of the two terms; reused: blocks. None: those of the form, and of the teacher's
+        kind."""
+        super().__init__(weight)
+        self.given = (class_weight, box_weight, reused)
+        self.form: Form = form
+
+    def facts(self) -> dict[str, Any]:
+        names = ("class_weight", "box_weight", "reused")
+        return {**super().facts(), **dict(zip(names, self.given, strict=True)), "form": self.form}
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
         for adapter in (student, teacher):
             if not _has_towers(adapter.model):
                 raise DistilError(
@@ -63,8 +82,11 @@ class CrossKD(nn.Module):
                     f"(retinanet, fcos) on both sides; one side is a {type(adapter.model).__name__}. Leave crosskd "
                     "out, or use gkd, pkd or fgd"
                 )
-        self.levels, self.class_weight, self.box_weight = levels, class_weight, box_weight
-        self.reused, self.form = reused, form
+        levels = self.levels = common_levels(student.strides, teacher.strides)
+        values = PUBLISHED.get(kind_of(teacher), OURS) if self.form == "published" else OURS
+        chosen = [value if own is None else own for own, value in zip(self.given, values, strict=True)]
+        self.class_weight, self.box_weight, reused = chosen[0], chosen[1], int(chosen[2])
+        self.reused = reused
         self.models = (student.model, teacher.model)
         """In a tuple, so that neither becomes a part of this module: their weights are not its weights."""
         widths = [[_width(model, kind, reused) for model in self.models] for kind in ("class", "box")]

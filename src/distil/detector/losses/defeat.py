@@ -1,25 +1,32 @@
 """DeFeat: features inside objects and outside of them, each a mean of its own."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from distil.detector.adapters.protocol import DetectorAdapter
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.distributed import shared
 from distil.detector.losses.maps import (
     Form,
-    Pyramids,
     aligning,
     full_precision,
     mean_of_levels,
     painted,
     paired_maps,
+    pyramids_of,
     relative,
 )
 from distil.functional.boxes import released_levels
 from distil.types import Trace, View
 
+WEIGHTS: dict[Form, tuple[float, float]] = {"distil": (1.0, 4.0), "published": (3.0, 12.0)}
+"""Of foreground and background. Source of the published: DeFeat's code, Faster R-CNN on VOC, its only settings."""
 
-class DeFeat(nn.Module):
+
+class DeFeat(DistillationLoss):
     """Decoupled features: `relative` squared error within the true boxes, and outside of them, each a mean of its own.
 
     Mean over levels; every box counts on every level; A: 1x1 convolution where channels differ.
@@ -33,20 +40,31 @@ class DeFeat(nn.Module):
     and 0.84 (background) times the gradient at the start, for RetinaNet.
     """
 
+    name = "defeat"
+
     def __init__(
         self,
-        pyramids: Pyramids,
+        weight: float = 1.0,
         *,
-        foreground: float = 1.0,
-        background: float = 4.0,
+        foreground: float | None = None,
+        background: float | None = None,
         form: Form = "distil",
     ) -> None:
-        super().__init__()
-        self.levels, self.strides = pyramids.levels, pyramids.strides
+        """foreground, background: weights of the two terms; None: those of the form."""
+        super().__init__(weight)
         self.form: Form = form
-        self.foreground, self.background = foreground, background
+        self.foreground = WEIGHTS[form][0] if foreground is None else foreground
+        self.background = WEIGHTS[form][1] if background is None else background
+
+    def facts(self) -> dict[str, Any]:
+        terms = {"foreground": self.foreground, "background": self.background}
+        return {**super().facts(), **terms, "form": self.form}
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        pyramids = pyramids_of(student, teacher)
+        self.levels, self.strides = pyramids.levels, pyramids.strides
         channels = (pyramids.student_channels, pyramids.teacher_channels)
-        if form == "published":
+        if self.form == "published":
             self.aligning = aligning(*channels, pyramids.levels, kernel=3, always=True)
             with torch.no_grad():
                 for convolution in self.aligning:

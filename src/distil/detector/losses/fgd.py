@@ -1,22 +1,40 @@
 """FGD: focal distillation of attended foreground and background, and global distillation of context."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distil.detector.adapters.protocol import DetectorAdapter
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.distributed import shared
 from distil.detector.losses.maps import (
+    FOUR,
     Form,
-    Pyramids,
+    Kind,
     aligning,
     full_precision,
+    kind_of,
     over_levels,
     painted,
     paired_maps,
+    pyramids_of,
     relative,
     summed,
 )
 from distil.types import Trace, View
+
+WEIGHTS = {"foreground": 4.0, "background": 2.0, "attention": 1.0, "global": 1.0}
+"""Of the terms, in form "distil"."""
+TEMPERATURE = 0.5
+PUBLISHED: dict[Kind, tuple[dict[str, float], float]] = {
+    "two-stage": ({"foreground": 5e-5, "background": 2.5e-5, "attention": 5e-5, "global": 5e-7}, 0.5),
+    "retinanet": ({"foreground": 1e-3, "background": 5e-4, "attention": 5e-4, "global": 5e-6}, 0.5),
+    "fcos": ({"foreground": 1.6e-3, "background": 8e-4, "attention": 8e-4, "global": 8e-6}, 0.8),
+}
+"""Weights of each level and the temperature, by the student's kind; of two-stage students the four finest levels.
+Source: configs/distillers/fgd of FGD's code."""
 
 
 def attention(
@@ -57,7 +75,7 @@ class Context(nn.Module):
         return maps + self.widen(self.norm(self.narrow(context)).relu())[:, :, None, None]
 
 
-class FGD(nn.Module):
+class FGD(DistillationLoss):
     """Focal and global knowledge, mean over levels.
 
     foreground, background: `relative` squared error of A(F^s) and F^t weighted by S C M, S and C the teacher's
@@ -78,21 +96,36 @@ class FGD(nn.Module):
     themselves (benchmarks/loss_forms.py).
     """
 
+    name = "fgd"
+
     def __init__(
         self,
-        pyramids: Pyramids,
+        weight: float = 1.0,
         *,
-        foreground: float = 4.0,
-        background: float = 2.0,
-        attention: float = 1.0,
-        context: float = 1.0,
-        temperature: float = 0.5,
+        foreground: float | None = None,
+        background: float | None = None,
+        attention: float | None = None,
+        context: float | None = None,
+        temperature: float | None = None,
         form: Form = "distil",
     ) -> None:
-        super().__init__()
-        self.levels, self.strides, self.temperature = pyramids.levels, pyramids.strides, temperature
+        """foreground, background, attention, context: weights of the terms, context of the global one; temperature: of
+        the attention. None: those of the form, and of the student's kind."""
+        super().__init__(weight)
+        self.given = {"foreground": foreground, "background": background, "attention": attention, "global": context}
+        self.given_temperature = temperature
         self.form: Form = form
-        self.weights = {"foreground": foreground, "background": background, "attention": attention, "global": context}
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), **self.given, "temperature": self.given_temperature, "form": self.form}
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        published, kind = self.form == "published", kind_of(student)
+        pyramids = pyramids_of(student, teacher, FOUR if published and kind == "two-stage" else None)
+        self.levels, self.strides = pyramids.levels, pyramids.strides
+        weights, temperature = PUBLISHED[kind] if published else (WEIGHTS, TEMPERATURE)
+        self.weights = {name: x if (own := self.given[name]) is None else own for name, x in weights.items()}
+        self.temperature = temperature if self.given_temperature is None else self.given_temperature
         self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
         self.student_context = nn.ModuleList(Context(pyramids.teacher_channels) for _ in pyramids.levels)
         self.teacher_context = nn.ModuleList(Context(pyramids.teacher_channels) for _ in pyramids.levels)

@@ -1,25 +1,42 @@
 """MGD: the teacher's map generated from a part of the student's."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distil.detector.adapters.protocol import DetectorAdapter
+from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.maps import (
+    FOUR,
     Form,
-    Pyramids,
+    Kind,
     aligning,
     full_precision,
+    kind_of,
     over_levels,
     paired_maps,
+    pyramids_of,
     relative,
     summed,
 )
 from distil.rng import stream
 from distil.types import Trace, View
 
+SCALE, MASKED = 5.0, 0.65
+"""Factor of the loss and share of the masked cells, in form "distil"."""
+PUBLISHED: dict[Kind, tuple[float, float]] = {
+    "two-stage": (5e-7, 0.45),
+    "retinanet": (2e-5, 0.65),
+    "fcos": (2e-5, 0.65),
+}
+"""The same by the student's kind, the factor of each level; of two-stage students the four finest. Source:
+det/configs/distillers/mgd of MGD's code; FCOS has no settings there and gets RetinaNet's."""
 
-class MGD(nn.Module):
-    """Masked generation: mean over levels of mean (G(m A(F^s)) - F^t)^2 / mean (F^t)^2.
+
+class MGD(DistillationLoss):
+    """Masked generation: 5 times the mean over levels of mean (G(m A(F^s)) - F^t)^2 / mean (F^t)^2.
 
     m: 0 in a share of the cells, drawn anew for every image and level, else 1; G: two 3x3 convolutions with a ReLU
     between, one pair a level; A: 1x1 convolution where channels differ. With `view.seeds` an image's mask depends on
@@ -30,17 +47,23 @@ class MGD(nn.Module):
     for one-stage detectors and of 5e-7, and a share of 0.45, for two-stage ones, and 2.5 and 0.80 times the gradient.
     """
 
-    def __init__(
-        self,
-        pyramids: Pyramids,
-        *,
-        weight: float = 5.0,
-        masked: float = 0.65,
-        form: Form = "distil",
-    ) -> None:
-        super().__init__()
-        self.levels, self.weight, self.masked = pyramids.levels, weight, masked
+    name = "mgd"
+
+    def __init__(self, weight: float = 1.0, *, masked: float | None = None, form: Form = "distil") -> None:
+        """masked: share of the cells; None: that of the form, and of the student's kind."""
+        super().__init__(weight)
+        self.given = masked
         self.form: Form = form
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "masked": self.given, "form": self.form}
+
+    def prepare(self, student: DetectorAdapter, teacher: DetectorAdapter) -> None:
+        published, kind = self.form == "published", kind_of(student)
+        pyramids = pyramids_of(student, teacher, FOUR if published and kind == "two-stage" else None)
+        self.levels = pyramids.levels
+        self.scale, masked = PUBLISHED[kind] if published else (SCALE, MASKED)
+        self.masked = masked if self.given is None else self.given
         self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
         channels = pyramids.teacher_channels
         self.generating = nn.ModuleList(
@@ -58,7 +81,7 @@ class MGD(nn.Module):
             measure = summed if self.form == "published" else relative
             with full_precision(made):
                 values.append(measure(made.float(), aim.float())[0])
-        return {"mgd": self.weight * over_levels(values, self.form)}
+        return {"mgd": self.scale * over_levels(values, self.form)}
 
 
 def _kept_cells(view: View, level: int, like: Float[Tensor, "n c h w"], masked: float) -> Float[Tensor, "n 1 h w"]:

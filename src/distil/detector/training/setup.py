@@ -1,4 +1,4 @@
-"""What a training run and its preflight start from: student, knowledge, the two detectors' classes, the processes."""
+"""What a training run and its preflight start from: student, losses, the two detectors' classes, the processes."""
 
 import atexit
 import logging
@@ -8,33 +8,31 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distil.data.detection.detection_set import ClassMatch, DetectionSet, match_classes
 from distil.data.detection.transforms import Augmentation
 from distil.detector.adapters import adapt
-from distil.detector.gkd.generation import PrototypeSettings
-from distil.detector.gkd.loss import GlobalSettings
 from distil.detector.losses.base import DistillationLoss
-from distil.detector.losses.build import Knowledge, build_knowledge
+from distil.detector.losses.named import loss_objects, prepared
+from distil.detector.settings import DetectorSettings, DetectorTraining
 from distil.detector.training.step import Columns
 from distil.errors import DistilError
 from distil.networks.detectors import Architecture, build_detector
-from distil.settings import DetectorSettings, losses_named
 
 
 def make_student(
-    student: Architecture | Any, settings: DetectorSettings, data: DetectionSet, weights: Mapping[str, Tensor] | None
+    student: Architecture | Any, seed: int, data: DetectionSet, weights: Mapping[str, Tensor] | None
 ) -> tuple[Architecture | None, Any]:
     """The student's architecture, if it is known, and its adapter.
 
-    student: an architecture, whose weights are drawn from `settings.seed`, or an adapter, taken as it is.
+    student: an architecture, whose weights are drawn from the seed, or an adapter, taken as it is.
     weights: loaded strictly, if given.
 
     Raises: DistilError when its classes are not those of the data, or the weights are another detector's.
     """
     if isinstance(student, Architecture):
-        architecture, adapter = student, adapt(build_detector(student, seed=settings.seed))
+        architecture, adapter = student, adapt(build_detector(student, seed=seed))
         if architecture.classes != data.classes:
             raise DistilError(
                 f"the student's classes are {_some(architecture.classes)} and those of {data.name} are "
@@ -58,26 +56,23 @@ def make_student(
     return architecture, adapter
 
 
-def make_knowledge(
+def make_losses(
     student: Any,
     teacher: Any,
     teacher_classes: Sequence[str] | None,
     data: DetectionSet,
     settings: DetectorSettings,
-    more: Sequence[DistillationLoss] = (),
-) -> tuple[Knowledge, Columns]:
-    """What the settings' losses need of the two detectors, and which of their class logits mean the same.
-
-    more: losses given as objects, which are added.
+    losses: Sequence[DistillationLoss] | None = None,
+) -> tuple[nn.ModuleDict, Columns]:
+    """The losses of the settings, or those given, ready for the two detectors, and which of the detectors' class logits
+    mean the same.
 
     Raises: DistilError when the detectors share no class or no stride, or a loss cannot serve them.
     """
-    names, weights = ([], {}) if settings.knowledge == "none" else losses_named(settings.knowledge)
+    how = settings.distillation
+    chosen = loss_objects([how.loss], how) if losses is None else losses
     columns = class_columns(class_match(teacher, teacher_classes, data), teacher)
-    knowledge = build_knowledge(
-        names, student, teacher, global_settings(settings), weights=weights, seed=settings.seed, more=more
-    )
-    return knowledge, columns
+    return prepared(chosen, student, teacher, seed=settings.training.seed), columns
 
 
 def class_match(teacher: Any, teacher_classes: Sequence[str] | None, data: DetectionSet) -> ClassMatch:
@@ -116,44 +111,9 @@ def in_data_labels(found: Sequence[Mapping[str, Tensor]], match: ClassMatch) -> 
     return [{name: x[one["labels"] > 0] for name, x in one.items()} for one in translated]
 
 
-def global_settings(settings: DetectorSettings) -> GlobalSettings:
-    """The part of the settings that is gkd's."""
-    return GlobalSettings(
-        use_global=settings.use_global,
-        global_levels=settings.global_levels,
-        global_weight=settings.global_weight,
-        foreground=settings.foreground_weight,
-        background=settings.background_weight,
-        soft_label=settings.soft_weight,
-        temperature=settings.temperature,
-        decay=settings.decay,
-        reliability=settings.reliability,
-        projection=settings.projection,
-        penalty=settings.penalty,
-        local_scale=settings.local_scale,
-        kernel=settings.adapting_kernel,
-        form=settings.loss_form,
-    )
-
-
-def prototype_settings(settings: DetectorSettings) -> PrototypeSettings:
-    """The part of the settings that says how prototypes are chosen."""
-    return PrototypeSettings(
-        count=settings.prototypes,
-        alpha=settings.prototype_alpha,
-        quantile=settings.prototype_quantile,
-        bandwidth=settings.prototype_bandwidth,
-        images_per_class=settings.prototype_images,
-        minimum_side=settings.prototype_side,
-        unique=settings.prototype_unique,
-        orthogonal=settings.prototype_orthogonal,
-        batch=settings.batch,
-    )
-
-
-def make_augmentation(settings: DetectorSettings) -> Augmentation:
+def make_augmentation(training: DetectorTraining) -> Augmentation:
     """The part of the settings that says how training images are changed."""
-    return Augmentation(flip=settings.flip, colour=settings.colour, scale=settings.scale)
+    return Augmentation(flip=training.flip, color=training.color, scale=training.scale)
 
 
 def make_fabric(device: torch.device | str, precision: str) -> Any:
@@ -166,9 +126,9 @@ def make_fabric(device: torch.device | str, precision: str) -> Any:
 
     device = torch.device(device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DistilError("this machine has no CUDA device, or torch cannot see it: use --device cpu.")
+        raise DistilError("this machine has no CUDA device, or torch cannot see it: use {device=cpu}.", field="device")
     if device.type == "cpu" and precision == "16-mixed":
-        raise DistilError("--precision 16-mixed needs a GPU: use bf16-mixed or 32.")
+        raise DistilError("{precision=16-mixed} needs a GPU: use bf16-mixed or 32.", field="precision")
     options: dict[str, Any] = {"devices": 1 if device.index is None else [device.index]}
     if device.type == "cpu":
         options = {"devices": 1}

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil.settings import DetectorSettings
+from distil.detector.losses.base import DistillationLoss
+from distil.detector.settings import DetectorTraining
 from distil.types import Trace, View
 
 WARMUP_START = 1e-3
@@ -55,17 +56,17 @@ def _cut(trace: Trace, labels: Tensor) -> Trace:
 
 
 class Step(nn.Module):
-    """The student with the losses' own parameters: what the optimiser follows, and what processes keep equal.
+    """The student with the losses' own parameters: what the optimizer follows, and what processes keep equal.
 
-    adapter: the student's. knowledge: a module (student, teacher, view, progress) -> named losses, or None.
+    adapter: the student's. losses: what the teacher adds, by name, each a `DistillationLoss`; none without a teacher.
     columns: see `Columns`; None where both detectors have the same classes.
     The teacher is never a part of it: it comes with each step's `Work`.
     """
 
-    def __init__(self, adapter: Any, knowledge: nn.Module | None = None, columns: Columns | None = None):
+    def __init__(self, adapter: Any, losses: nn.ModuleDict | None = None, columns: Columns | None = None):
         super().__init__()
         self.model = adapter.model
-        self.knowledge = knowledge
+        self.losses = nn.ModuleDict() if losses is None else losses
         self.columns = columns
         self._held = (adapter,)
 
@@ -73,16 +74,23 @@ class Step(nn.Module):
     def adapter(self) -> Any:
         return self._held[0]
 
+    @property
+    def parts(self) -> list[DistillationLoss]:
+        """The losses that the teacher adds."""
+        return list(self.losses.values())  # pyright: ignore[reportReturnType]
+
     def forward(self, work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The named losses of a view, and how many things the detector's own losses are means over."""
         trace = self.adapter.trace(work.view)
         losses, counts = dict(trace.losses), dict(trace.counts)
-        if self.knowledge is not None and work.teacher is not None:
+        if len(self.losses) and work.teacher is not None:
             with torch.no_grad():
                 taught = work.teacher.trace(work.teacher.restyle(work.view), regions=trace)
             if self.columns is not None:
                 trace, taught = self.columns(trace, taught)
-            losses |= self.knowledge(trace, taught, work.view, work.progress)
+            for loss in self.parts:
+                added = loss(trace, taught, work.view, work.progress)
+                losses |= {name: loss.weight * value for name, value in added.items()}
         return losses, counts
 
 
@@ -90,8 +98,8 @@ def shares(counts: Mapping[str, Tensor], fabric: Any) -> dict[str, Tensor]:
     """The factor of each loss with which processes, whose gradients are averaged, give what one process would give.
 
     A loss that is a mean over n_r things in process r counts world x n_r / (n_1 + n_2 + ...). Losses without a count
-    are taken as they are: their mean over the processes is what they say (the losses of `distil.detector.gkd.loss`
-    and `distil.detector.losses.build` divide by what all processes hold). One process: no factors.
+    are taken as they are: their mean over the processes is what they say (distillation losses divide by what all
+    processes hold). One process: no factors.
     """
     if fabric.world_size == 1 or not counts:
         return {}
@@ -100,22 +108,22 @@ def shares(counts: Mapping[str, Tensor], fabric: Any) -> dict[str, Tensor]:
     return dict(zip(counts, (fabric.world_size * own / total.clamp_min(1e-12)).unbind(), strict=True))
 
 
-def learning_rate(settings: DetectorSettings, step: int, steps: int, epoch: int) -> float:
+def learning_rate(training: DetectorTraining, step: int, steps: int, epoch: int) -> float:
     """Learning rate of a step, counted from 0: a line upwards over the warm-up, and a fall at each milestone."""
-    rate = settings.lr
-    for milestone in settings.milestones:
-        if epoch >= round(milestone * settings.epochs):
-            rate *= settings.lr_decay
-    warmup = min(settings.warmup, steps // 10)
+    rate = training.lr
+    for milestone in training.milestones:
+        if epoch >= round(milestone * training.epochs):
+            rate *= training.lr_decay
+    warmup = min(training.warmup, steps // 10)
     if step < warmup:
         rate *= WARMUP_START + (1 - WARMUP_START) * step / warmup
     return rate
 
 
-def make_optimiser(module: nn.Module, settings: DetectorSettings) -> torch.optim.Optimizer:
-    """The optimiser of every parameter of the module that is not frozen."""
+def make_optimizer(module: nn.Module, training: DetectorTraining) -> torch.optim.Optimizer:
+    """The optimizer of every parameter of the module that is not frozen."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    if settings.optimiser == "adamw":
-        betas = (settings.momentum, 0.999)
-        return torch.optim.AdamW(parameters, settings.lr, betas=betas, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    if training.optimizer == "adamw":
+        betas = (training.momentum, 0.999)
+        return torch.optim.AdamW(parameters, training.lr, betas=betas, weight_decay=training.weight_decay)
+    return torch.optim.SGD(parameters, training.lr, momentum=training.momentum, weight_decay=training.weight_decay)

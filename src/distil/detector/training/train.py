@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,17 @@ from torch import Tensor
 from distil.data.detection.detection_set import DetectionSet
 from distil.detector.adapters import freeze
 from distil.detector.losses.base import DistillationLoss
+from distil.detector.losses.named import loss_objects
+from distil.detector.settings import DetectorSettings, DetectorTraining
 from distil.detector.training.prediction import Measure, predict
-from distil.detector.training.setup import make_fabric, make_knowledge, make_student, own_random_numbers
+from distil.detector.training.setup import make_fabric, make_losses, make_student, own_random_numbers
 from distil.detector.training.step import Step
 from distil.detector.training.trainer import BEST, LAST, Run
 from distil.errors import DistilError
+from distil.fields import with_values
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture
 from distil.runs import Events, has_checkpoint, silent
-from distil.settings import DetectorSettings, check_settings
 from distil.stopping import stop_requests
 
 __all__ = ["BEST", "LAST", "Measure", "hold_out", "predict", "train_detector"]
@@ -30,11 +31,11 @@ __all__ = ["BEST", "LAST", "Measure", "hold_out", "predict", "train_detector"]
 def train_detector(
     student: Architecture | Any,
     data: DetectionSet,
-    settings: DetectorSettings,
+    settings: DetectorSettings | None = None,
     *,
     out: Path | str,
     teacher: Any = None,
-    losses: Sequence[str | DistillationLoss] = (),
+    losses: Sequence[str | DistillationLoss] | None = None,
     teacher_classes: Sequence[str] | None = None,
     validation: DetectionSet | None = None,
     measure: Measure | None = None,
@@ -44,19 +45,21 @@ def train_detector(
     events: Events | None = None,
     checkpoint_seconds: float = 120.0,
 ) -> Path:
-    """Train a detector, with the knowledge of a teacher or without; returns the file of the student's weights.
+    """Train a detector, alone or as the student of a teacher; returns the file of the student's weights.
 
-    student: an architecture, initialised from `settings.seed`, or an adapter of a detector of one's own.
-    data: training images. teacher: an adapter; needed by every `settings.knowledge` but "none", and unused by that.
-    losses: what the teacher adds, in place of `settings.knowledge`: names, with weights if need be ("gkd", "pkd=0.05"),
-    and objects of your making (`distil.detector.losses.base.DistillationLoss`), prepared here for the two detectors.
+    student: an architecture, initialized from the seed, or an adapter of a detector of your own. data: training images.
+    settings: of the training, and of the losses that are given by name; None: the published ones.
+    teacher: an adapter; unused where it adds no loss.
+    losses: what the teacher adds: objects, as `GlobalKnowledge()`, `PKD(0.05)` or one of your making
+    (`distil.detector.losses.base.DistillationLoss`), which are prepared here for the two detectors; or names, with
+    weights if need be ("pkd=0.05"). None: those that `settings.distillation` names.
     teacher_classes: names of the teacher's classes; None: those of `data`. Soft labels compare the classes that both
-    know. validation: images that choose the best epoch by AP; None: a share `settings.validation` of `data`, held out.
+    know. validation: images that choose the best epoch by AP; None: a share `validation` of `data`, held out.
     measure: how AP is computed, `distil.evaluation.precision.average_precision`; None: nothing is held out or chosen.
     weights: the student's first weights, loaded strictly. out: run folder, which gets checkpoint.safetensors and the
     one before it, last.safetensors, best.safetensors and, with gkd, prototypes-NNNN.safetensors, NNNN the epoch that
-    begins with them; no other process can write there meanwhile. resume: go on from the folder's checkpoint if there is
-    one, or from the one before it if it is damaged; bit-equal to an uninterrupted run on the CPU.
+    begins with them; no other process can write there meanwhile. resume: continue from the folder's checkpoint if there
+    is one, or from the one before it if it is damaged; bit-equal to an uninterrupted run on the CPU.
     device: of a single process; with torchrun every process takes its own, of this type.
     events: "start" (step, steps, epochs), "note" (text: that a damaged checkpoint was passed over), "step" (step,
     steps, epoch, lr, loss, losses: means since the last one), "preparing" (what: prototypes or a validation, before
@@ -65,7 +68,7 @@ def train_detector(
     checkpoint_seconds: time between checkpoints; one is also written with each new best, before and after the last
     validation, and when a signal asks the run to stop (`distil.stopping`).
 
-    All draws are addressed by the seed, the epoch and the image. With torchrun, `settings.batch` images a step are
+    All draws are addressed by the seed, the epoch and the image. With torchrun, the `batch` images of a step are
     dealt to the processes and the gradients are those of one process, if images have one size (padding follows the
     largest of a process's own) and the student's batch norms, if any, are frozen. An epoch's last batch that has
     fewer images than there are processes is filled up; FCOS divides its losses by the objects' locations of the batch,
@@ -75,26 +78,27 @@ def train_detector(
     the step; the last checkpoint, from before, is kept), when the folder cannot be written or another run writes there;
     Interrupted after such a signal.
     """
-    own = [loss for loss in losses if not isinstance(loss, str)]
-    if losses:
-        settings = replace(settings, knowledge=",".join(loss for loss in losses if isinstance(loss, str)) or "none")
-    check_settings(settings)
+    settings = settings or DetectorSettings()
+    how = settings.distillation
+    if losses is None:
+        losses = [how.loss] if settings.taught else []
+    parts = loss_objects(losses, how)
+    named = ",".join(loss for loss in losses if isinstance(loss, str))
+    settings = with_values(settings, loss=named or "none")
     out = Path(out)
     _check_folder(out, resume)
-    architecture, adapter = make_student(student, settings, data, weights)
-    if own and teacher is None:
-        raise DistilError(f"the loss {own[0].name} needs a teacher: give one, or leave the loss out.")
-    if settings.knowledge != "none" and teacher is None:
-        raise DistilError(f"--loss {settings.knowledge} needs a teacher: give one, or --loss none.")
-    kept, held_out = hold_out(data, validation, settings, measure)
-    fabric = make_fabric(device, settings.precision)
-    knowledge, columns = None, None
-    if settings.knowledge == "none" and not own:
-        teacher = None
-    else:
+    architecture, adapter = make_student(student, settings.training.seed, data, weights)
+    if parts and teacher is None:
+        raise DistilError(f"the loss {parts[0].name} needs a teacher: give one, or leave the loss out.")
+    kept, held_out = hold_out(data, validation, settings.training, measure)
+    fabric = make_fabric(device, settings.training.precision)
+    ready, columns = None, None
+    if parts:
         freeze(teacher)
         fabric.to_device(teacher.model)
-        knowledge, columns = make_knowledge(adapter, teacher, teacher_classes, data, settings, own)
+        ready, columns = make_losses(adapter, teacher, teacher_classes, data, settings, parts)
+    else:
+        teacher = None
     events = (events or silent) if fabric.is_global_zero else silent
     with ExitStack() as stack:
         stack.enter_context(only_writer(out) if fabric.is_global_zero else nullcontext())
@@ -102,7 +106,7 @@ def train_detector(
         if fabric.world_size > 1:
             stack.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        module = Step(adapter, knowledge, columns)
+        module = Step(adapter, ready, columns)
         run = Run(fabric, module, architecture, teacher, kept, held_out, settings, measure, out, events)
         if resume and has_checkpoint(out):
             run.restore()
@@ -111,7 +115,7 @@ def train_detector(
 
 
 def hold_out(
-    data: DetectionSet, validation: DetectionSet | None, settings: DetectorSettings, measure: Measure | None
+    data: DetectionSet, validation: DetectionSet | None, training: DetectorTraining, measure: Measure | None
 ) -> tuple[DetectionSet, DetectionSet | None]:
     """Images to train on, and images to choose the best epoch by; None where nothing is measured.
 
@@ -125,8 +129,8 @@ def hold_out(
                 raise DistilError(
                     f"the classes of {validation.name} are not those of {data.name}: use data of one kind."
                 )
-        elif settings.validation:
-            data, held_out = data.split(settings.validation, settings.seed)
+        elif training.validation:
+            data, held_out = data.split(training.validation, training.seed)
     if not len(data) or not sum(data.counts):
         raise DistilError(
             f"{data.name} has {len(data)} images and no object in them: give images with annotated boxes."
@@ -137,5 +141,6 @@ def hold_out(
 def _check_folder(out: Path, resume: bool) -> None:
     if not resume and has_checkpoint(out):
         raise DistilError(
-            f"{out} already holds a training run. Continue it with --resume {out}, or choose another folder with --out."
+            f"{out} already holds a training run. Continue it ({{resume}}), or choose another folder ({{out}}).",
+            field=("resume", "out"),
         )
