@@ -13,10 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
-from distil import DetectorSettings, DetectorTraining, open_detection, train_detector
-from distil.detector.gkd.loss import GlobalKnowledge
-from distil.detector.losses.pkd import PKD
-from distil.detector.settings import PrototypeSettings
+from distil import (
+    PKD,
+    DetectorSettings,
+    DetectorTraining,
+    GlobalKnowledge,
+    PrototypeSettings,
+    open_detection,
+    train_detector,
+)
 from distil.types import Trace, View
 
 

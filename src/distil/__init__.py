@@ -16,11 +16,25 @@ if TYPE_CHECKING:
     from distil.detector.adapters import adapt
     from distil.detector.comparison import compare_detectors
     from distil.detector.gkd.generation import generate_prototypes
+    from distil.detector.gkd.loss import GlobalKnowledge
     from distil.detector.gkd.prototypes import PrototypeSet
     from distil.detector.losses.base import DistillationLoss
+    from distil.detector.losses.crosskd import CrossKD
+    from distil.detector.losses.defeat import DeFeat
+    from distil.detector.losses.fgd import FGD
+    from distil.detector.losses.mgd import MGD
+    from distil.detector.losses.mse import FeatureMSE
+    from distil.detector.losses.pkd import PKD
+    from distil.detector.losses.response import ResponseKL
     from distil.detector.preflight import preflight
     from distil.detector.presets import detector_preset
-    from distil.detector.settings import DetectorSettings, DetectorTraining, Distillation
+    from distil.detector.settings import (
+        DetectorSettings,
+        DetectorTraining,
+        Distillation,
+        GlobalSettings,
+        PrototypeSettings,
+    )
     from distil.detector.training.train import train_detector
     from distil.distilled_set.export import export
     from distil.distilled_set.record import DistilledSet
@@ -41,12 +55,17 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "FGD",
     "METHODS",
+    "MGD",
+    "PKD",
     "PROTOCOLS",
     "Architecture",
     "Batch",
     "Crops",
+    "CrossKD",
     "Dct",
+    "DeFeat",
     "DetectionSet",
     "DetectorSettings",
     "DetectorTraining",
@@ -54,10 +73,15 @@ __all__ = [
     "Distillation",
     "DistillationLoss",
     "DistilledSet",
+    "FeatureMSE",
+    "GlobalKnowledge",
+    "GlobalSettings",
     "ImageSet",
     "Matching",
     "Protocol",
     "PrototypeSet",
+    "PrototypeSettings",
+    "ResponseKL",
     "Scores",
     "Selection",
     "Source",
@@ -88,23 +112,33 @@ __all__ = [
 ]
 
 _MODULES = {
-    "METHODS": "distil.dataset.methods",
-    "PROTOCOLS": "distil.evaluation.protocols",
     "Architecture": "distil.networks.detectors",
     "Batch": "distil.types",
     "Crops": "distil.parameterizations.crops",
+    "CrossKD": "distil.detector.losses.crosskd",
     "Dct": "distil.parameterizations.dct",
+    "DeFeat": "distil.detector.losses.defeat",
     "DetectionSet": "distil.data.detection.detection_set",
     "DetectorSettings": "distil.detector.settings",
     "DetectorTraining": "distil.detector.settings",
+    "DistilError": "distil.errors",
     "Distillation": "distil.detector.settings",
     "DistillationLoss": "distil.detector.losses.base",
-    "DistilError": "distil.errors",
     "DistilledSet": "distil.distilled_set.record",
+    "FGD": "distil.detector.losses.fgd",
+    "FeatureMSE": "distil.detector.losses.mse",
+    "GlobalKnowledge": "distil.detector.gkd.loss",
+    "GlobalSettings": "distil.detector.settings",
     "ImageSet": "distil.data.images.opener",
+    "METHODS": "distil.dataset.methods",
+    "MGD": "distil.detector.losses.mgd",
     "Matching": "distil.dataset.config",
+    "PKD": "distil.detector.losses.pkd",
+    "PROTOCOLS": "distil.evaluation.protocols",
     "Protocol": "distil.evaluation.protocols",
     "PrototypeSet": "distil.detector.gkd.prototypes",
+    "PrototypeSettings": "distil.detector.settings",
+    "ResponseKL": "distil.detector.losses.response",
     "Scores": "distil.evaluation.evaluator",
     "Selection": "distil.dataset.config",
     "Source": "distil.data.images.opener",
