@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distil.detector.adapters import adapt
-from distil.detector.memory import Footprint, _Held, footprint
+from distil.detector.memory import Footprint, HeldBytes, footprint
 from distil.detector.presets import detector_preset
 from distil.fields import with_values
 from distil.networks.detectors import Architecture, build_detector
@@ -23,7 +23,7 @@ SMALL = Architecture(
 
 
 def test_bytes_that_are_held_at_once_are_counted():
-    with _Held() as held:
+    with HeldBytes() as held:
         first = torch.ones(1000)
         second = first + 1
         del first

@@ -205,8 +205,8 @@ def crossed_parts(crossing: CrossKD, student: Any, teacher: Any) -> list[tuple[T
     parts = []
     for level, align in enumerate(crossing.class_aligning):
         pair = student.pyramid[level], teacher.pyramid[level]
-        x, y = crossing._predictions("class", align, *pair)
-        b, c = crossing._predictions("box", crossing.box_aligning[level], *pair)
+        x, y = crossing.predictions("class", align, *pair)
+        b, c = crossing.predictions("box", crossing.box_aligning[level], *pair)
         anchors = b.shape[1] // 4
         logits = [some.detach().double().unflatten(1, (anchors, -1)) for some in (x, y)]
         codes = [some.detach().double().unflatten(1, (anchors, 4)).movedim(2, -1) for some in (b, c)]

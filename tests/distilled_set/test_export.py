@@ -240,9 +240,11 @@ def test_nothing_of_the_users_is_overwritten_unasked(tmp_path):
     export(make_set(), "folder", out)
     export(make_set(), "npz", file)
     changed = replace(make_set(), params=255 - make_set().params)
-    with pytest.raises(DistilError, match=r"out holds an earlier export: give another folder, or --overwrite"):
+    with pytest.raises(DistilError, match=r"out holds an earlier export: give another folder, or overwrite=True"):
         export(changed, "folder", out)
-    with pytest.raises(DistilError, match=r"a\.npz is a file that exists already: give another name, or --overwrite"):
+    with pytest.raises(
+        DistilError, match=r"a\.npz is a file that exists already: give another name, or overwrite=True"
+    ):
         export(changed, "npz", file)
     with pytest.raises(DistilError, match=r"out is a folder: give the name of a file, such as .*out/distilled\.npz"):
         export(changed, "npz", out, overwrite=True)

@@ -117,7 +117,7 @@ def _passes(module: Step, teacher: Any, data: DetectionSet, training: DetectorTr
     image, target = prepare(*data[busy], None, 0)
     targets = [{key: target[key] for key in ("boxes", "labels")}] * images
     module.train()
-    with own_random_numbers(torch.device("cpu")), _gradients_dropped(module), _Held() as held:
+    with own_random_numbers(torch.device("cpu")), _gradients_dropped(module), HeldBytes() as held:
         view = module.adapter.view([image] * images, targets, seeds=range(images))
         mixed = training.precision != "32"
         with torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext():
@@ -126,7 +126,7 @@ def _passes(module: Step, teacher: Any, data: DetectionSet, training: DetectorTr
     return view.images.shape[2] * view.images.shape[3], held.most
 
 
-class _Held(TorchDispatchMode):
+class HeldBytes(TorchDispatchMode):
     """Counts the bytes of tensors that were made in it and are still held. most: at any time."""
 
     def __init__(self) -> None:

@@ -176,15 +176,15 @@ def preflight(
 
 def _pair(student: Any, teacher: Any) -> list[Check]:
     """Levels of equal stride, and weights that are not shared."""
-    own = {id(parameter) for parameter in student.model.parameters()}
-    if any(id(parameter) in own for parameter in teacher.model.parameters()):
+    student_weights = {id(parameter) for parameter in student.model.parameters()}
+    if any(id(parameter) in student_weights for parameter in teacher.model.parameters()):
         remedy = "Give the teacher a model of its own."
         return [Check("teacher", "it shares weights with the student", "stop", remedy)]
     try:
         levels = common_levels(student.strides, teacher.strides)
     except DistilError as error:
         return [Check("strides", str(error), "stop", "Choose detectors with a common stride.")]
-    common = [student.strides[ours] for ours, _ in levels]
+    common = [student.strides[level] for level, _ in levels]
     found = f"student {_list(student.strides)}, teacher {_list(teacher.strides)}, common {_list(common)}"
     channels = f"student {student.channels}, teacher {teacher.channels}"
     if student.channels != teacher.channels:
@@ -305,7 +305,7 @@ def _gradients(module: Step, work: Work) -> tuple[dict[str, float], dict[str, fl
 
 
 def _judge(
-    losses: Mapping[str, float], shares: Mapping[str, float], own: Sequence[str], *, taught: bool = True
+    losses: Mapping[str, float], shares: Mapping[str, float], student_losses: Sequence[str], *, taught: bool = True
 ) -> list[Check]:
     """What the first step tells of every loss."""
     checks = []
@@ -319,7 +319,7 @@ def _judge(
             checks.append(Check(f"loss {name}", found, "stop", remedy, ("precision",)))
         else:
             checks.append(Check(f"loss {name}", f"{value:.4g}, {100 * share:.1f} % of the gradient"))
-    added = [name for name in losses if name not in own]
+    added = [name for name in losses if name not in student_losses]
     share = sum(shares[name] for name in added)
     if taught and not added:
         remedy = "Every weight of {loss} is 0: the teacher costs time and teaches nothing."

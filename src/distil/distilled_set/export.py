@@ -75,11 +75,14 @@ def _refuse_existing(out: Path, to: Layout, overwrite: bool) -> None:
             if not (out / MANIFEST).is_file():
                 raise DistilError(f"{out} holds files that distil did not write there: give a new or an empty folder.")
             if not overwrite:
-                raise DistilError(f"{out} holds an earlier export: give another folder, or --overwrite to replace it.")
+                raise DistilError(
+                    f"{out} holds an earlier export: give another folder, or {{overwrite=True}} to replace it.",
+                    field="overwrite",
+                )
             _refuse_added(out, _written(out))
     elif out.exists() and (to == "folder" or not overwrite):
-        remedy = "give a folder." if to == "folder" else "give another name, or --overwrite to replace it."
-        raise DistilError(f"{out} is a file that exists already: {remedy}")
+        remedy = "give a folder." if to == "folder" else "give another name, or {overwrite=True} to replace it."
+        raise DistilError(f"{out} is a file that exists already: {remedy}", field="overwrite")
 
 
 def _written(out: Path) -> tuple[dict[str, str], list[str]]:

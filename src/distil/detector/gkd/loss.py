@@ -211,7 +211,11 @@ class GlobalKnowledge(DistillationLoss):
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         settings = self.settings
         maps = paired_maps(student, teacher, self.levels)
-        adapted = [adapt(own) for adapt, (own, _) in zip(self.adapting, maps, strict=True)] if self.local else []
+        adapted = (
+            [adapt(student_map) for adapt, (student_map, _) in zip(self.adapting, maps, strict=True)]
+            if self.local
+            else []
+        )
         with full_precision(student.logits):
             if self.schedule.bank is not None:
                 with torch.no_grad():
@@ -247,7 +251,9 @@ class GlobalKnowledge(DistillationLoss):
 
     def _pooled(self, maps: list[tuple[Tensor, Tensor]], boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Both detectors' (l, i, c) features of boxes; the teacher's without gradient."""
-        return pool_pair([own for own, _ in maps], [aim for _, aim in maps], self.strides, boxes)
+        return pool_pair(
+            [student_map for student_map, _ in maps], [teacher_map for _, teacher_map in maps], self.strides, boxes
+        )
 
     def _vectors(self, student: Trace, maps: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
         """Both detectors' (l, i, c) features of the instances; None while nothing measures them."""
@@ -266,13 +272,15 @@ class GlobalKnowledge(DistillationLoss):
         values = boxes.new_ones(len(self.levels), len(boxes))
         if vectors is not None and self.settings.reliability == "measured":
             rows = []
-            for own, aim, basis in zip(vectors[0].detach(), vectors[1], self.bases, strict=True):
+            for student_vectors, teacher_vectors, basis in zip(
+                vectors[0].detach(), vectors[1], self.bases, strict=True
+            ):
                 if len(basis.labels) == 0:
                     rows.append(values[0])
                     continue
-                nearest_own = nearest_cosine(own, student.labels, basis.student, basis.labels)
-                nearest_aim = nearest_cosine(aim, student.labels, basis.teacher, basis.labels)
-                rows.append(reliability(nearest_own, nearest_aim))
+                student_nearest = nearest_cosine(student_vectors, student.labels, basis.student, basis.labels)
+                teacher_nearest = nearest_cosine(teacher_vectors, student.labels, basis.teacher, basis.labels)
+                rows.append(reliability(student_nearest, teacher_nearest))
             values = torch.stack(rows)
         return Reliabilities(values, values.gather(0, level[None])[0], level)
 
@@ -283,18 +291,20 @@ class GlobalKnowledge(DistillationLoss):
         lengths = [len(boxes) for boxes in student.boxes]
         cells = "floor" if self.form == "published" else "centers"
         masks = []
-        for index, (own, _) in enumerate(maps):
+        for index, (student_map, _) in enumerate(maps):
             values = (reliabilities.own * (reliabilities.level == index)).split(lengths)
-            inside = painted(student.boxes, values, (own.shape[2], own.shape[3]), self.strides[index], cells=cells)
+            inside = painted(
+                student.boxes, values, (student_map.shape[2], student_map.shape[3]), self.strides[index], cells=cells
+            )
             masks.append((inside, (inside == 0).float()))
         return masks
 
     def _units(self, maps: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """What squared differences are measured in, on every level."""
         if self.settings.local_scale == "raw":
-            return [aim.new_ones((), dtype=torch.float32) for _, aim in maps]
-        energies = torch.stack([aim.float().square().sum() for _, aim in maps])
-        sizes = energies.new_tensor([float(aim.numel()) for _, aim in maps])
+            return [teacher_map.new_ones((), dtype=torch.float32) for _, teacher_map in maps]
+        energies = torch.stack([teacher_map.float().square().sum() for _, teacher_map in maps])
+        sizes = energies.new_tensor([float(teacher_map.numel()) for _, teacher_map in maps])
         return list((shared(energies, TINY) / shared(sizes)).clamp_min(TINY))
 
     def _global(
@@ -303,13 +313,17 @@ class GlobalKnowledge(DistillationLoss):
         assert vectors is not None
         kind, penalty = self.settings.projection, self.settings.penalty
         value = vectors[0].sum() * 0
-        for level, (own, aim, weights, basis) in enumerate(
+        for level, (student_vectors, teacher_vectors, weights, basis) in enumerate(
             zip(*vectors, reliabilities.levels, self.bases, strict=True)
         ):
             if len(basis.labels):
-                ours = weights[:, None] * projection(own, basis.student, kind, penalty=penalty)
-                theirs = weights[:, None] * projection(aim, basis.teacher, kind, penalty=penalty)
-                gaps = smooth_l1_loss(ours, theirs, reduction="none").sum(1)
+                student_projection = weights[:, None] * projection(
+                    student_vectors, basis.student, kind, penalty=penalty
+                )
+                teacher_projection = weights[:, None] * projection(
+                    teacher_vectors, basis.teacher, kind, penalty=penalty
+                )
+                gaps = smooth_l1_loss(student_projection, teacher_projection, reduction="none").sum(1)
                 if self.settings.global_levels == "own":
                     gaps = gaps * (reliabilities.level == level)
                 value = value + gaps.sum() / (instances * len(basis.labels))

@@ -84,26 +84,36 @@ class CrossKD(DistillationLoss):
                 )
         levels = self.levels = common_levels(student.strides, teacher.strides)
         values = PUBLISHED.get(kind_of(teacher), OURS) if self.form == "published" else OURS
-        chosen = [value if own is None else own for own, value in zip(self.given, values, strict=True)]
+        chosen = [value if given is None else given for given, value in zip(self.given, values, strict=True)]
         self.class_weight, self.box_weight, reused = chosen[0], chosen[1], int(chosen[2])
         self.reused = reused
         self.models = (student.model, teacher.model)
         """In a tuple, so that neither becomes a part of this module: their weights are not its weights."""
         widths = [[_width(model, kind, reused) for model in self.models] for kind in ("class", "box")]
-        self.class_aligning, self.box_aligning = (aligning(own, aim, levels) for own, aim in widths)
+        self.class_aligning, self.box_aligning = (
+            aligning(student_width, teacher_width, levels) for student_width, teacher_width in widths
+        )
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         published = self.form == "published"
         gaps, boxes, confidences = [], [], []
-        for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
-            crossed, aims = self._predictions("class", self.class_aligning[level], own, aim)
-            crossed_boxes, aim_boxes = self._predictions("box", self.box_aligning[level], own, aim)
-            anchors = aim_boxes.shape[1] // 4
-            with full_precision(own):
-                confidence = aims.sigmoid().unflatten(1, (anchors, -1)).amax(2)
-                gaps.append(_quality_focal(crossed, aims, floor=not published).sum())
-                codes, aim_codes = (x.unflatten(1, (anchors, 4)).movedim(2, -1) for x in (crossed_boxes, aim_boxes))
-                distance = self._overlap_gap(codes, aim_codes) if published else _smooth_gap(codes, aim_codes)
+        for level, (student_map, teacher_map) in enumerate(paired_maps(student, teacher, self.levels)):
+            crossed_logits, teacher_logits = self.predictions(
+                "class", self.class_aligning[level], student_map, teacher_map
+            )
+            crossed_boxes, teacher_boxes = self.predictions("box", self.box_aligning[level], student_map, teacher_map)
+            anchors = teacher_boxes.shape[1] // 4
+            with full_precision(student_map):
+                confidence = teacher_logits.sigmoid().unflatten(1, (anchors, -1)).amax(2)
+                gaps.append(_quality_focal(crossed_logits, teacher_logits, floor=not published).sum())
+                crossed_codes, teacher_codes = (
+                    x.unflatten(1, (anchors, 4)).movedim(2, -1) for x in (crossed_boxes, teacher_boxes)
+                )
+                distance = (
+                    self._overlap_gap(crossed_codes, teacher_codes)
+                    if published
+                    else _smooth_gap(crossed_codes, teacher_codes)
+                )
                 boxes.append((confidence * distance).sum())
                 confidences.append(confidence.sum())
         divisor = _objects(student) if published else shared(torch.stack(confidences).sum(), TINY)
@@ -112,32 +122,39 @@ class CrossKD(DistillationLoss):
             "crosskd.box": self.box_weight * torch.stack(boxes).sum() / divisor,
         }
 
-    def _overlap_gap(self, codes: Float[Tensor, "*n 4"], aims: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    def _overlap_gap(self, codes: Float[Tensor, "*n 4"], teacher_codes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
         head = _head(self.models[1], "box")
         if hasattr(head, "bbox_ctrness"):
-            overlap, _ = _overlaps(_around_point(codes), _around_point(aims))
+            overlap, _ = _overlaps(_around_point(codes), _around_point(teacher_codes))
             return -overlap.clamp_min(LEAST_OVERLAP).log()
-        overlap, empty = _overlaps(_on_unit_square(codes, head.box_coder), _on_unit_square(aims, head.box_coder))
+        overlap, empty = _overlaps(
+            _on_unit_square(codes, head.box_coder), _on_unit_square(teacher_codes, head.box_coder)
+        )
         return 1 - overlap + empty
 
-    def _predictions(self, kind: str, align: nn.Module, own: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
-        """The rest of the teacher's head on the student's features and on its own: (n, anchors * columns, h, w)."""
+    def predictions(
+        self, kind: str, align: nn.Module, student_map: Tensor, teacher_map: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The rest of the teacher's head on the student's features and on the teacher's: (n, anchors * columns, h, w).
+
+        kind: "class" or "box". align: from the student's channels at the cut to the teacher's.
+        """
         student_head, teacher_head = (_head(model, kind) for model in self.models)
-        own_blocks, _ = _cut(student_head, self.reused)
-        aim_blocks, rest = _cut(teacher_head, self.reused)
+        student_blocks, _ = _cut(student_head, self.reused)
+        teacher_blocks, rest = _cut(teacher_head, self.reused)
         predictor = teacher_head.cls_logits if kind == "class" else teacher_head.bbox_reg
-        own = align(_run(own_blocks, own))
+        student_map = align(_run(student_blocks, student_map))
         with torch.no_grad():
-            aim = _run(aim_blocks, aim)
-        with full_precision(own):
-            own, aim = own.float(), aim.float()
-            mean, deviation = moments(own)
-            aim_mean, aim_deviation = moments(aim)
-            own = (own - mean) / deviation * aim_deviation + aim_mean
-        crossed = predictor(_run(rest, own))
+            teacher_map = _run(teacher_blocks, teacher_map)
+        with full_precision(student_map):
+            student_map, teacher_map = student_map.float(), teacher_map.float()
+            mean, deviation = moments(student_map)
+            teacher_mean, teacher_deviation = moments(teacher_map)
+            student_map = (student_map - mean) / deviation * teacher_deviation + teacher_mean
+        crossed = predictor(_run(rest, student_map))
         with torch.no_grad():
-            aim = predictor(_run(rest, aim))
-        return crossed.float(), aim.float()
+            teacher_map = predictor(_run(rest, teacher_map))
+        return crossed.float(), teacher_map.float()
 
 
 def _has_towers(model: Any) -> bool:
@@ -175,13 +192,13 @@ def _width(model: Any, kind: str, reused: int) -> int:
 
 
 def _quality_focal(
-    logits: Float[Tensor, "n c h w"], aims: Float[Tensor, "n c h w"], *, floor: bool
+    logits: Float[Tensor, "n c h w"], wanted: Float[Tensor, "n c h w"], *, floor: bool
 ) -> Float[Tensor, "n c h w"]:
     """|sigmoid(x) - p| BCE(x, p) with p = sigmoid(y); with `floor` BCE(y, p) is taken from BCE(x, p), 0 where x = y."""
-    p = aims.sigmoid()
+    p = wanted.sigmoid()
     losses = binary_cross_entropy_with_logits(logits, p, reduction="none")
     if floor:
-        losses = losses - binary_cross_entropy_with_logits(aims, p, reduction="none")
+        losses = losses - binary_cross_entropy_with_logits(wanted, p, reduction="none")
     return (logits.sigmoid() - p).abs() * losses
 
 
@@ -192,8 +209,8 @@ def _objects(student: Trace) -> Float[Tensor, ""]:
     return shared(student.logits.new_full((), float(len(student.labels)), dtype=torch.float32))
 
 
-def _smooth_gap(codes: Float[Tensor, "*n 4"], aims: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    return smooth_l1_loss(codes, aims, reduction="none").mean(-1)
+def _smooth_gap(codes: Float[Tensor, "*n 4"], teacher_codes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
+    return smooth_l1_loss(codes, teacher_codes, reduction="none").mean(-1)
 
 
 def _on_unit_square(codes: Float[Tensor, "*n 4"], coder: Any) -> Float[Tensor, "*n 4"]:

@@ -74,11 +74,11 @@ class DeFeat(DistillationLoss):
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         inside, outside = [], []
-        for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
-            own = self.aligning[level](own)
-            with full_precision(own):
-                mask = self._mask([target["boxes"].float() for target in view.targets], level, own)
-                values = self._errors(own.float(), aim.float(), mask, 1 - mask)
+        for level, (student_map, teacher_map) in enumerate(paired_maps(student, teacher, self.levels)):
+            student_map = self.aligning[level](student_map)
+            with full_precision(student_map):
+                mask = self._mask([target["boxes"].float() for target in view.targets], level, student_map)
+                values = self._errors(student_map.float(), teacher_map.float(), mask, 1 - mask)
             inside.append(values[0])
             outside.append(values[1])
         return {
@@ -93,9 +93,9 @@ class DeFeat(DistillationLoss):
             return painted(boxes, here, size, stride, cells="floor")
         return painted(boxes, [torch.ones_like(some[:, 0]) for some in boxes], size, stride)
 
-    def _errors(self, own: Tensor, aim: Tensor, *masks: Tensor) -> tuple[Tensor, ...]:
+    def _errors(self, student_map: Tensor, teacher_map: Tensor, *masks: Tensor) -> tuple[Tensor, ...]:
         if self.form == "distil":
-            return relative(own, aim, *masks)
-        squares = (own - aim).square()
-        sizes = shared(torch.stack([2 * own.shape[1] * mask.sum() for mask in masks]))
+            return relative(student_map, teacher_map, *masks)
+        squares = (student_map - teacher_map).square()
+        sizes = shared(torch.stack([2 * student_map.shape[1] * mask.sum() for mask in masks]))
         return tuple((mask * squares).sum() / size for mask, size in zip(masks, sizes, strict=True))

@@ -124,7 +124,7 @@ class FGD(DistillationLoss):
         pyramids = pyramids_of(student, teacher, FOUR if published and kind == "two-stage" else None)
         self.levels, self.strides = pyramids.levels, pyramids.strides
         weights, temperature = PUBLISHED[kind] if published else (WEIGHTS, TEMPERATURE)
-        self.weights = {name: x if (own := self.given[name]) is None else own for name, x in weights.items()}
+        self.weights = {name: x if (given := self.given[name]) is None else given for name, x in weights.items()}
         self.temperature = temperature if self.given_temperature is None else self.given_temperature
         self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
         self.student_context = nn.ModuleList(Context(pyramids.teacher_channels) for _ in pyramids.levels)
@@ -134,20 +134,24 @@ class FGD(DistillationLoss):
         values: dict[str, list[Tensor]] = {name: [] for name in self.weights}
         boxes = [target["boxes"].float() for target in view.targets]
         measure = summed if self.form == "published" else relative
-        for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
-            own = self.aligning[level](own)
-            with full_precision(own):
-                own, aim = own.float(), aim.float()
-                cells, channels = attention(own, self.temperature)
-                aim_cells, aim_channels = attention(aim, self.temperature)
-                inside = _scale_mask(boxes, (own.shape[2], own.shape[3]), self.strides[level], self.form)
+        for level, (student_map, teacher_map) in enumerate(paired_maps(student, teacher, self.levels)):
+            student_map = self.aligning[level](student_map)
+            with full_precision(student_map):
+                student_map, teacher_map = student_map.float(), teacher_map.float()
+                student_cells, student_channels = attention(student_map, self.temperature)
+                teacher_cells, teacher_channels = attention(teacher_map, self.temperature)
+                inside = _scale_mask(
+                    boxes, (student_map.shape[2], student_map.shape[3]), self.strides[level], self.form
+                )
                 outside = (inside == 0).float()
                 outside = outside / outside.sum((2, 3), keepdim=True).clamp(min=1)
-                errors = measure(own, aim, inside, outside, focus=aim_cells * aim_channels)
-                after = measure(self.student_context[level](own), self.teacher_context[level](aim))
+                errors = measure(student_map, teacher_map, inside, outside, focus=teacher_cells * teacher_channels)
+                after = measure(self.student_context[level](student_map), self.teacher_context[level](teacher_map))
                 values["foreground"].append(errors[0])
                 values["background"].append(errors[1])
-                values["attention"].append(_gap(cells, aim_cells, self.form) + _gap(channels, aim_channels, self.form))
+                values["attention"].append(
+                    _gap(student_cells, teacher_cells, self.form) + _gap(student_channels, teacher_channels, self.form)
+                )
                 values["global"].append(after[0])
         return {f"fgd.{name}": weight * over_levels(values[name], self.form) for name, weight in self.weights.items()}
 

@@ -51,7 +51,7 @@ def pyramids_of(student: DetectorAdapter, teacher: DetectorAdapter, most: int | 
     Raises: DistilError when the detectors share no stride.
     """
     levels = common_levels(student.strides, teacher.strides)[:most]
-    return Pyramids(student.channels, teacher.channels, levels, tuple(student.strides[own] for own, _ in levels))
+    return Pyramids(student.channels, teacher.channels, levels, tuple(student.strides[level] for level, _ in levels))
 
 
 Kind = Literal["two-stage", "retinanet", "fcos"]
@@ -77,11 +77,11 @@ def paired_maps(student: Trace, teacher: Trace, levels: Levels) -> list[tuple[Te
     the teacher's is then resized (bilinear) to the student's.
     """
     pairs = []
-    for ours, theirs in levels:
-        own, aim = student.pyramid[ours], teacher.pyramid[theirs].detach()
-        if own.shape[-2:] != aim.shape[-2:]:
-            aim = interpolate(aim, own.shape[-2:], mode="bilinear", align_corners=False)
-        pairs.append((own, aim))
+    for student_level, teacher_level in levels:
+        student_map, teacher_map = student.pyramid[student_level], teacher.pyramid[teacher_level].detach()
+        if student_map.shape[-2:] != teacher_map.shape[-2:]:
+            teacher_map = interpolate(teacher_map, student_map.shape[-2:], mode="bilinear", align_corners=False)
+        pairs.append((student_map, teacher_map))
     return pairs
 
 
@@ -120,10 +120,10 @@ def aligned_distance(
 ) -> Float[Tensor, ""]:
     """Mean over levels of a distance of two maps, in float32: of the student's, aligned, to the teacher's."""
     values = []
-    for align, (own, aim) in zip(aligning, paired_maps(student, teacher, levels), strict=True):
-        own = align(own)
-        with full_precision(own):
-            values.append(distance(own.float(), aim.float()))
+    for align, (student_map, teacher_map) in zip(aligning, paired_maps(student, teacher, levels), strict=True):
+        student_map = align(student_map)
+        with full_precision(student_map):
+            values.append(distance(student_map.float(), teacher_map.float()))
     return mean_of_levels(values)
 
 

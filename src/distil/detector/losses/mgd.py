@@ -75,12 +75,12 @@ class MGD(DistillationLoss):
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
         values = []
-        for level, (own, aim) in enumerate(paired_maps(student, teacher, self.levels)):
-            kept = _kept_cells(view, level, own, self.masked)
-            made = self.generating[level](self.aligning[level](own) * kept)
+        for level, (student_map, teacher_map) in enumerate(paired_maps(student, teacher, self.levels)):
+            kept = _kept_cells(view, level, student_map, self.masked)
+            made = self.generating[level](self.aligning[level](student_map) * kept)
             measure = summed if self.form == "published" else relative
             with full_precision(made):
-                values.append(measure(made.float(), aim.float())[0])
+                values.append(measure(made.float(), teacher_map.float())[0])
         return {"mgd": self.scale * over_levels(values, self.form)}
 
 

@@ -26,5 +26,11 @@ class FeatureMSE(DistillationLoss):
         self.aligning = aligning(pyramids.student_channels, pyramids.teacher_channels, pyramids.levels)
 
     def forward(self, student: Trace, teacher: Trace, view: View, progress: float) -> dict[str, Tensor]:
-        value = aligned_distance(self.aligning, student, teacher, self.levels, lambda own, aim: relative(own, aim)[0])
+        value = aligned_distance(
+            self.aligning,
+            student,
+            teacher,
+            self.levels,
+            lambda student_map, teacher_map: relative(student_map, teacher_map)[0],
+        )
         return {"mse": SCALE * value}

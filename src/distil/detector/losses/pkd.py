@@ -54,8 +54,8 @@ class PKD(DistillationLoss):
         return {"pkd": self.scale * value}
 
 
-def _pearson(own: Float[Tensor, "n c h w"], aim: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
-    difference = _standardised(own) - _standardised(aim)
+def _pearson(student: Float[Tensor, "n c h w"], teacher: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+    difference = _standardised(student) - _standardised(teacher)
     return difference.square().sum() / (2 * shared(difference.new_full((), float(difference.numel()))))
 
 

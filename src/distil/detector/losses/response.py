@@ -60,9 +60,9 @@ def soft_label_distance(
     if activation == "softmax":
         rows = kl_div(log_softmax(student, 1), log_softmax(teacher, 1), reduction="none", log_target=True)
     else:
-        aim = teacher.sigmoid()
-        rows = binary_cross_entropy_with_logits(student, aim, reduction="none")
-        rows = rows - binary_cross_entropy_with_logits(teacher, aim, reduction="none")
+        wanted = teacher.sigmoid()
+        rows = binary_cross_entropy_with_logits(student, wanted, reduction="none")
+        rows = rows - binary_cross_entropy_with_logits(teacher, wanted, reduction="none")
     return temperature**2 * rows.sum(1)
 
 

@@ -36,12 +36,16 @@ class Columns(nn.Module):
 
     def __init__(self, teacher_labels: Sequence[int | None], teacher_classes: int):
         super().__init__()
-        shared = [(own, label) for own, label in enumerate(teacher_labels, start=1) if label is not None]
+        shared = [
+            (student_columns, label)
+            for student_columns, label in enumerate(teacher_labels, start=1)
+            if label is not None
+        ]
         complete = len(shared) == teacher_classes == len(teacher_labels)
-        self.same = complete and all(own == label for own, label in shared)
-        own, theirs = ([pair[side] for pair in shared] for side in (0, 1))
-        self.register_buffer("own", torch.tensor(own, dtype=torch.int64), persistent=False)
-        self.register_buffer("theirs", torch.tensor(theirs, dtype=torch.int64), persistent=False)
+        self.same = complete and all(student_columns == label for student_columns, label in shared)
+        student_columns, teacher_columns = ([pair[side] for pair in shared] for side in (0, 1))
+        self.register_buffer("own", torch.tensor(student_columns, dtype=torch.int64), persistent=False)
+        self.register_buffer("theirs", torch.tensor(teacher_columns, dtype=torch.int64), persistent=False)
 
     def forward(self, student: Trace, teacher: Trace) -> tuple[Trace, Trace]:
         if self.same:
