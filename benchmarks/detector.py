@@ -133,15 +133,15 @@ def compare(args: argparse.Namespace) -> None:
     teacher = adapt(load_detector(args.out / "teacher" / "best.safetensors")[0])
     freeze(teacher)
     epochs = args.epochs or 20
-    contenders = {"plain": budget("plain", args.source, epochs=epochs, evaluate_every=epochs)}
-    contenders |= {text.replace("/", " "): arm(text, args.source, epochs) for text in args.arms}
+    variants = {"plain": budget("plain", args.source, epochs=epochs, evaluate_every=epochs)}
+    variants |= {text.replace("/", " "): arm(text, args.source, epochs) for text in args.arms}
     with show_progress(f"students on {data.train.name}") as shown:
         made = compare_detectors(
             shape(args.kind, data, STUDENT),
             teacher,
             data.train,
             test,
-            contenders,
+            variants,
             seeds=args.seeds,
             out=args.out / "students",
             validation=data.val if data.test is not None else None,

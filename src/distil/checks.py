@@ -9,9 +9,9 @@ from typing import Any, TypeGuard
 from distil.errors import DistilError
 
 LARGEST_MEAN = 10.0
-"""Of a channel; pixels lie in [0, 1]."""
+"""Largest mean of a channel; pixels lie in [0, 1]."""
 STD_RANGE = (1e-4, 10.0)
-"""Of a channel's standard deviation; 1/255 is the least that distil measures."""
+"""Range of a channel's standard deviation; 1/255 is the least that distil measures."""
 LONGEST_NAME = 1000
 """Characters of a class's name."""
 SEEDS = 2**63

@@ -35,11 +35,12 @@ class View:
     """What detectors see of a batch: images after ONE shared resize, normalisation and padding, with their targets."""
 
     images: Float[Tensor, "n 3 h w"]
-    """Normalised by mean and std, then padded with zeros at the right and at the bottom."""
+    """Normalized by mean and std, then padded with zeros at the right and at the bottom."""
     sizes: tuple[tuple[int, int], ...]
     """Height and width of each image before padding."""
     targets: tuple[dict[str, Tensor], ...]
-    """Of each image: boxes, float (m, 4), xyxy in pixels of `images`; labels, int64 (m,), 1 to k (0 is background)."""
+    """The true objects of each image: boxes, float (m, 4), xyxy in pixels of `images`; labels, int64 (m,), 1 to k (0 is
+    the background)."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seeds: tuple[int, ...] | None = None

@@ -141,7 +141,7 @@ def test_compare_writes_a_table(teacher, data, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "AP gain over plain" in text
     table = json.loads((tmp_path / "comparison.json").read_text())
-    assert [each["name"] for each in table["contenders"]] == ["plain", "pkd"]
+    assert [each["name"] for each in table["variants"]] == ["plain", "pkd"]
     assert table["seeds"] == [0, 1]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distil.detector import comparison
-from distil.detector.comparison import Comparison, Contender, compare_detectors
+from distil.detector.comparison import Comparison, Variant, compare_detectors
 from distil.detector.training.trainer import LAST
 from distil.errors import DistilError
 from distil.locks import only_writer
@@ -26,9 +26,9 @@ def made(seeds=(0, 1, 2)):
     taught = [{"ap": x, "ap50": 2 * x, "small": None} for x in (12.0, 13.0, 17.0)]
     count = len(seeds)
     return Comparison(
-        contenders=(
-            Contender("plain", "none", tuple(plain[:count]), (10.0,) * count),
-            Contender("gkd", "gkd", tuple(taught[:count]), (15.0,) * count),
+        variants=(
+            Variant("plain", "none", tuple(plain[:count]), (10.0,) * count),
+            Variant("gkd", "gkd", tuple(taught[:count]), (15.0,) * count),
         ),
         seeds=tuple(seeds),
         data="squares",
@@ -75,7 +75,7 @@ def test_it_is_saved_as_json_and_markdown(tmp_path):
         {"mean": 14.0, "error": 1.5275252, "gain": 2.0, "gain_error": 0.5773503}
     )
     assert values["table"]["gkd"]["small"] == {"mean": None, "error": None, "gain": None, "gain_error": None}
-    assert values["contenders"][1]["scores"][2]["ap"] == 17.0
+    assert values["variants"][1]["scores"][2]["ap"] == 17.0
     assert (tmp_path / "comparison.md").read_text() == made().to_markdown()
 
 
@@ -127,7 +127,7 @@ def test_a_plain_training_is_added_and_every_run_starts_from_the_same_weights(tm
 
     monkeypatch.setattr(comparison, "train_detector", train)
     result = compare(tmp_path, tiny_world)
-    assert [(each.name, each.losses) for each in result.contenders] == [("plain", "none"), ("gkd", "gkd")]
+    assert [(each.name, each.losses) for each in result.variants] == [("plain", "none"), ("gkd", "gkd")]
     assert list(starts) == [("plain", 0), ("gkd", 0), ("plain", 1), ("gkd", 1)]
     assert starts["plain", 0] == starts["gkd", 0] != starts["gkd", 1]
     assert result.budget["epochs"] == 1
@@ -144,12 +144,12 @@ def test_what_is_done_is_not_done_again(tmp_path, tiny_world):
     log = Recorder()
     first = compare(tmp_path, tiny_world, events=log)
     runs = [("plain", 0), ("gkd", 0), ("plain", 1), ("gkd", 1)]
-    assert [(x["contender"], x["run_seed"]) for x in log.of("done")] == runs
+    assert [(x["variant"], x["run_seed"]) for x in log.of("done")] == runs
     (tmp_path / "gkd" / "seed-1" / "result.json").unlink()
     again = Recorder()
     second = compare(tmp_path, tiny_world, events=again)
     assert again.of("step") == []
-    assert [(x["contender"], x["run_seed"]) for x in again.of("done")] == [("gkd", 1)]
+    assert [(x["variant"], x["run_seed"]) for x in again.of("done")] == [("gkd", 1)]
     assert second.to_dict() == first.to_dict()
     more = compare(tmp_path, tiny_world, seeds=(0, 1, 2))
     assert more.values("gkd", "ap")[:2] == first.values("gkd", "ap")
@@ -161,7 +161,7 @@ def test_ctrl_c_says_where_it_stopped_and_the_same_call_continues(tmp_path, tiny
     whole = compare(tmp_path / "whole", tiny_world)
 
     def interrupt(name, **fields):
-        if name == "step" and fields["contender"] == "gkd" and fields["step"] == 2:
+        if name == "step" and fields["variant"] == "gkd" and fields["step"] == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
     folder = tmp_path / "stopped"
@@ -177,7 +177,7 @@ def test_ctrl_c_says_where_it_stopped_and_the_same_call_continues(tmp_path, tiny
 
 def test_a_plain_training_of_ones_own_is_the_baseline(tmp_path, tiny_world):
     ways = {"pkd": tiny_settings(loss="pkd", epochs=1), "alone": tiny_settings(epochs=1)}
-    assert [each.name for each in compare(tmp_path, tiny_world, ways, seeds=(0,)).contenders] == ["alone", "pkd"]
+    assert [each.name for each in compare(tmp_path, tiny_world, ways, seeds=(0,)).variants] == ["alone", "pkd"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_folder_has_one_comparison_at_a_time(tmp_path, tiny_world):
 
 def test_events_tell_which_run_of_how_many(tmp_path, tiny_world):
     compare(tmp_path, tiny_world, events=(log := Recorder()))
-    started = [(x["contender"], x["run_seed"], x["run"], x["runs"]) for x in log.of("start")]
+    started = [(x["variant"], x["run_seed"], x["run"], x["runs"]) for x in log.of("start")]
     assert started == [("plain", 0, 1, 4), ("gkd", 0, 2, 4), ("plain", 1, 3, 4), ("gkd", 1, 4, 4)]
     judged = [x["what"].removesuffix(" on 6 test images") for x in log.of("preparing") if "test" in x["what"]]
     assert judged == ["plain, seed 0,", "gkd, seed 0,", "plain, seed 1,", "gkd, seed 1,", "the teacher"]

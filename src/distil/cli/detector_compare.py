@@ -97,12 +97,12 @@ def run_comparison(
         raise DistilError(f"--seeds is {seeds}: it must be at least 1.")
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
         raise DistilError("a comparison runs in one process: start it without torchrun.")
-    contenders = {"plain": with_values(settings, method="plain", loss="none")}
-    contenders |= {named: with_values(settings, loss=named) for named in losses}
+    variants = {"plain": with_values(settings, method="plain", loss="none")}
+    variants |= {named: with_values(settings, loss=named) for named in losses}
     folder = place.out or Path("runs") / folder_name(source, "compare", student.detector, settings.training.seed)
     refuse_among_data(folder, source, place.root)
     with only_writer(folder):
-        made = _compare(teacher, source, contenders, seeds, student, settings, place, folder)
+        made = _compare(teacher, source, variants, seeds, student, settings, place, folder)
     print(made.to_markdown())
     print(f"Table: {folder}")
 
@@ -110,34 +110,34 @@ def run_comparison(
 def _compare(
     teacher: str,
     source: str,
-    contenders: dict[str, DetectorSettings],
+    variants: dict[str, DetectorSettings],
     seeds: int,
     student: StudentFlags,
     settings: DetectorSettings,
     place: PlaceFlags,
     folder: Path,
 ) -> Any:
-    """Open data and teacher, and run every contender with every seed."""
+    """Open data and teacher, and run every variant with every seed."""
     from distil.detector.comparison import compare_detectors
     from distil.evaluation.precision import average_precision
     from distil.report.progress import both, show_progress
 
     data = open_boxes(source, place.root, place.fix_boxes)
-    judged = data.test or data.val
-    if judged is None:
+    images = data.test or data.val
+    if images is None:
         raise DistilError(f"{source} has neither test nor validation images to compare on: give such a split.")
     adapter, classes = adapter_named(teacher, place)
     architecture = architecture_of(student, data.train)
     pretrained = pretrained_word(student)
-    most = max(contenders.values(), key=lambda each: (each.taught, each.distillation.loss.count(",")))
+    most = max(variants.values(), key=lambda each: (each.taught, each.distillation.loss.count(",")))
     check_memory(architecture, data.train, most, place, taught_by=(adapter, classes))
     with show_progress(f"compare on {data.train.name}") as shown:
         return compare_detectors(
             architecture,
             adapter,
             data.train,
-            judged,
-            contenders,
+            images,
+            variants,
             seeds=range(settings.training.seed, settings.training.seed + seeds),
             out=folder,
             teacher_classes=classes,
@@ -166,7 +166,7 @@ class OfTheWhole:
             self.each, self.before = fields["steps"], (fields["run"] - 1) * fields["steps"]
         if "run" in fields:
             of = f"run {fields['run']} of {fields['runs']}"
-            fields["part"] = f"{fields['contender']}, seed {fields['run_seed']} ({of})"
+            fields["part"] = f"{fields['variant']}, seed {fields['run_seed']} ({of})"
         if "steps" in fields:
             fields["steps"] = fields["runs"] * self.each
             fields["step"] = self.before + fields["step"]

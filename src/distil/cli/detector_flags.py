@@ -45,7 +45,7 @@ class StudentFlags:
     """The detector that is trained."""
 
     detector: DetectorKind = "faster-rcnn"
-    """Its kind."""
+    """Kind of the detector."""
     backbone: str = "resnet50"
     """A torchvision network (resnet18, resnet50, mobilenet_v3_large, ...), or a timm network after timm:."""
     pretrained: Annotated[
@@ -95,7 +95,7 @@ class PlaceFlags(DataFlags):
 
 @dataclass(frozen=True)
 class RunFlags(PlaceFlags):
-    """The same of a run that can be continued."""
+    """Where images come from and results go, of a run that can be continued."""
 
     resume: Annotated[Path | None, option("DIR", "Continue the run in this folder; takes no SOURCE or settings.")] = (
         None
@@ -104,7 +104,7 @@ class RunFlags(PlaceFlags):
 
 @dataclass(frozen=True)
 class TrainFlags(RunFlags):
-    """The same where no teacher has to be fetched."""
+    """Where images come from and results go, where no teacher has to be fetched."""
 
     download: tyro.conf.Suppress[tyro.conf.Fixed[bool]] = False
 

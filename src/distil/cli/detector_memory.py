@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from distil.networks.detectors import Architecture
 
 USABLE = 0.9
-"""Of the free memory: the estimate may be somewhat too low."""
+"""Share of the free memory that is used: the estimate may be somewhat too low."""
 GIB = 2**30
 
 

@@ -42,11 +42,11 @@ class Tour:
     """What the tour found."""
 
     scores: dict[str, Precision]
-    """Of teacher, plain student and distilled student on the test scenes."""
+    """Scores of teacher, plain student and distilled student on the test scenes."""
     weights: dict[str, int]
-    """Parameters of each."""
+    """Number of parameters of each."""
     seconds: dict[str, float]
-    """Of each training, validation included."""
+    """Seconds of each training, validation included."""
     reliabilities: ObjectReliabilities
 
 
@@ -187,6 +187,6 @@ def _clear(folder: Path) -> None:
 
 
 def _seconds(folder: Path) -> float:
-    """Of a finished run, its evaluations included."""
+    """Seconds of a finished run, its evaluations included."""
     saved = load_checkpoint(folder)
     return 0.0 if saved is None else float(saved[1]["seconds"])

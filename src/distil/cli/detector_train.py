@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from distil.data.detection.detection_set import DetectionSource
 
 RUN_FORMAT = 2
-"""Of run.json; 1 is that of version 0.1, with flat settings."""
+"""Version of run.json; 1 is that of distil 0.1, with flat settings."""
 RECORDED = {
     "source": (str,),
     "root": (str, type(None)),

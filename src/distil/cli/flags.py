@@ -60,7 +60,7 @@ def device_named(word: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of distil, torch and Python, for the files that a command writes."""
+    """Versions of distil, torch and Python, for the files that a command writes."""
     import torch
 
     import distil

@@ -86,7 +86,7 @@ class Inventory:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON can hold it."""
+        """The inventory as JSON can hold it."""
         return asdict(self)
 
 

@@ -14,13 +14,13 @@ from distil.data.value_ranges import LARGEST
 from distil.errors import DistilError
 
 MOST_PIXELS = 120_000_000
-"""Of one picture. A larger one is refused by its header, before it is decoded."""
+"""Largest number of pixels of one picture. A larger one is refused by its header, before it is decoded."""
 
 BYTES_PER_PIXEL = 8
 """That decoding takes at most: Pillow needs four for a pixel in color, and turning it makes a copy."""
 
 BYTES_PER_BLENDED_PIXEL = 20
-"""The same where there is transparency or another mode than grey and RGB, which needs five copies."""
+"""Largest number where there is transparency or another mode than grey and RGB, which needs five copies."""
 
 ORIENTATION = 0x0112
 UPRIGHT = {

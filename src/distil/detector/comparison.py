@@ -33,28 +33,28 @@ NAMED = {"student": "student", "annotations": "data set", "teacher": "teacher", 
 """What a result depends on besides its settings, in words."""
 TABLE, DATA = "comparison.md", "comparison.json"
 FREE = ("workers", "seed")
-"""Settings of the training in which contenders may differ."""
+"""Settings of the training in which variants may differ."""
 SHOWN = ("ap", "ap50", "ap75", "small", "medium", "large", "voc50")
 
 
 @dataclass(frozen=True)
-class Contender:
+class Variant:
     """One way to train, and what it reached with each seed."""
 
     name: str
     losses: str
     """What the teacher adds, or "none"."""
     scores: tuple[dict[str, Any], ...]
-    """Of each seed, in the order of the seeds: what the measure gave, in percent, None where there was no object."""
+    """What the measure gave for each seed, in the order of the seeds, in percent; None where there was no object."""
     seconds: tuple[float, ...]
-    """Of each training, its evaluations on held-out images included."""
+    """Seconds of each training, its evaluations on held-out images included."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders of one budget, the first of which learns without a teacher."""
+    """Variants of one budget, the first of which learns without a teacher."""
 
-    contenders: tuple[Contender, ...]
+    variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     data: str
     test: str
@@ -64,22 +64,22 @@ class Comparison:
     """What the measure gives the teacher on the same test images."""
 
     def values(self, name: str, metric: str) -> list[float]:
-        """A contender's scores, one a seed; nan where there is none."""
-        contender = next(each for each in self.contenders if each.name == name)
-        return [math.nan if (value := score.get(metric)) is None else float(value) for score in contender.scores]
+        """A variant's scores, one a seed; nan where there is none."""
+        variant = next(each for each in self.variants if each.name == name)
+        return [math.nan if (value := score.get(metric)) is None else float(value) for score in variant.scores]
 
     def delta(self, name: str, metric: str) -> tuple[float, float]:
-        """Mean gain over the first contender and its standard error, from differences seed by seed.
+        """Mean gain over the first variant and its standard error, from differences seed by seed.
 
         d_i = score_i - baseline_i; (mean d, s / sqrt(n)), s the sample standard deviation; nan with one seed.
         """
-        base = self.values(self.contenders[0].name, metric)
+        base = self.values(self.variants[0].name, metric)
         gains = [own - other for own, other in zip(self.values(name, metric), base, strict=True)]
         return _mean_and_error(gains)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything for JSON, with mean and standard error of every score and gain."""
-        table = {each.name: {metric: self._summary(each.name, metric) for metric in SHOWN} for each in self.contenders}
+        table = {each.name: {metric: self._summary(each.name, metric) for metric in SHOWN} for each in self.variants}
         return {**asdict(self), "table": table}
 
     def _summary(self, name: str, metric: str) -> dict[str, float | None]:
@@ -89,9 +89,9 @@ class Comparison:
         return {key: None if value != value else value for key, value in values.items()}
 
     def to_markdown(self) -> str:
-        """A table of the scores and of the gains over the first contender, with what was equal below it."""
-        shown = [metric for metric in SHOWN if any(x == x for x in self.values(self.contenders[0].name, metric))]
-        base = self.contenders[0].name
+        """A table of the scores and of the gains over the first variant, with what was equal below it."""
+        shown = [metric for metric in SHOWN if any(x == x for x in self.values(self.variants[0].name, metric))]
+        base = self.variants[0].name
         header = [
             "training",
             "losses of the teacher",
@@ -100,10 +100,10 @@ class Comparison:
             "time",
         ]
         rows = [header, ["---", "---", *(["---:"] * (len(shown) + 2))]]
-        for each in self.contenders:
+        for each in self.variants:
             scores = [_with_error(*_mean_and_error(self.values(each.name, metric))) for metric in shown]
             gain = "" if each.name == base else _with_error(*self.delta(each.name, "ap"), sign="+")
-            ratio = sum(each.seconds) / max(sum(self.contenders[0].seconds), 1e-9)
+            ratio = sum(each.seconds) / max(sum(self.variants[0].seconds), 1e-9)
             rows.append([each.name, each.losses, *scores, gain, f"{ratio:.2f} x"])
         if self.teacher is not None:
             scores = [_with_error(_number(self.teacher.get(metric)), math.nan) for metric in shown]
@@ -121,7 +121,7 @@ class Comparison:
         return (
             f"In % on {self.test_images} images of {self.test}: {spread} {word} {seeds}{gains}. Equal for all: first "
             f"weights, images of {self.data}, {budget['epochs']} epochs, batch {budget['batch']}, learning rate "
-            f"{budget['lr']:g}. Time: of the trainings, against {self.contenders[0].name}."
+            f"{budget['lr']:g}. Time: of the trainings, against {self.variants[0].name}."
         )
 
     def save(self, folder: Path | str) -> None:
@@ -136,7 +136,7 @@ def compare_detectors(
     teacher: Any,
     data: DetectionSet,
     test: DetectionSet,
-    contenders: Mapping[str, DetectorSettings],
+    variants: Mapping[str, DetectorSettings],
     *,
     measure: Measure,
     out: Path | str,
@@ -150,23 +150,23 @@ def compare_detectors(
 ) -> Comparison:
     """Train a student in several ways under one budget, and measure all on the same test images.
 
-    contenders: name -> settings, of which those of the training must be the same; `plain`, without a teacher, is added
+    variants: name -> settings, of which those of the training must be the same; `plain`, without a teacher, is added
     where no settings have the loss "none", and comes first. seeds: each replaces the seed of the settings, so that
-    contender i and the baseline start from the same weights and see the same images, augmented alike, in the same
+    variant i and the baseline start from the same weights and see the same images, augmented alike, in the same
     order.
-    test: not seen in training, neither to choose the epoch. Judged are the weights that `train_detector` returns.
+    test: not seen in training, neither to choose the epoch. Evaluated are the weights that `train_detector` returns.
     weights: the students' first weights, loaded strictly, or a function of the seed that gives them.
     out: gets a run folder NAME/seed-N each, then comparison.md and comparison.json; no other process can write there
     meanwhile. What is there is not done again: trainings continue from their checkpoints; what was made with other
     settings, data, students or teachers is refused; a damaged result.json is made again.
-    events: as of `train_detector`, with contender, run_seed, run (counted from 1) and runs besides; "preparing"
+    events: as of `train_detector`, with variant, run_seed, run (counted from 1) and runs besides; "preparing"
     (what) before the test images are looked at, "compared" (ap) after each run, or at once where it is done already.
 
-    Raises: DistilError when contenders differ in their budget, when another run writes into the folder, and as
+    Raises: DistilError when variants differ in their budget, when another run writes into the folder, and as
     `train_detector` does; Interrupted after a signal that asks to stop.
     """
     out = Path(out)
-    ways = _with_baseline(contenders)
+    ways = _with_baseline(variants)
     if not seeds or len(set(seeds)) != len(seeds):
         told = " ".join(map(str, seeds)) or "empty"
         raise DistilError(f"{{seeds}} is {told}: give each seed once, and at least one.", field="seeds")
@@ -233,8 +233,8 @@ def compare_detectors(
         comparison = _comparison(ways, results, seeds, data, test)
         if teacher is not None:
             heard("preparing", what=f"the teacher on {len(test)} test images")
-            judged = _judge_teacher(teacher, teacher_classes, test, truths, measure, device)
-            comparison = replace(comparison, teacher=judged)
+            evaluated = _evaluated_teacher(teacher, teacher_classes, test, truths, measure, device)
+            comparison = replace(comparison, teacher=evaluated)
         comparison.save(out)
     return comparison
 
@@ -242,10 +242,10 @@ def compare_detectors(
 def _plan(
     seeds: Sequence[int], ways: Mapping[str, DetectorSettings], heard: Events
 ) -> Iterator[tuple[int, str, Events]]:
-    """Each run in its order: its seed, its contender, and events that tell both."""
+    """Each run in its order: its seed, its variant, and events that tell both."""
     plan = [(seed, name) for seed in seeds for name in ways]
     for run, (seed, name) in enumerate(plan, start=1):
-        facts = {"contender": name, "run_seed": seed, "run": run, "runs": len(plan)}
+        facts = {"variant": name, "run_seed": seed, "run": run, "runs": len(plan)}
         yield seed, name, partial(heard, **facts)
 
 
@@ -256,9 +256,9 @@ def _comparison(
     data: DetectionSet,
     test: DetectionSet,
 ) -> Comparison:
-    """The contenders' results together, the teacher's aside."""
+    """The variants' results together, the teacher's aside."""
     made = tuple(
-        Contender(
+        Variant(
             name,
             way.distillation.loss,
             tuple(result["scores"] for result in results[name]),
@@ -268,7 +268,7 @@ def _comparison(
     )
     first = next(iter(ways.values()))
     return Comparison(
-        contenders=made,
+        variants=made,
         seeds=tuple(seeds),
         data=data.name,
         test=test.name,
@@ -279,16 +279,16 @@ def _comparison(
 
 
 def _budget(settings: DetectorSettings) -> dict[str, Any]:
-    """The settings in which no contender may differ, by name."""
+    """The settings in which no variant may differ, by name."""
     return {leaf.name: leaf.value for leaf in leaves(settings.training) if leaf.name not in FREE}
 
 
-def _with_baseline(contenders: Mapping[str, DetectorSettings]) -> dict[str, DetectorSettings]:
-    """The contenders, a plain training first. Raises: DistilError when there is none or the budgets differ."""
-    if not contenders:
+def _with_baseline(variants: Mapping[str, DetectorSettings]) -> dict[str, DetectorSettings]:
+    """The variants, a plain training first. Raises: DistilError when there is none or the budgets differ."""
+    if not variants:
         raise DistilError("nothing to compare: name at least one loss.")
-    first_name, first = next(iter(contenders.items()))
-    for name, settings in contenders.items():
+    first_name, first = next(iter(variants.items()))
+    for name, settings in variants.items():
         for field, one in _budget(first).items():
             if one != (other := _budget(settings)[field]):
                 raise DistilError(
@@ -296,14 +296,14 @@ def _with_baseline(contenders: Mapping[str, DetectorSettings]) -> dict[str, Dete
                     f"{other} for the second. Only what the teacher adds may differ.",
                     field=field,
                 )
-    plain = [name for name, settings in contenders.items() if not settings.taught]
+    plain = [name for name, settings in variants.items() if not settings.taught]
     if not plain:
         alone = with_value(replace(first, method=BASELINE), ("distillation", "loss"), "none")
-        return {BASELINE: alone, **contenders}
-    return {plain[0]: contenders[plain[0]], **contenders}
+        return {BASELINE: alone, **variants}
+    return {plain[0]: variants[plain[0]], **variants}
 
 
-def _judge_teacher(
+def _evaluated_teacher(
     teacher: Any,
     teacher_classes: Sequence[str] | None,
     test: DetectionSet,

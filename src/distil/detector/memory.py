@@ -187,7 +187,7 @@ def _padded(sides: Sequence[float]) -> int:
 
 
 def _bytes_of_image(data: DetectionSet, pixels: int) -> int:
-    """Of one image as it is read, in bytes and in float32, and in the view."""
+    """Bytes of one image as it is read, in float32, and in the view."""
     areas = [height * width for height, width in (data.size(index) for index in range(len(data)))]
     read = sorted(areas)[(19 * (len(areas) - 1)) // 20]
     return 3 * (read + 4 * read + 4 * (COPIES - 1) * pixels)

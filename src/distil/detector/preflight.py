@@ -46,11 +46,11 @@ class Preflight:
     teacher: dict[str, float]
     """ap and ap50 of the teacher in percent, on a sample of the training images; empty where nothing measured it."""
     losses: dict[str, float]
-    """Of the first step."""
+    """Losses of the first step, by name."""
     shares: dict[str, float]
     """Norm of each loss's gradient on the student's backbone, as a share of the sum of these norms."""
     seconds: dict[str, float]
-    """Of one step: plain, and with what a teacher adds."""
+    """Seconds of one step: plain, and with what a teacher adds."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class Preflight:
         return "\n".join(lines + ([""] if problems else []) + problems)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """What was found, as JSON can hold it."""
         checks = []
         for check in self.checks:
             found, remedy = check.told()

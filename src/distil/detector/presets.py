@@ -47,7 +47,7 @@ DETECTOR_SOURCES: dict[str, str] = {
     "prototype_features": "ours: a pass over the images costs about half an epoch; gkd-released makes it",
     "projection": "released code: cosine (summaries of the paper speak of a pursuit)",
 }
-"""Of the published values, and of ours where there are none."""
+"""Sources of the published values, and of ours where there are none."""
 
 OURS: dict[str, Any] = {
     "global_levels": "own",

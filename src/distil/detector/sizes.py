@@ -12,7 +12,7 @@ USUAL, LARGEST = 320, 640
 LEAST_OBJECT = 16.0
 """Pixels of the resized image: three quarters of the objects should be larger."""
 LARGEST_RATIO = 3.0
-"""Of the longer side to the shorter: longer images are made smaller."""
+"""Largest ratio of the longer side to the shorter: longer images are made smaller."""
 SMALLEST_ANCHOR, LARGEST_ANCHOR = 8.0, 32.0
 """Bounds of the smallest anchor's side, in pixels of the resized image."""
 

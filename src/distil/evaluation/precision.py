@@ -60,10 +60,10 @@ class Precision:
     ap50: float
     ap75: float
     small: float
-    """Of objects under 32 x 32 pixels in area."""
+    """COCO AP of objects under 32 x 32 pixels in area."""
     medium: float
     large: float
-    """Of objects over 96 x 96 pixels in area."""
+    """COCO AP of objects over 96 x 96 pixels in area."""
     voc50: float
     """PASCAL VOC: area under the precision envelope at overlap 0.5, mean over the classes that have an object."""
     per_class: dict[str, float]
@@ -73,7 +73,7 @@ class Precision:
     """Objects that count: those that are not ignored."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for JSON: nan becomes None."""
+        """These figures as JSON can hold them: nan becomes None."""
         values = asdict(self)
         values["per_class"] = {name: _none_for_nan(value) for name, value in self.per_class.items()}
         return {name: _none_for_nan(value) for name, value in values.items()}

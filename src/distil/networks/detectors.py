@@ -66,15 +66,15 @@ class Architecture:
     version: Literal[1, 2] = 1
     """torchvision's heads: 2 are those of its ..._v2 detectors (FCOS has none)."""
     channels: int = 256
-    """Of every level of the pyramid."""
+    """Channels of every level of the pyramid."""
     min_size: int | tuple[int, ...] = 800
     """Images are resized so that their shorter side has this length in pixels; of several, a random one in training
     and the last otherwise."""
     max_size: int = 1333
-    """But so that their longer side is not above this."""
+    """Largest length of the longer side in pixels; images that would exceed it are made smaller."""
     norm: Norm = "frozen"
-    """Of the backbone. frozen: for pretrained weights, which then do not depend on the batch; with random ones nothing
-    is normalised. group: to train from nothing. batch: needs large batches."""
+    """Norms of the backbone. frozen: for pretrained weights, which then do not depend on the batch; with random ones
+    nothing is normalized. group: to train from nothing. batch: needs large batches."""
     finest: int | None = None
     """Stride of the finest level in pixels; None: 4 for Faster R-CNN, 8 for the others. Its coarsest strides stay 64
     (Faster R-CNN) and 128."""

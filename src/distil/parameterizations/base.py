@@ -76,12 +76,12 @@ class Parameterization(Protocol):
 
     @property
     def matched(self) -> "Parameterization":
-        """Of the images, those that the objective compares with real ones."""
+        """The images that the objective compares with real ones."""
         ...
 
     @property
     def unmined(self) -> "Parameterization":
-        """Of the images, those that no policy has added."""
+        """The images that no policy has added."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -101,7 +101,7 @@ class Parameterization(Protocol):
         ...
 
     accounts: ClassVar[dict[str, str]]
-    """Of those tensors the ones that training needs: by name, the entry of a set's `bytes` that each counts in."""
+    """The tensors among them that training needs: by name, the entry of a set's `bytes` that each counts in."""
     types: ClassVar[dict[str, tuple[str, ...]]]
     """Names of all tensors that a file may hold beside parameters and labels, and the types that each may have."""
 

@@ -24,7 +24,7 @@ SMALL = 20
 """Pixels of a digit's longer side under which it is tagged small."""
 
 KEPT_BYTES = 256 * 2**20
-"""Of each split, so many bytes of pixels are kept once drawn; further scenes are drawn anew each time."""
+"""Bytes of pixels of each split that are kept once drawn; further scenes are drawn anew each time."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class ImageSet:
         return torch.argsort(self.labels, stable=True).split(self.counts)
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        """The same set on a device; the set itself if it is there."""
+        """This set on a device; the set itself if it is there."""
         images = self.images.to(device)
         return self if images is self.images else replace(self, images=images, labels=self.labels.to(device))
 

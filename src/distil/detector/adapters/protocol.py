@@ -34,7 +34,7 @@ class DetectorAdapter(Protocol):
 
     @property
     def channels(self) -> int:
-        """Of every map of the pyramid."""
+        """Channels of every map of the pyramid."""
         ...
 
     @property

@@ -16,7 +16,7 @@ from distil.types import View
 PROBE = 256
 """Side of the black image whose maps tell a detector's strides."""
 MOST_INSTANCES = 128
-"""Of an image."""
+"""Largest number of instances of an image."""
 
 
 class TorchvisionAdapter:

@@ -22,7 +22,7 @@ from distil.functional.prototypes import dense_enough, select_prototypes
 from distil.rng import stream
 
 LARGEST_SHARE = 0.2
-"""Of a class without large boxes, this share of its boxes is taken, the largest first."""
+"""Share of the boxes of a class without large ones that is taken, the largest first."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def choose_candidates(data: DetectionSet, settings: PrototypeSettings, seed: int
 
 
 def _largest(own: Bool[Tensor, " m"], side: Float[Tensor, " m"]) -> Bool[Tensor, " m"]:
-    """Of the boxes in `own`, the share LARGEST_SHARE with the longest shorter side."""
+    """The share LARGEST_SHARE of the boxes in `own` with the longest shorter side."""
     rows = own.nonzero().flatten()
     order = side[rows].argsort(descending=True, stable=True)
     return torch.zeros_like(own).scatter(0, rows[order[: math.ceil(LARGEST_SHARE * len(rows))]], True)

@@ -42,9 +42,9 @@ class Reliabilities:
     """How far two detectors agree on every instance, in [0, 1], without gradient; in the order of the trace."""
 
     levels: Float[Tensor, "l i"]
-    """On every common level, finest first."""
+    """Reliability on every common level, finest first."""
     own: Float[Tensor, " i"]
-    """On the level of the instance's size."""
+    """Reliability on the level of the instance's size."""
     level: Int[Tensor, " i"]
     """That level: an index into the common levels."""
 

@@ -39,7 +39,7 @@ class PrototypeSet:
     """The object, xyxy in pixels of the original image."""
     classes: tuple[str, ...]
     strides: tuple[int, ...]
-    """Of the levels that student and teacher have in common, in pixels."""
+    """Strides of the levels that student and teacher have in common, in pixels."""
     source: str
     """Name of the data."""
     epoch: int
@@ -52,7 +52,7 @@ class PrototypeSet:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> "PrototypeSet":
-        """The same on a device."""
+        """These prototypes on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
     def of(self, level: int, label: int | None = None) -> "PrototypeSet":

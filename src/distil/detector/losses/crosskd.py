@@ -22,7 +22,7 @@ LEAST_OVERLAP = 1e-6
 OURS = (1.0, 1.0, 1)
 """Weights of classes and boxes, and how many blocks are reused, in form "distil"."""
 PUBLISHED: dict[Kind, tuple[float, float, int]] = {"retinanet": (1.0, 1.0, 1), "fcos": (0.4, 0.75, 2)}
-"""The same by the teacher's kind. Source: configs/crosskd of CrossKD's code, whose heads have four blocks: that of
+"""These three by the teacher's kind. Source: configs/crosskd of CrossKD's code, whose heads have four blocks: that of
 RetinaNet shares all but three of them, that of FCOS all but two."""
 
 

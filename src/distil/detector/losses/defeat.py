@@ -23,7 +23,8 @@ from distil.functional.boxes import released_levels
 from distil.types import Trace, View
 
 WEIGHTS: dict[Form, tuple[float, float]] = {"distil": (1.0, 4.0), "published": (3.0, 12.0)}
-"""Of foreground and background. Source of the published: DeFeat's code, Faster R-CNN on VOC, its only settings."""
+"""Weights of foreground and background, by form. Source of the published: DeFeat's code, Faster R-CNN on VOC, its only
+settings."""
 
 
 class DeFeat(DistillationLoss):

@@ -26,7 +26,7 @@ from distil.detector.losses.maps import (
 from distil.types import Trace, View
 
 WEIGHTS = {"foreground": 4.0, "background": 2.0, "attention": 1.0, "global": 1.0}
-"""Of the terms, in form "distil"."""
+"""Weights of the terms, in form "distil"."""
 TEMPERATURE = 0.5
 PUBLISHED: dict[Kind, tuple[dict[str, float], float]] = {
     "two-stage": ({"foreground": 5e-5, "background": 2.5e-5, "attention": 5e-5, "global": 5e-7}, 0.5),

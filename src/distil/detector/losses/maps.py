@@ -22,7 +22,7 @@ from distil.functional.boxes import Cells, paint_boxes
 from distil.types import Trace
 
 Form = Literal["distil", "published"]
-"""Of a loss: what serves every pair of detectors with one weight, or what its authors released."""
+"""Form of a loss: what serves every pair of detectors with one weight, or what its authors released."""
 
 Levels = tuple[tuple[int, int], ...]
 """Pairs (student's level, teacher's level) of equal stride: indices into the two pyramids."""
@@ -37,7 +37,7 @@ class Pyramids:
     levels: Levels
     """The levels that both have."""
     strides: tuple[int, ...]
-    """Of these levels, in pixels."""
+    """Strides of these levels, in pixels."""
 
 
 TINY = 1e-12

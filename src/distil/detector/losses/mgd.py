@@ -31,7 +31,7 @@ PUBLISHED: dict[Kind, tuple[float, float]] = {
     "retinanet": (2e-5, 0.65),
     "fcos": (2e-5, 0.65),
 }
-"""The same by the student's kind, the factor of each level; of two-stage students the four finest. Source:
+"""Both by the student's kind, the factor for each level; of two-stage students the four finest. Source:
 det/configs/distillers/mgd of MGD's code; FCOS has no settings there and gets RetinaNet's."""
 
 
