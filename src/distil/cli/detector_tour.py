@@ -131,7 +131,7 @@ def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[in
     assert prototypes is not None
     with stage("which objects the two agree on") as shown:
         reliabilities = measure_objects(student, teacher, prototypes, data.test)
-    by_tag = {title: precision_by_tag(own, data.test) for title, own in found.items()}
+    by_tag = {title: precision_by_tag(item, data.test) for title, item in found.items()}
     write_detector_report(
         out / "report.html",
         data=data,
@@ -152,8 +152,10 @@ def _tour(out: Path, *, device: str, stage: Stage, scenes: int, epochs: tuple[in
     summary = {
         "scores": {title: score.to_dict() for title, score in scores.items()},
         "by_tag": {
-            title: {kind: {"objects": score.objects, "ap": score.ap, "ap50": score.ap50} for kind, score in own.items()}
-            for title, own in by_tag.items()
+            title: {
+                kind: {"objects": score.objects, "ap": score.ap, "ap50": score.ap50} for kind, score in item.items()
+            }
+            for title, item in by_tag.items()
         },
         "weights": weights,
         "seconds": {title: round(value, 1) for title, value in seconds.items()},

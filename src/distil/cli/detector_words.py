@@ -137,10 +137,10 @@ def refuse_among_data(folder: Path, source: str, root: Path | None, flag: str = 
     place = (place if root is None else root.expanduser() / place).resolve()
     if kind == "scenes" or not place.exists():
         return
-    data, own = (place if place.is_dir() else place.parent), folder.expanduser().resolve()
-    if not own.is_relative_to(data):
+    data, target = (place if place.is_dir() else place.parent), folder.expanduser().resolve()
+    if not target.is_relative_to(data):
         return
-    first = own.relative_to(data).parts[:1]
+    first = target.relative_to(data).parts[:1]
     if not first or first[0].lower().startswith(READ):
         raise DistilError(
             f"{folder} lies among the data of {source}: what is written there would be read as data the next time. "

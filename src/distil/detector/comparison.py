@@ -74,7 +74,7 @@ class Comparison:
         d_i = score_i - baseline_i; (mean d, s / sqrt(n)), s the sample standard deviation; nan with one seed.
         """
         base = self.values(self.variants[0].name, metric)
-        gains = [own - other for own, other in zip(self.values(name, metric), base, strict=True)]
+        gains = [score - baseline for score, baseline in zip(self.values(name, metric), base, strict=True)]
         return _mean_and_error(gains)
 
     def to_dict(self) -> dict[str, Any]:

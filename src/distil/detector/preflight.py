@@ -159,8 +159,8 @@ def preflight(
                 teacher = None
             tell("preparing", what="losses and gradients of a first step")
             view = _first_view(adapter, data.subset(sorted(holding[:images] or order)), training, place)
-            result["losses"], result["shares"], own = _gradients(module, Work(view, teacher))
-            checks += _judge(result["losses"], result["shares"], own, taught=teacher is not None)
+            result["losses"], result["shares"], student_losses = _gradients(module, Work(view, teacher))
+            checks += _judge(result["losses"], result["shares"], student_losses, taught=teacher is not None)
             tell("preparing", what="the time that a step takes")
             result["seconds"] = _times(fabric, module, view, teacher, repeats)
             checks.append(_cost(result["seconds"], teacher))

@@ -114,8 +114,8 @@ def detector_preset(method: str, key: str) -> DetectorSettings:
     settings = with_values(DetectorSettings(method=method, distillation=Distillation(loss_form="published")), **values)
     if method == "gkd-released":
         return with_values(settings, use_global=False, local_scale="raw", prototype_start=0)
-    ours = OURS if method == "gkd" else {}
-    return with_values(settings, local_scale="teacher", prototype_features="training", **ours)
+    changes = OURS if method == "gkd" else {}
+    return with_values(settings, local_scale="teacher", prototype_features="training", **changes)
 
 
 def student_preset(detector: str, key: str, *, teacher: bool) -> dict[str, Any]:

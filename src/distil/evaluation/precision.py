@@ -123,13 +123,13 @@ def precision_by_tag(predictions: Sequence[Mapping[str, Tensor]], data: TaggedOb
     """
     annotations = [data.annotations(index) for index in range(len(data))]
     tags = [data.tags(index) for index in range(len(data))]
-    kinds = sorted({tag for image in tags for own in image for tag in own})
+    kinds = sorted({tag for image in tags for item in image for tag in item})
     table = {}
     for kind in ["clear", *kinds] if kinds else []:
         chosen = []
         for found, image in zip(annotations, tags, strict=True):
-            own = torch.tensor([kind in (each or {"clear"}) for each in image], dtype=torch.bool)
-            chosen.append(_Chosen(found.boxes, found.labels, found.ignored | ~own, found.areas))
+            of_kind = torch.tensor([kind in (each or {"clear"}) for each in image], dtype=torch.bool)
+            chosen.append(_Chosen(found.boxes, found.labels, found.ignored | ~of_kind, found.areas))
         table[kind] = average_precision(predictions, chosen, data.classes)
     return table
 
@@ -146,18 +146,18 @@ def voc_average_precision(
     before = 0
     for found, true in zip(predictions, annotations, strict=True):
         boxes, goals = _array(found["boxes"]), _array(true.boxes)
-        own, wanted, ignored = _array(found["labels"]), _array(true.labels), _array(true.ignored)
+        given, wanted, ignored = _array(found["labels"]), _array(true.labels), _array(true.ignored)
         totals += np.bincount(wanted[~ignored], minlength=classes + 1)
         claim, right = np.full(len(boxes), -1), np.zeros(len(boxes), dtype=bool)
         if len(boxes) and len(goals):
-            overlaps = np.where(own[:, None] == wanted[None], _overlaps(boxes, goals), -1.0)
+            overlaps = np.where(given[:, None] == wanted[None], _overlaps(boxes, goals), -1.0)
             best = overlaps.argmax(1)
             right = overlaps[np.arange(len(boxes)), best] >= overlap
             claim = np.where(right, best + before, -1)
-            own = np.where(right & ignored[best], -1, own)
+            given = np.where(right & ignored[best], -1, given)
         before += len(goals)
         scores.append(_array(found["scores"]))
-        labels.append(own)
+        labels.append(given)
         claims.append(claim)
         rights.append(right)
     if not totals[1:].any():

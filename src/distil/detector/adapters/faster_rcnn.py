@@ -79,9 +79,9 @@ class FasterRCNNAdapter(torchvision.TorchvisionAdapter):
         finally:
             hook.remove()
         with torchvision.sampling(roi_heads, view, "proposals") as sampled:
-            boxes, _, labels, aims = roi_heads.select_training_samples(proposals, targets)
+            boxes, _, labels, wanted = roi_heads.select_training_samples(proposals, targets)
         logits, moves = self._head(maps, boxes, view)
-        loss_classifier, loss_box = fastrcnn_loss(logits, moves, labels, aims)
+        loss_classifier, loss_box = fastrcnn_loss(logits, moves, labels, wanted)
 
         label = torch.cat(labels)
         image = torchvision.image_of(labels)
@@ -104,7 +104,7 @@ class FasterRCNNAdapter(torchvision.TorchvisionAdapter):
 
     def _teach(self, view: View, regions: Trace) -> Trace:
         maps = torchvision.feature_maps(self.model, view.images)
-        boxes = [own.to(view.images.dtype) for own in regions.boxes]
+        boxes = [item.to(view.images.dtype) for item in regions.boxes]
         logits, _ = self._head(maps, boxes, view)
         return Trace(tuple(maps.values()), self.strides, regions.boxes, regions.labels, logits, self.activation)
 

@@ -63,8 +63,8 @@ def positives_of(matches: list[Int[Tensor, " a"]]) -> tuple[Int[Tensor, " i"], I
 
 def of_targets(name: str, image: Int[Tensor, " i"], target: Int[Tensor, " i"], view: View) -> Tensor:
     """Rows of the targets' tensors of this name: of each image the row of an object."""
-    starts = torch.tensor([0, *(len(own[name]) for own in view.targets)], device=image.device).cumsum(0)
-    return torch.cat([own[name] for own in view.targets])[starts[image] + target]
+    starts = torch.tensor([0, *(len(item[name]) for item in view.targets)], device=image.device).cumsum(0)
+    return torch.cat([item[name] for item in view.targets])[starts[image] + target]
 
 
 def student_trace(

@@ -95,11 +95,11 @@ def common_levels(student: Sequence[int], teacher: Sequence[int]) -> tuple[tuple
     Raises: DistilError when no stride is common.
     """
     pairs, free = [], list(enumerate(teacher))
-    for own, stride in enumerate(student):
+    for index, stride in enumerate(student):
         match = next((pair for pair in free if pair[1] == stride), None)
         if match is not None:
             free.remove(match)
-            pairs.append((own, match[0]))
+            pairs.append((index, match[0]))
     if not pairs:
         raise DistilError(
             f"the student's levels have strides {', '.join(map(str, student))} and the teacher's "

@@ -56,8 +56,8 @@ class RetinaNetAdapter(OneStageAdapter):
     def _positions(self, anchors: Float[Tensor, "a 4"], view: View, regions: Trace) -> list[Int[Tensor, " _m"]]:
         if regions.positions is not None:
             image, boxes = torchvision.image_of(regions.boxes), torch.cat(regions.boxes)
-            own = anchors[torch.cat(regions.positions).clamp_max(len(anchors) - 1)]
-            if bool(((clipped(own, image, view) - boxes).abs() < CLOSE).all()):
+            chosen = anchors[torch.cat(regions.positions).clamp_max(len(anchors) - 1)]
+            if bool(((clipped(chosen, image, view) - boxes).abs() < CLOSE).all()):
                 return list(regions.positions)
         return [
             nearest(boxes, clipped(anchors, torch.full_like(anchors[:, 0], index, dtype=torch.int64), view))

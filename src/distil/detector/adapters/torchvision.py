@@ -65,11 +65,11 @@ def make_view(
     transform, device = model.transform, device_of(model)
     pictures, resized = [], []
     for index, (image, target) in enumerate(zip(images, targets, strict=True)):
-        own = {"boxes": target["boxes"].to(device).float(), "labels": target["labels"].to(device)}
+        item = {"boxes": target["boxes"].to(device).float(), "labels": target["labels"].to(device)}
         with _drawing_at(seeds, index, "size", torch.device("cpu")):  # torchvision draws it on the CPU
-            picture, own = transform.resize(transform.normalize(image.to(device)), own)
+            picture, item = transform.resize(transform.normalize(image.to(device)), item)
         pictures.append(picture)
-        resized.append(own)
+        resized.append(item)
     sizes = tuple((picture.shape[1], picture.shape[2]) for picture in pictures)
     batch = transform.batch_images(pictures, size_divisible=transform.size_divisible)
     addressed = None if seeds is None else tuple(seeds)
@@ -190,9 +190,9 @@ class ImageSampler:
             positive, negative = self.sampler(labels)
         else:
             positive, negative = [], []
-            for index, own in enumerate(labels):
-                with _drawing_at(self.seeds, index, self.address, own.device):
-                    first, second = self.sampler([own])
+            for index, item in enumerate(labels):
+                with _drawing_at(self.seeds, index, self.address, item.device):
+                    first, second = self.sampler([item])
                 positive += first
                 negative += second
         self.count = torch.cat([*positive, *negative]).sum().float()
@@ -212,7 +212,7 @@ def sampling(part: Any, view: View, address: str) -> Iterator[ImageSampler]:
 
 def image_of(rows: Sequence[Tensor]) -> Int[Tensor, " i"]:
     """The image of each row, where there is one tensor of rows for each image."""
-    many = torch.tensor([len(own) for own in rows])
+    many = torch.tensor([len(item) for item in rows])
     return torch.arange(len(rows)).repeat_interleave(many).to(rows[0].device)
 
 
@@ -226,11 +226,11 @@ def some_instances(images: Int[Tensor, " i"], view: View) -> Int[Tensor, " j"]:
         return torch.arange(len(images), device=images.device)
     kept, start = [], 0
     for index, count in enumerate(counts):
-        own = torch.arange(count)
+        rows = torch.arange(count)
         if count > MOST_INSTANCES:
             with _drawing_at(view.seeds, index, "instances", torch.device("cpu")):
-                own = torch.randperm(count)[:MOST_INSTANCES].sort().values
-        kept.append(start + own)
+                rows = torch.randperm(count)[:MOST_INSTANCES].sort().values
+        kept.append(start + rows)
         start += count
     return torch.cat(kept).to(images.device)
 

@@ -41,7 +41,7 @@ class FeatureBank:
 
         targets: of each image `image_id` and `objects`, as `detection_transforms.prepare` gives them.
         """
-        keys = [(int(each["image_id"]), own) for each in targets for own in each["objects"].tolist()]
+        keys = [(int(each["image_id"]), place) for each in targets for place in each["objects"].tolist()]
         found = [(row, self._places[key]) for row, key in enumerate(keys) if key in self._places]
         if not found:
             return
@@ -73,10 +73,10 @@ class FeatureBank:
         def summed(x: Tensor) -> Tensor:
             return fabric.all_reduce(x.to(fabric.device), reduce_op="sum").cpu()
 
-        own = self.seen.float()
-        count = summed(own)
+        seen = self.seen.float()
+        count = summed(seen)
         student, teacher = (
-            summed(x * own[:, None]) / count.clamp_min(1)[:, None] for x in (self.student, self.teacher)
+            summed(x * seen[:, None]) / count.clamp_min(1)[:, None] for x in (self.student, self.teacher)
         )
         return {"student": student, "teacher": teacher, "seen": count > 0}
 

@@ -94,8 +94,10 @@ def prototypes_among(
     rows, levels = [], []
     for level in range(len(strides)):
         for label in range(1, len(data.classes) + 1):
-            own = (candidates.labels == label).nonzero().flatten()
-            chosen = own[_choose(features[0][level, own].to(device), features[1][level, own].to(device), settings)]
+            of_class = (candidates.labels == label).nonzero().flatten()
+            chosen = of_class[
+                _choose(features[0][level, of_class].to(device), features[1][level, of_class].to(device), settings)
+            ]
             rows.append(chosen)
             levels.append(torch.full_like(chosen, level))
     row, level = torch.cat(rows), torch.cat(levels)
@@ -136,13 +138,13 @@ def choose_candidates(data: DetectionSet, settings: PrototypeSettings, seed: int
     taken = torch.zeros_like(usable)
     notes = []
     for label, name in enumerate(data.classes, start=1):
-        own = usable & (labels == label)
-        if not bool(own.any()):
+        of_class = usable & (labels == label)
+        if not bool(of_class.any()):
             notes.append(f"{name} has no object in {data.name}, so it has no prototype")
             continue
-        large = own & (side > settings.side)
+        large = of_class & (side > settings.side)
         if not bool(large.any()):
-            large = _largest(own, side)
+            large = _largest(of_class, side)
             notes.append(
                 f"no box of {name} is wider and higher than {settings.side:g} pixels, "
                 f"so its {int(large.sum())} largest were taken"
@@ -156,11 +158,11 @@ def choose_candidates(data: DetectionSet, settings: PrototypeSettings, seed: int
     return Candidates(images[taken], objects[taken], boxes[taken], labels[taken], tuple(notes))
 
 
-def _largest(own: Bool[Tensor, " m"], side: Float[Tensor, " m"]) -> Bool[Tensor, " m"]:
-    """The share LARGEST_SHARE of the boxes in `own` with the longest shorter side."""
-    rows = own.nonzero().flatten()
+def _largest(of_class: Bool[Tensor, " m"], side: Float[Tensor, " m"]) -> Bool[Tensor, " m"]:
+    """The share LARGEST_SHARE of the boxes in `of_class` with the longest shorter side."""
+    rows = of_class.nonzero().flatten()
     order = side[rows].argsort(descending=True, stable=True)
-    return torch.zeros_like(own).scatter(0, rows[order[: math.ceil(LARGEST_SHARE * len(rows))]], True)
+    return torch.zeros_like(of_class).scatter(0, rows[order[: math.ceil(LARGEST_SHARE * len(rows))]], True)
 
 
 def _in_some_images(
@@ -188,9 +190,12 @@ def pool_candidates(
         for indices in candidates.images.unique().split(batch):
             pictures, targets = [], []
             for index in indices.tolist():
-                own = candidates.images == index
+                of_image = candidates.images == index
                 pictures.append(data.image(index).to(device).float() / 255)
-                target = {"boxes": candidates.boxes[own].to(device), "labels": candidates.labels[own].to(device)}
+                target = {
+                    "boxes": candidates.boxes[of_image].to(device),
+                    "labels": candidates.labels[of_image].to(device),
+                }
                 targets.append(target)
             view = student.view(pictures, targets)
             boxes = [target["boxes"] for target in view.targets]

@@ -43,7 +43,7 @@ def measure_objects(
     Source: omega of "Distilling Object Detectors With Global Knowledge" (ECCV 2022), there taken on proposals.
     """
     pairs = common_levels(student.strides, teacher.strides)
-    strides = tuple(student.strides[own] for own, _ in pairs)
+    strides = tuple(student.strides[level] for level, _ in pairs)
     device = next(student.model.parameters()).device
     prototypes = prototypes.to(device)
     bases = [prototypes.of(prototypes.strides.index(stride)) for stride in strides]
@@ -62,16 +62,19 @@ def measure_objects(
                 targets.append({"boxes": boxes[-1].to(device), "labels": labels[-1].to(device)})
             view = student.view(pictures, targets)
             seen = [target["boxes"] for target in view.targets]
-            own, aim = student.pyramid(view), teacher.pyramid(teacher.restyle(view))
-            ours, theirs = pool_pair(
-                [own[first] for first, _ in pairs], [aim[second] for _, second in pairs], strides, seen
+            student_pyramid, teacher_pyramid = student.pyramid(view), teacher.pyramid(teacher.restyle(view))
+            student_features, teacher_features = pool_pair(
+                [student_pyramid[first] for first, _ in pairs],
+                [teacher_pyramid[second] for _, second in pairs],
+                strides,
+                seen,
             )
             classes = torch.cat([target["labels"] for target in view.targets])
             by_level = torch.stack(
                 [
                     reliability(
-                        nearest_cosine(ours[level], classes, basis.student, basis.labels),
-                        nearest_cosine(theirs[level], classes, basis.teacher, basis.labels),
+                        nearest_cosine(student_features[level], classes, basis.student, basis.labels),
+                        nearest_cosine(teacher_features[level], classes, basis.teacher, basis.labels),
                     )
                     for level, basis in enumerate(bases)
                 ]

@@ -103,11 +103,11 @@ def in_data_labels(found: Sequence[Mapping[str, Tensor]], match: ClassMatch) -> 
     """A teacher's predictions with the data's labels; those of classes that the data lacks are left out."""
     largest = max([label for label in match.labels if label is not None], default=0)
     largest = max([largest, *(int(one["labels"].max()) for one in found if len(one["labels"]))])
-    own = torch.zeros(largest + 1, dtype=torch.int64)
-    for label, theirs in enumerate(match.labels, start=1):
-        if theirs is not None:
-            own[theirs] = label
-    translated = [{**one, "labels": own[one["labels"]]} for one in found]
+    data_label = torch.zeros(largest + 1, dtype=torch.int64)
+    for label, teacher_label in enumerate(match.labels, start=1):
+        if teacher_label is not None:
+            data_label[teacher_label] = label
+    translated = [{**one, "labels": data_label[one["labels"]]} for one in found]
     return [{name: x[one["labels"] > 0] for name, x in one.items()} for one in translated]
 
 

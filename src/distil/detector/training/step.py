@@ -44,13 +44,13 @@ class Columns(nn.Module):
         complete = len(shared) == teacher_classes == len(teacher_labels)
         self.same = complete and all(student_columns == label for student_columns, label in shared)
         student_columns, teacher_columns = ([pair[side] for pair in shared] for side in (0, 1))
-        self.register_buffer("own", torch.tensor(student_columns, dtype=torch.int64), persistent=False)
-        self.register_buffer("theirs", torch.tensor(teacher_columns, dtype=torch.int64), persistent=False)
+        self.register_buffer("student", torch.tensor(student_columns, dtype=torch.int64), persistent=False)
+        self.register_buffer("teacher", torch.tensor(teacher_columns, dtype=torch.int64), persistent=False)
 
     def forward(self, student: Trace, teacher: Trace) -> tuple[Trace, Trace]:
         if self.same:
             return student, teacher
-        return _cut(student, self.get_buffer("own")), _cut(teacher, self.get_buffer("theirs"))
+        return _cut(student, self.get_buffer("student")), _cut(teacher, self.get_buffer("teacher"))
 
 
 def _cut(trace: Trace, labels: Tensor) -> Trace:
@@ -107,9 +107,9 @@ def shares(counts: Mapping[str, Tensor], fabric: Any) -> dict[str, Tensor]:
     """
     if fabric.world_size == 1 or not counts:
         return {}
-    own = torch.stack([torch.as_tensor(count, device=fabric.device).float() for count in counts.values()])
-    total = fabric.all_reduce(own.clone(), reduce_op="sum")
-    return dict(zip(counts, (fabric.world_size * own / total.clamp_min(1e-12)).unbind(), strict=True))
+    counted = torch.stack([torch.as_tensor(count, device=fabric.device).float() for count in counts.values()])
+    total = fabric.all_reduce(counted.clone(), reduce_op="sum")
+    return dict(zip(counts, (fabric.world_size * counted / total.clamp_min(1e-12)).unbind(), strict=True))
 
 
 def learning_rate(training: DetectorTraining, step: int, steps: int, epoch: int) -> float:

@@ -264,11 +264,11 @@ class Run:
                 raise self._interrupted(f"while validating after step {self.step} of {self.steps}")
 
         done(0)
-        own = predict(self.adapter, data, batch=each, part=slice(rank, None, world), done=done)
+        found = predict(self.adapter, data, batch=each, part=slice(rank, None, world), done=done)
         if world == 1:
-            return own
+            return found
         parts: list[Any] = [None] * world
-        torch.distributed.all_gather_object(parts, own)
+        torch.distributed.all_gather_object(parts, found)
         return [parts[index % world][index // world] for index in range(len(data))]
 
     def save(self) -> None:
