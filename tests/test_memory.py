@@ -1,10 +1,12 @@
 """Freed memory is kept inside the block, given back after it, and changes no result."""
 
+import ctypes
 import json
 import os
 import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,12 +62,21 @@ def test_elsewhere_it_does_nothing(monkeypatch):
         assert not took
 
 
-def test_the_block_ends_on_an_error():
-    import distil.memory
-
-    with pytest.raises(KeyError), freed_memory_kept():
-        raise KeyError
-    assert distil.memory._depth == 0
+def test_the_block_ends_on_an_error_and_only_the_outermost_gives_back(monkeypatch):
+    calls = []
+    glibc = SimpleNamespace(
+        gnu_get_libc_version=None,
+        mallopt=lambda name, value: calls.append((name, value)) or 1,
+        malloc_trim=lambda keep: calls.append("trimmed"),
+    )
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: glibc)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with freed_memory_kept() as took:
+        assert took
+        with pytest.raises(KeyError), freed_memory_kept():
+            raise KeyError
+        assert calls == list(memory.KEPT.items())
+    assert calls == [*memory.KEPT.items(), *memory.DEFAULTS.items(), "trimmed"]
 
 
 def test_what_is_free_is_less_than_the_machine_has():
@@ -82,18 +93,18 @@ def test_a_control_group_and_those_above_it_limit_what_is_free(tmp_path):
     (inner.parent / "memory.max").write_text("1000\n")
     (inner.parent / "memory.current").write_text("700\n")
     (inner.parent / "memory.stat").write_text("anon 500\ninactive_file 200\n")
-    assert list(memory._left(tmp_path, "/job/step")) == [500]
-    assert list(memory._left(tmp_path, "/elsewhere")) == []
+    assert list(memory.left_in_group(tmp_path, "/job/step")) == [500]
+    assert list(memory.left_in_group(tmp_path, "/elsewhere")) == []
     (tmp_path / "memory.limit_in_bytes").write_text("900")
     (tmp_path / "memory.usage_in_bytes").write_text("800")
-    assert min(memory._left(tmp_path, "/job/step")) == 100
+    assert min(memory.left_in_group(tmp_path, "/job/step")) == 100
 
 
 def test_the_smallest_limit_counts(monkeypatch):
-    monkeypatch.setattr(memory, "_available", lambda: 300)
-    monkeypatch.setattr(memory, "_left_in_groups", lambda: iter([500, 200]))
+    monkeypatch.setattr(memory, "available", lambda: 300)
+    monkeypatch.setattr(memory, "left_in_groups", lambda: iter([500, 200]))
     assert free_memory() == 200
-    monkeypatch.setattr(memory, "_left_in_groups", lambda: iter([]))
+    monkeypatch.setattr(memory, "left_in_groups", lambda: iter([]))
     assert free_memory() == 300
-    monkeypatch.setattr(memory, "_available", lambda: None)
+    monkeypatch.setattr(memory, "available", lambda: None)
     assert free_memory() is None

@@ -60,11 +60,12 @@ def free_memory(device: str = "cpu") -> int | None:
 
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    known = [size for size in (_available(), *_left_in_groups()) if size is not None]
+    known = [size for size in (available(), *left_in_groups()) if size is not None]
     return max(0, min(known)) if known else None
 
 
-def _available() -> int | None:
+def available() -> int | None:
+    """Bytes that the system can give without swapping; None where it does not tell."""
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -74,18 +75,22 @@ def _available() -> int | None:
     return None
 
 
-def _left_in_groups() -> Iterator[int]:
+def left_in_groups() -> Iterator[int]:
     """What each control group of this process that has a limit still allows; files that it caches can be dropped."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers in ("", "memory") or "memory" in controllers.split(","):
-                yield from _left(Path("/sys/fs/cgroup") / ("memory" if controllers else ""), path)
+                yield from left_in_group(Path("/sys/fs/cgroup") / ("memory" if controllers else ""), path)
 
 
-def _left(root: Path, path: str) -> Iterator[int]:
-    own = root / path.lstrip("/")
-    for folder in (own, *(above for above in own.parents if above.is_relative_to(root))):
+def left_in_group(root: Path, path: str) -> Iterator[int]:
+    """What a control group and those above it still allow, in bytes, of those that have a limit.
+
+    root: where control groups are mounted. path: of the group, as /proc/self/cgroup tells it.
+    """
+    group = root / path.lstrip("/")
+    for folder in (group, *(above for above in group.parents if above.is_relative_to(root))):
         for limit, used in LIMITS:
             with suppress(OSError, ValueError):  # "max" is no number: no limit
                 most, taken = (int((folder / name).read_text()) for name in (limit, used))

@@ -243,14 +243,14 @@ def stop_after(monkeypatch, step, number=signal.SIGTERM):
     """Let the signal come in step `step` of every training."""
     from distil.detector.training.trainer import Run
 
-    real = Run._update
+    real = Run.update
 
     def update(self, batch, epoch):
         real(self, batch, epoch)
         if self.step + 1 == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Run, "_update", update)
+    monkeypatch.setattr(Run, "update", update)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"])

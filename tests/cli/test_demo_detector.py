@@ -59,7 +59,7 @@ def test_the_tour_trains_three_detectors_and_writes_one_report(few_scenes, tmp_p
 
 def test_a_stopped_tour_prints_a_command_that_goes_on(few_scenes, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(detector_tour.run_detector_demo.__kwdefaults__, "epochs", (1, 2))
-    out, real = tmp_path / "my tour", Run._update
+    out, real = tmp_path / "my tour", Run.update
 
     def update(self, batch, epoch):
         real(self, batch, epoch)
@@ -67,13 +67,13 @@ def test_a_stopped_tour_prints_a_command_that_goes_on(few_scenes, tmp_path, monk
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Run, "_update", update)
+        patched.setattr(Run, "update", update)
         assert main(["demo", "detector", "--out", str(out), "--device", "cpu"]) == 128 + signal.SIGTERM
     told = capsys.readouterr().err
     assert f"distil: interrupted: continue with distil demo detector --out '{out}' --device cpu\n" in told
     command = shlex.split(told.strip().splitlines()[-1].partition("continue with ")[2])
     steps = []
-    monkeypatch.setattr(Run, "_update", lambda self, *values: (steps.append(self.step), real(self, *values)))
+    monkeypatch.setattr(Run, "update", lambda self, *values: (steps.append(self.step), real(self, *values)))
     assert main(command[1:]) == 0
     assert steps == [1, 2, 3, 0, 1, 2, 3]
     assert (out / "report.html").is_file()

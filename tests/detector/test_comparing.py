@@ -88,7 +88,6 @@ def tiny_world(monkeypatch):
 
     for module in ("distil.detector.training.setup", "distil.networks.detectors"):
         monkeypatch.setattr(f"{module}.build_detector", build)
-    monkeypatch.setattr("distil.networks.detectors._outline", lambda architecture: cells().model, raising=False)
     for module in ("distil.detector.training.setup", "distil.detector.comparison"):
         monkeypatch.setattr(f"{module}.adapt", CellsAdapter)
     assert isinstance(build(None, seed=0), Cells)

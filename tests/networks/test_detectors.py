@@ -1,6 +1,7 @@
 import json
 import random
 import resource
+import warnings
 from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
@@ -428,6 +429,14 @@ def test_flipped_bits_of_a_detectors_file_are_refused(tmp_path):
             load_detector(path)
         with pytest.raises(DistilError, match=r"flipped\.safetensors"):
             read_weights(path)
+
+
+def test_loading_warns_of_nothing(tmp_path):
+    save_detector(build_detector(TINY, seed=1), TINY, tmp_path / "a.safetensors")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        load_detector(tmp_path / "a.safetensors")
+    assert [str(warning.message) for warning in told] == []
 
 
 def test_a_detectors_file_of_before_without_a_checksum_loads(tmp_path):

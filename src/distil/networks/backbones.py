@@ -134,18 +134,19 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path |
     Raises: DistilError that names the first weight that is missing, left over, of another shape or type, or not finite
     as a 32-bit number.
     """
-    own = network.state_dict()
+    weights = network.state_dict()
+    outline = any(x.is_meta for x in weights.values())  # holds no values to copy into
     problems = [
-        f"{key} is {x.dtype}, expected {own[key].dtype}"
+        f"{key} is {x.dtype}, expected {weights[key].dtype}"
         for key, x in tensors.items()
-        if key in own and own[key].is_floating_point() and x.dtype not in WEIGHTS
+        if key in weights and weights[key].is_floating_point() and x.dtype not in WEIGHTS
     ]
     problems = problems or [
         f"{key} is not finite" for key, x in tensors.items() if x.dtype in WEIGHTS and not x.float().isfinite().all()
     ]
     if not problems:
         try:
-            missing, left_over = network.load_state_dict(tensors, strict=False)
+            missing, left_over = network.load_state_dict(tensors, strict=False, assign=outline)
         except RuntimeError as error:
             problems = [line.strip() for line in str(error).splitlines()[1:]]
         else:

@@ -63,12 +63,15 @@ def test_a_scene_depends_on_seed_split_and_index_alone(source):
 
 def test_scenes_are_kept_up_to_a_size_and_callers_cannot_spoil_them(monkeypatch):
     monkeypatch.setattr(scenes, "KEPT_BYTES", 2 * 3 * 128 * 128)
+    painted, real = [], scenes.paint
+    monkeypatch.setattr(scenes, "paint", lambda *given, **options: painted.append(1) or real(*given, **options))
     data = scenes_source(5, 1, 1).train
     first = [data.image(index) for index in range(4)]
-    assert sorted(data.pictures._images) == [0, 1]  # pyright: ignore
+    assert len(painted) == 4
     for image in first:
         image += 1
     assert all(torch.equal(data.image(index) + 1, first[index]) for index in range(4))
+    assert len(painted) == 4 + 2
 
 
 def test_no_handwriting_is_in_two_splits(source):

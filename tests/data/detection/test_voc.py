@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from distil.data.detection import voc
 from distil.data.detection.opener import open_detection
 from distil.data.detection.voc import VOC_CLASSES, open_voc, voc_source
 from distil.errors import DistilError
@@ -322,9 +321,10 @@ def test_one_class_in_two_unicode_forms_is_one(tmp_path):
     assert open_voc(tmp_path).classes == ("caf\u00e9",)
 
 
-def test_a_list_that_names_an_image_twice_is_refused_before_any_xml_is_read(tmp_path, monkeypatch):
+def test_a_list_that_names_an_image_twice_is_refused_before_any_xml_is_read(tmp_path):
     write_voc(tmp_path / "VOC2007", lists={"trainval": ["1", "2", *["1"] * 1000]})
-    monkeypatch.setattr(voc, "_parse", lambda *_: pytest.fail("an xml was read"))
+    for path in tmp_path.rglob("*.xml"):
+        path.write_text("no xml")
     with pytest.raises(DistilError, match=r"VOC2007 trainval has the image 1 twice: keep one entry"):
         open_voc(tmp_path, "trainval", 2007)
 

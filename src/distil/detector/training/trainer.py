@@ -126,7 +126,7 @@ class Run:
             start=position,
         )
         for batch in batches:
-            self._update(batch, epoch)
+            self.update(batch, epoch)
             self.step += 1
             stop, due = self._asked(stop_asked)
             if self.step % self.log_every == 0 or self.step == self.steps:
@@ -145,7 +145,7 @@ class Run:
         command = f"distil detector train --resume {shlex.quote(str(self.out))}"
         return Interrupted(f"stopped {where}: continue with {command}", getattr(self.stop_asked, "number", None))
 
-    def _update(self, batch: Sequence[tuple[Tensor, dict[str, Tensor]]], epoch: int) -> None:
+    def update(self, batch: Sequence[tuple[Tensor, dict[str, Tensor]]], epoch: int) -> None:
         """One step of the optimizer."""
         training, fabric = self.training, self.fabric
         names = [self.kept.identifier(int(target["image_id"])) for _, target in batch]
