@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from distil.dataset.distil import distil_dataset
+from distil.distilled_set.export import export
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
+from distil.report.pictures import draw_set
 from distil.runs import RESULT
 
 from .conftest import changed, loop_of, tiny
@@ -36,6 +38,33 @@ def test_the_policy_of_the_example_keeps_what_varies():
     import own_policy
 
     assert own_policy.main(outer=2) > 50
+
+
+def test_the_parameterization_of_the_example_is_saved_and_evaluated(tmp_path):
+    import own_parameterization
+
+    assert own_parameterization.main(tmp_path, outer=1) > 50
+    with pytest.raises(DistilError, match=r"blends.*parameterizations=\[\.\.\.\]"):
+        DistilledSet.load(tmp_path / "blends.safetensors")
+    made = DistilledSet.load(tmp_path / "blends.safetensors", [own_parameterization.Blends])
+    assert len(made.decoded().images) == 10 * 10
+    export(made, "npz", tmp_path / "blends.npz")
+    draw_set(made).savefig(tmp_path / "blends.png")
+
+
+def test_a_parameterization_of_another_shape_than_the_data_is_refused(real):
+    from own_parameterization import Blends
+
+    small = replace(tiny(), parameterization=Blends((4, 4)))
+    with pytest.raises(DistilError, match=r"Blends\.decode made images of shape \[10, 1, 4, 4\] of one item: expected"):
+        distil_dataset(real, small)
+
+    class Flat(Blends):
+        def encode(self, images):
+            return super().encode(images).flatten(1)
+
+    with pytest.raises(DistilError, match=r"Flat\.encode made parameters of shape \[\d+, \d+\]: expected \["):
+        distil_dataset(real, replace(tiny(), parameterization=Flat(real.size)))
 
 
 def test_the_network_of_the_example_serves_the_matching():
@@ -76,15 +105,18 @@ class Stops(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["objective", "policy", "sampler", "networks"])
+@pytest.mark.parametrize("part", ["objective", "policy", "sampler", "networks", "parameterization"])
 def test_a_run_with_a_part_of_ones_making_resumes_from_python_alone(real, tmp_path, part):
     from dream_sampler import KMeansBatches
     from own_network import FreshTwoLayers
     from own_objective import MomentMatching
+    from own_parameterization import Blends
     from own_policy import Variance
 
     if part == "objective":
         settings = replace(tiny(), objective=MomentMatching())
+    elif part == "parameterization":
+        settings = replace(tiny(), parameterization=Blends(real.size))
     elif part == "sampler":
         settings = replace(tiny(), sampler=KMeansBatches(4, 8))
     elif part == "networks":
@@ -104,6 +136,7 @@ def test_a_run_with_a_part_of_ones_making_resumes_from_python_alone(real, tmp_pa
     again = distil_dataset(real, settings, folder=tmp_path / "run", resume=True)
     assert torch.equal(again.params, whole.params)
     assert (tmp_path / "run" / RESULT).read_bytes() == (tmp_path / "whole" / RESULT).read_bytes()
-    assert DistilledSet.load(tmp_path / "run" / RESULT).settings == again.settings
+    known = [Blends] if part == "parameterization" else []
+    assert DistilledSet.load(tmp_path / "run" / RESULT, known).settings == again.settings
     with pytest.raises(DistilError, match="seed was 0 and is 3"):
         distil_dataset(real, changed(settings, seed=3), folder=tmp_path / "run", resume=True)

@@ -22,6 +22,7 @@ from distil.dataset.selection.coefficient_policies import (
 )
 from distil.dataset.selection.coefficients import CoefficientSelection, coefficients_of_an_image
 from distil.dataset.selection.grid import GridSelection, check_grid
+from distil.dataset.selection.unchanging import UnchangingSelection
 from distil.dataset.selection.window_policies import (
     FixedWindows,
     JitterOfWindows,
@@ -69,7 +70,8 @@ def objective_of(settings: config.Matching) -> Objective:
 
 
 def selection_of(chosen: Any, task: Task) -> Selection:
-    """Which parameters there are. A part of the user's making is called with the task."""
+    """Which parameters there are. Of the user's making: a parameterization, which stays as it is, or a selection, which
+    is called with the task."""
     match chosen:
         case config.Windows():
             return WindowSelection(chosen, window_policy(chosen.policy), task)
@@ -80,7 +82,7 @@ def selection_of(chosen: Any, task: Task) -> Selection:
             starts = {"policy": policy, "fixed": LowestFrequencies(), "random": RandomFrequencies()}
             return CoefficientSelection(chosen, policy, starts[chosen.start], task)
         case _:
-            return chosen(task)
+            return UnchangingSelection(chosen, task) if hasattr(chosen, "decode") else chosen(task)
 
 
 def window_policy(chosen: Any) -> Any:

@@ -1,0 +1,68 @@
+"""A parameterization that stays as it is for the whole run: how one of the user's making stands in a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distil.dataset.protocols import Expected, Task
+from distil.dataset.restoring import LARGEST
+from distil.errors import DistilError
+from distil.parameterizations.base import Parameterization
+from distil.rng import stream
+
+
+@dataclass(frozen=True)
+class UnchangingSelection:
+    """One parameterization, whose parameters begin as real images of their class."""
+
+    parameterization: Parameterization
+    task: Task
+
+    def initial(self) -> tuple[Parameterization, Float[Tensor, "n ..."]]:
+        """Parameters that real images of the class, as many as an item decodes to, are encoded in."""
+        task, each = self.task, self.parameterization.images_per_item
+        items = []
+        for label, name in enumerate(task.real.classes):
+            images = task.real.sample_class(label, task.ipc * each, stream(task.seed, "initial", name))
+            items.append(self.parameterization.encode(images.unflatten(0, (task.ipc, each))))
+        params = torch.cat(items)
+        self._check(params)
+        return self.parameterization, params
+
+    def _check(self, params: Tensor) -> None:
+        """Refuse parameters, or decoded images, of another shape than the run needs."""
+        task, name = self.task, type(self.parameterization).__name__
+        if params.ndim != 4 or len(params) != task.classes * task.ipc:
+            raise DistilError(
+                f"{name}.encode made parameters of shape {list(params.shape)}: expected [{task.classes * task.ipc}, "
+                f"channels, height, width] for {task.classes} classes of {task.ipc} items."
+            )
+        with torch.no_grad():
+            decoded = list(self.parameterization.select(slice(0, 1)).decode(params[:1]).shape)
+        wanted = [self.parameterization.images_per_item, task.real.channels, *task.real.size]
+        if decoded != wanted:
+            raise DistilError(f"{name}.decode made images of shape {decoded} of one item: expected {wanted}.")
+
+    def refresh(self, outer: int, placed: Parameterization, params: Tensor, momentum: Tensor) -> Parameterization:
+        return placed
+
+    def finished(self, placed: Parameterization, params: Tensor) -> Parameterization:
+        return placed
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self.initial()[1].shape)
+
+    def expected(self, outer: int | None) -> dict[str, Expected]:
+        return {"canvases": Expected(self._shape, -LARGEST, LARGEST)}
+
+    def restored(self, tensors: Mapping[str, Tensor]) -> Parameterization:
+        return self.parameterization
+
+    def event(self, placed: Parameterization) -> tuple[str, dict[str, Any]] | None:
+        return None
