@@ -95,7 +95,8 @@ def draw_set(
 def _is_whole(pictured: Pictured, size: tuple[int, int]) -> bool:
     """Whether every decoded image is the item itself, so that showing both would show the same twice."""
     height, width = _image(pictured).shape[1:]
-    return all(tuple(box) == (0, 0, width, height) for box in pictured.boxes) and size == (height, width)
+    whole = [tuple(box) == (0, 0, width, height) for box in pictured.boxes]
+    return bool(whole) and all(whole) and size == (height, width)
 
 
 def _image(pictured: Pictured) -> Float[Tensor, "c h w"]:
@@ -140,7 +141,7 @@ def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
     FigureCanvasAgg(figure)
     if not panels:
         figure.text(0.5, 0.5, "Nothing was logged", ha="center", va="center", color=QUIET, fontsize=10)
-    colours = dict(zip(logs, cycle(COLOURS), strict=False))
+    colors = dict(zip(logs, cycle(COLOURS), strict=False))
     for index, kind in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
         _plain(axes)
@@ -148,12 +149,12 @@ def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
         if kind == "loss":
             axes.set_title("Matching loss, relative to its start", loc="left", fontsize=10, color=INK)
             for name, series in losses.items():
-                _draw_loss(axes, series, _label(name), colours[name])
+                _draw_loss(axes, series, _label(name), colors[name])
         else:
             axes.set_title("Accuracy on held-out training images, %", loc="left", fontsize=10, color=INK)
             for name, series in scores.items():
                 if len(series):
-                    axes.plot(*series.T, "o-", color=colours[name], label=_label(name), linewidth=1.6, markersize=4)
+                    axes.plot(*series.T, "o-", color=colors[name], label=_label(name), linewidth=1.6, markersize=4)
         legend = axes.legend(frameon=False, fontsize=8, labelcolor=INK)
         for text in legend.get_texts():
             text.set_parse_math(False)
@@ -291,8 +292,8 @@ def _mosaic(panel: _Panel, height: int) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _as_pixels(image: Float[Tensor, "c h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    colours = image if image.shape[0] == 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
-    return (colours.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    colors = image if image.shape[0] == 3 else image.mean(0, keepdim=True).expand(3, -1, -1)
+    return (colors.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _draw_regions(axes: Axes, panel: _Panel, shown: list[list[Pictured]]) -> None:
@@ -317,16 +318,16 @@ def _draw_regions(axes: Axes, panel: _Panel, shown: list[list[Pictured]]) -> Non
 
 
 def _frame_mined(axes: Axes, panel: _Panel, views: int, mined: int) -> None:
-    boxes, colours = [], []
+    boxes, colors = [], []
     for row, tiles in enumerate(panel.rows):
         for column in range(len(tiles)):
             place = column % views - (views - mined)
             if place >= 0:
                 corner = (panel.left(column) - 2, panel.top(row) - 2)
                 boxes.append(Rectangle(corner, panel.wide + 4, panel.tall + 4))
-                colours.append(MINED[place % len(MINED)])
+                colors.append(MINED[place % len(MINED)])
     axes.add_collection(
-        PatchCollection(boxes, facecolor="none", edgecolor=colours or "none", linewidth=1.8, zorder=3, clip_on=False)
+        PatchCollection(boxes, facecolor="none", edgecolor=colors or "none", linewidth=1.8, zorder=3, clip_on=False)
     )
 
 
