@@ -12,7 +12,7 @@ from distil.detector.gkd.reliability import measure_objects
 from distil.detector.settings import PrototypeSettings
 from distil.functional.boxes import mean_over_boxes
 from distil.networks.detectors import Architecture, build_detector
-from distil.report.detector_html import reliability_by_tag
+from distil.report.detector_report import reliability_by_tag
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from distil.fields import leaves, with_values
 from distil.files import write_atomic
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture, load_detector
-from distil.report.detector_html import reliability_by_tag, write_detector_report
+from distil.report.detector_report import reliability_by_tag, write_detector_report
 from distil.report.progress import both
 from distil.runs import LOG, EventLog, Events, Interrupted, load_checkpoint, read_log, remove_checkpoints
 from distil.stopping import number_of

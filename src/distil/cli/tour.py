@@ -16,7 +16,7 @@ from distil.evaluation.protocols import protocol_for
 from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.locks import only_writer
-from distil.report.html import write_report
+from distil.report.set_report import write_report
 from distil.runs import LOG, MANIFEST, RESULT, EventLog, Events, read_log, remove_checkpoints, start_run
 
 METHODS_SHOWN = ("idc", "udd")

@@ -1,4 +1,4 @@
-"""Networks that an evaluation has finished, kept until all are: the same evaluation goes on from them."""
+"""Networks that an evaluation has finished, kept until all are: the same evaluation continues from them."""
 
 import contextlib
 import hashlib

@@ -6,7 +6,7 @@ import pytest
 from test_pictures import make_set
 
 from distil.errors import DistilError
-from distil.report.html import write_report
+from distil.report.set_report import write_report
 
 ROWS = [
     {"name": "random real images", "images_per_class": 1, "bytes": 2500, "mean": 50.0, "std": 2.5},

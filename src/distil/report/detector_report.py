@@ -1,8 +1,6 @@
 """The report of detectors as one HTML file that needs nothing else."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,8 @@ from distil.data.detection.detection_set import DetectionSource
 from distil.detector.gkd.prototypes import PrototypeSet
 from distil.detector.gkd.reliability import ObjectReliabilities
 from distil.evaluation.precision import Precision
-from distil.files import write_atomic
 from distil.report.detections import draw_detections, draw_prototypes, draw_reliabilities, draw_training
-from distil.report.html import html_figure, html_page
+from distil.report.page import picture, write_page
 
 LEAST_SCORE = 0.3
 """Detections below it are not drawn."""
@@ -66,83 +63,43 @@ def write_detector_report(
     }
     columns |= {name: [predictions[index] for index in shown] for name, predictions in found.items()}
     best = max(range(len(prototypes.strides)), key=lambda level: -abs(prototypes.strides[level] - 8))
-    parts = [
-        "<h1>A small detector that learned from a large one</h1>",
-        f'<p class="lead">{escape(test.describe().splitlines()[0])}. All began with random weights; both '
-        "students began with the same ones and saw the same images in the same order.</p>",
-        _table(scores, weights, seconds),
-        _tag_table(by_tag),
-        "<h2>What they find</h2>",
-        html_figure(
+    hard = reliability_by_tag(reliabilities, test)
+    write_page(
+        path,
+        "detectors.html",
+        title="Distilled detector",
+        data=test.describe().splitlines()[0],
+        columns=COLUMNS,
+        scores=scores,
+        weights=weights,
+        seconds=seconds,
+        by_tag=by_tag,
+        kinds=next(iter(by_tag.values()), {}),
+        detections=picture(
             draw_detections(pictures, columns, test.classes, least_score=LEAST_SCORE),
             "Detections beside the true boxes",
             f"Test images. Detections with a score of at least {LEAST_SCORE}.",
         ),
-        "<h2>The prototypes that both share</h2>",
-        html_figure(
+        prototypes=picture(
             draw_prototypes(prototypes, data.train.image, best),
             "Gallery of prototypes",
             f"Stride {prototypes.strides[best]}, epoch {prototypes.epoch}: the training objects from which the objects "
             "of their class are best rebuilt in both feature spaces, in the order in which they were chosen.",
         ),
-        "<h2>Where the two disagree most</h2>",
-        html_figure(
+        disagreements=picture(
             draw_reliabilities(_least(reliabilities, test, crops)),
             "The least reliable objects",
-            "Of the objects of the test images, those judged least reliable, with their reliability.",
+            "The objects of the test images with the least reliability, and their reliability.",
         ),
-        _by_tag(reliabilities, test),
-        "<h2>While they were trained</h2>",
-        html_figure(
+        reliabilities={} if set(hard) <= {"clear"} else hard,
+        curves=picture(
             draw_training(logs),
             "AP and losses against the step",
             "AP on validation images, and the losses of the student with a teacher.",
         ),
-        "<h2>Preflight</h2><p>What was looked at before the student was trained with its teacher.</p>",
-        f"<pre>{escape(preflight)}</pre>" if preflight else "",
-        "<h2>Make it again</h2><pre>distil demo detector</pre>",
-    ]
-    for name, values in settings.items():
-        listed = "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
-        parts.append(f"<details><summary>Settings: {escape(name)}</summary><pre>{escape(listed)}</pre></details>")
-    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in GLOSSARY.items())
-    parts.append(f"<h2>Words</h2><details><summary>What the terms mean</summary><dl>{terms}</dl></details>")
-    page = html_page("Distilled detector", parts)
-    write_atomic(path, lambda temporary: temporary.write_text(page, encoding="utf-8", errors="replace"))
-
-
-def _table(scores: Mapping[str, Precision], weights: Mapping[str, int], seconds: Mapping[str, float]) -> str:
-    head = "".join(f'<th scope="col" class="number">{name}</th>' for name in (*COLUMNS, "weights", "training"))
-    lines = []
-    for name, row in scores.items():
-        cells = "".join(f'<td class="number">{_number(getattr(row, field))}</td>' for field in COLUMNS.values())
-        cells += f'<td class="number">{weights[name]:,}</td><td class="number">{seconds[name]:.0f} s</td>'
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    return (
-        '<h2>How well they see</h2><div class="card"><table><thead><tr><th scope="col">Detector</th>'
-        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-        '<p class="small">Average precision in percent; small, medium and large are COCO\'s sizes (below 32 x 32, '
-        "below 96 x 96 pixels, above). One run each: differences of a point or two are chance.</p>"
-    )
-
-
-def _tag_table(by_tag: Mapping[str, Mapping[str, Precision]]) -> str:
-    kinds = next(iter(by_tag.values()), {})
-    if not kinds:
-        return ""
-    head = "".join(f'<th scope="col" class="number">{escape(f"{k} ({p.objects})")}</th>' for k, p in kinds.items())
-    lines = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f'<td class="number">{_number(score.ap)}</td>' for score in own.values())
-        + "</tr>"
-        for name, own in by_tag.items()
-    )
-    return (
-        '<div class="card"><table><thead><tr><th scope="col">AP of objects that are</th>'
-        f"{head}</tr></thead><tbody>{lines}</tbody></table></div>"
-        '<p class="small">Clear, or what the scenes did to them, and how many there are; an object may be several. The '
-        "other objects then count neither for nor against; what is found where there is nothing counts against every "
-        "kind: compare within a column.</p>"
+        preflight=preflight,
+        settings=settings,
+        glossary=GLOSSARY,
     )
 
 
@@ -175,23 +132,3 @@ def reliability_by_tag(reliabilities: ObjectReliabilities, data: Any) -> dict[st
         spread = (sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)) ** 0.5
         table[tag] = (len(values), mean, spread / len(values) ** 0.5)
     return table
-
-
-def _by_tag(reliabilities: ObjectReliabilities, test: Any) -> str:
-    table = reliability_by_tag(reliabilities, test)
-    if set(table) <= {"clear"}:
-        return ""
-    lines = "".join(
-        f'<tr><th scope="row">{escape(tag)}</th><td class="number">{count}</td>'
-        f'<td class="number">{mean:.3f} ± {error:.3f}</td></tr>'
-        for tag, (count, mean, error) in table.items()
-    )
-    return (
-        '<div class="card"><table><thead><tr><th scope="col">Objects</th><th scope="col" class="number">How many</th>'
-        '<th scope="col" class="number">Reliability, mean ± standard error</th></tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _number(value: float) -> str:
-    return "-" if value != value else f"{value:.1f}"
