@@ -3,6 +3,9 @@
 Every tensor that a call of torch makes is marked with where it would lie. Tensors of two places in one call, a number
 drawn on one by a generator of the other and NumPy on a device are errors, as they are on a GPU. Tensors that torch
 makes out of sight (in vmap, in a backward pass) are not marked and go with anything.
+
+torch's FakeTensorMode is no substitute: its tensors have no values, so it stops at the first `item` or `nonzero`, of
+which evaluation and detection are full; and it counts no waits for the device.
 """
 
 from collections import Counter

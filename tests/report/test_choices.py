@@ -14,15 +14,15 @@ def test_one_choice_is_no_picture():
     assert draw_choices([chosen(0, [1, 2]), {"event": "step", "step": 3}], (1, 4, 4)) is None
 
 
-def test_what_entered_left_and_stayed_has_its_own_colour():
+def test_what_entered_left_and_stayed_has_its_own_color():
     figure = draw_choices([chosen(0, [0, 1]), {"event": "step", "step": 1}, chosen(5, [1, 17])], (2, 4, 4))
     first, second = (axes.images[0].get_array() for axes in figure.axes)
     assert [axes.get_title() for axes in figure.axes] == ["to begin with", "from step 5, 1 entered"]
     assert first.shape == (4, 9, 3)  # two planes and a gap
-    colours = {place: tuple(np.round(second[place], 2)) for place in ((0, 0), (0, 1), (0, 6), (3, 3))}
-    assert len(set(colours.values())) == 4
-    assert tuple(np.round(first[0, 0], 2)) == tuple(np.round(first[0, 1], 2)) == colours[0, 1]
-    assert tuple(np.round(first[0, 6], 2)) == colours[3, 3]
+    colors = {place: tuple(np.round(second[place], 2)) for place in ((0, 0), (0, 1), (0, 6), (3, 3))}
+    assert len(set(colors.values())) == 4
+    assert tuple(np.round(first[0, 0], 2)) == tuple(np.round(first[0, 1], 2)) == colors[0, 1]
+    assert tuple(np.round(first[0, 6], 2)) == colors[3, 3]
 
 
 def test_of_many_choices_the_first_and_the_last_are_among_six():

@@ -111,11 +111,11 @@ def test_shown_numbers_can_be_chosen():
 
 def test_mined_regions_have_strong_colors_and_frame_their_images():
     items, images = draw_set(make_set(mined=2)).axes
-    strong = [to_rgba(colour) for colour in MINED[:2]]
+    strong = [to_rgba(color) for color in MINED[:2]]
     for axes in (items, images):
         last = axes.collections[-1]
         assert len(last.get_paths()) == 2 * 3
-        assert [tuple(colour) for colour in last.get_edgecolor()] == strong * 3  # pyright: ignore[reportArgumentType]
+        assert [tuple(color) for color in last.get_edgecolor()] == strong * 3  # pyright: ignore[reportArgumentType]
     plain = draw_set(make_set()).axes
     assert all(len(axes.collections[-1].get_paths()) == 0 for axes in plain)
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from distil.errors import DistilError
 
@@ -150,7 +151,8 @@ def voc_average_precision(
         totals += np.bincount(wanted[~ignored], minlength=classes + 1)
         claim, right = np.full(len(boxes), -1), np.zeros(len(boxes), dtype=bool)
         if len(boxes) and len(goals):
-            overlaps = np.where(given[:, None] == wanted[None], _overlaps(boxes, goals), -1.0)
+            pairs = box_iou(torch.from_numpy(boxes), torch.from_numpy(goals)).nan_to_num(0).numpy()  # nan: no area
+            overlaps = np.where(given[:, None] == wanted[None], pairs, -1.0)
             best = overlaps.argmax(1)
             right = overlaps[np.arange(len(boxes)), best] >= overlap
             claim = np.where(right, best + before, -1)
@@ -190,16 +192,6 @@ def _area_under_envelope(hits: np.ndarray, objects: int) -> float:
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     recall = true / objects
     return float((np.diff(recall, prepend=0.0) * envelope).sum())
-
-
-def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of every pair, (n, m); boxes of no area overlap nothing."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    both = (high - low).clip(0).prod(2)
-    areas, other_areas = ((side[:, 2:] - side[:, :2]).clip(0).prod(1) for side in (boxes, others))
-    union = areas[:, None] + other_areas[None] - both
-    return both / np.where(union > 0, union, 1.0)
 
 
 def _coco(predictions: Sequence[Mapping[str, Tensor]], annotations: Sequence[Objects]) -> tuple[Tensor, list[int]]:

@@ -256,7 +256,11 @@ def _load_classifier(network: nn.Module, path: Path | str) -> None:
 
 @torch.no_grad()
 def _stage_maps(name: str, body: nn.Module, strides: Sequence[int]) -> list[tuple[int, int]]:
-    """For each stride the index of the network's last map (or child that makes it) of that stride, and its channels."""
+    """For each stride the index of the network's last map (or child that makes it) of that stride, and its channels.
+
+    Found with an image: timm's feature_info does not tell whether maps have their channels first, and torchvision's
+    create_feature_extractor needs to be told the nodes, which have other names in each network.
+    """
     modes = [(module, module.training) for module in body.modules()]
     body.eval()
     try:

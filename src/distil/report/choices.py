@@ -18,7 +18,7 @@ MOST = 6
 def draw_choices(events: Iterable[Mapping[str, Any]], shape: tuple[int, int, int]) -> Figure | None:
     """A panel for each choice of cosines of a run: kept, entered since the panel before, and left since then.
 
-    events: of the run's log, of which those named "cosines" count (docs/runs.md). shape: (c, h, w) of a view; colour
+    events: of the run's log, of which those named "cosines" count (docs/runs.md). shape: (c, h, w) of a view; color
     planes stand side by side (brightness, red against blue, green against both), lowest frequency at their top left.
     Of more than six choices the first, the last and four between are shown.
     Returns None when the cosines were chosen once or never.

@@ -1,4 +1,8 @@
-"""Pictures of detectors: what they find, the prototypes they share, the objects on which they disagree, their runs."""
+"""Pictures of detectors: what they find, the prototypes they share, the objects on which they disagree, their runs.
+
+Drawn by matplotlib rather than by torchvision.utils, which writes labels in the pixels of the image: those of scenes,
+128 a side, would not hold them.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +16,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from distil.detector.gkd.prototypes import PrototypeSet
-from distil.report.pictures import COLOURS, FRAME, INK, QUIET
+from distil.report.pictures import COLORS, FRAME, INK, QUIET
 from distil.runs import number_in
 
 CROP = 48
@@ -27,7 +31,7 @@ def draw_detections(
     *,
     least_score: float = 0.5,
 ) -> Figure:
-    """A row for each image, a column for each detector: boxes in the colour of their class, with name and score.
+    """A row for each image, a column for each detector: boxes in the color of their class, with name and score.
 
     columns: for each title, one {"boxes", "labels"} an image, in pixels of that image, with "scores" if they are
     predictions: those below `least_score` are left out. Put the truth first.
@@ -64,23 +68,25 @@ def draw_prototypes(prototypes: PrototypeSet, image: Callable[[int], UInt8[Tenso
 def draw_reliabilities(
     crops: Sequence[tuple[UInt8[Tensor, "3 _h _w"], Sequence[float], float, str]], *, columns: int = 8
 ) -> Figure:
-    """Objects with their surroundings, their box, and under it how reliable they were judged.
+    """Objects with their surroundings, their box, and under it how reliable they are.
 
     crops: (image, box in pixels of that image, reliability in [0, 1], class name), in the order to show.
     """
     rows = max(1, -(-len(crops) // columns))
     figure, axes = _grid(rows, columns, 1.05, 1.25)
     for place in range(rows * columns):
-        own = axes[place // columns][place % columns]
+        panel = axes[place // columns][place % columns]
         if place >= len(crops):
-            _empty(own)
+            _empty(panel)
             continue
         image, box, value, name = crops[place]
         crop, inside = _crop(image, box, margin=0.5)
-        _show(own, crop)
+        _show(panel, crop)
         x1, y1, x2, y2 = inside
-        own.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor="#ff7a00", linewidth=1.2))
-        own.set_xlabel(f"{name}  {value:.2f}", fontsize=7, color=INK, labelpad=2)
+        panel.add_patch(
+            Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor="#ff7a00", linewidth=1.2)
+        )
+        panel.set_xlabel(f"{name}  {value:.2f}", fontsize=7, color=INK, labelpad=2)
     return figure
 
 
@@ -93,16 +99,16 @@ def draw_training(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     losses: dict[str, list[tuple[float, float]]] = {}
-    for (name, log), colour in zip(logs.items(), COLOURS * 9, strict=False):
+    for (name, log), color in zip(logs.items(), COLORS * 9, strict=False):
         events = list(log)
         points = _points(events, "validation", "ap")
         if points:
-            left.plot(*zip(*points, strict=True), color=colour, label=name, marker=".", linewidth=1.4)
+            left.plot(*zip(*points, strict=True), color=color, label=name, marker=".", linewidth=1.4)
         steps = [event for event in events if isinstance(event.get("losses"), dict)]
         if found := {name: _points(steps, "step", name, "losses") for event in steps for name in event["losses"]}:
             losses = {name: points for name, points in found.items() if points}
-    for (name, points), colour in zip(losses.items(), COLOURS * 9, strict=False):
-        right.plot(*zip(*points, strict=True), color=colour, label=name, linewidth=1.0)
+    for (name, points), color in zip(losses.items(), COLORS * 9, strict=False):
+        right.plot(*zip(*points, strict=True), color=color, label=name, linewidth=1.0)
     for axes, title in ((left, "AP on held-out images (%)"), (right, "losses of the last run")):
         axes.set_title(title, fontsize=9, color=INK, loc="left")
         axes.set_xlabel("step", fontsize=8, color=QUIET)
@@ -159,8 +165,8 @@ def _boxes(axes: Axes, found: Mapping[str, Tensor], classes: Sequence[str], leas
         if scores is not None and float(scores[place]) < least_score:
             continue
         x1, y1, x2, y2 = box
-        colour = COLOURS[(label - 1) % len(COLOURS)]
-        axes.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=1.3))
+        color = COLORS[(label - 1) % len(COLORS)]
+        axes.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.3))
         text = str(classes[label - 1]) + ("" if scores is None else f" {float(scores[place]):.2f}")
         axes.text(
             x1,
@@ -170,7 +176,7 @@ def _boxes(axes: Axes, found: Mapping[str, Tensor], classes: Sequence[str], leas
             color="white",
             va="bottom",
             clip_on=True,
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.6},
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 0.6},
         )
 
 

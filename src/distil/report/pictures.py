@@ -26,7 +26,7 @@ from distil.runs import number_in
 
 DPI = 144
 INK, QUIET, FRAME = "#1f2430", "#6b7280", "#d5d9e0"
-COLOURS = ("#2563eb", "#e4572e", "#0f9d78", "#8b5cf6", "#d97706", "#0891b2", "#be185d", "#4d7c0f")
+COLORS = ("#2563eb", "#e4572e", "#0f9d78", "#8b5cf6", "#d97706", "#0891b2", "#be185d", "#4d7c0f")
 MINED = ("#ff7a00", "#00b8d9", "#ff2d87", "#7cc800", "#a855f7", "#ffd000")
 GAP = 10
 """Pixels between two tiles."""
@@ -126,7 +126,7 @@ def _draw_maps(
 
 
 def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
-    """Matching loss against step, and accuracy on held-out training images where it was measured; a colour per run.
+    """Matching loss against step, and accuracy on held-out training images where it was measured; a color per run.
 
     logs: for each name its events: {"event": "step", "step": 12, "loss": 3.4} and {"event": "validation", "step": 100,
     "accuracy": 61.2}, in percent; other events, and values that are not finite, are passed over. A loss is drawn
@@ -141,7 +141,7 @@ def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:
     FigureCanvasAgg(figure)
     if not panels:
         figure.text(0.5, 0.5, "Nothing was logged", ha="center", va="center", color=QUIET, fontsize=10)
-    colors = dict(zip(logs, cycle(COLOURS), strict=False))
+    colors = dict(zip(logs, cycle(COLORS), strict=False))
     for index, kind in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
         _plain(axes)
@@ -245,8 +245,8 @@ def _lay_out(
     total_h = head + height + foot
     figure = Figure(figsize=(total_w / DPI, total_h / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    for text, y, size, colour in ((title[0], 15, 13, INK), (title[1], 29, 8.5, QUIET)):
-        figure.text(24 / total_w, 1 - y * point / total_h, _label(text), fontsize=size, color=colour, parse_math=False)
+    for text, y, size, color in ((title[0], 15, 13, INK), (title[1], 29, 8.5, QUIET)):
+        figure.text(24 / total_w, 1 - y * point / total_h, _label(text), fontsize=size, color=color, parse_math=False)
 
     placed, x = [], left
     for panel, width in zip(panels, widths, strict=True):
@@ -365,16 +365,16 @@ def _series(events: list[Mapping[str, Any]], event: str, field: str) -> Float[np
     return np.array([point for point in points if None not in point], dtype=float).reshape(-1, 2)
 
 
-def _draw_loss(axes: Axes, series: Float[np.ndarray, "points 2"], label: str, colour: str) -> None:
+def _draw_loss(axes: Axes, series: Float[np.ndarray, "points 2"], label: str, color: str) -> None:
     if not len(series):
         return
     steps, values = series.T
     window = max(1, len(values) // 40)
     mean = np.convolve(values, np.full(window, 1 / window), mode="valid")
     start = mean[0] or 1.0
-    axes.plot(steps, values / start, color=colour, alpha=0.22, linewidth=0.8)
+    axes.plot(steps, values / start, color=color, alpha=0.22, linewidth=0.8)
     middle = steps[window // 2 :][: len(mean)]
-    axes.plot(middle, mean / start, color=colour, linewidth=1.6, label=label)
+    axes.plot(middle, mean / start, color=color, linewidth=1.6, label=label)
 
 
 def _plain(axes: Axes) -> None:
