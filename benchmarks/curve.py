@@ -133,10 +133,10 @@ def picture(args: argparse.Namespace) -> None:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for arm, points in summary(args.curves).items():
-        colour = {"reference": "#8a8a8a", "ours": "#c0392b"}[arm]
+        color = {"reference": "#8a8a8a", "ours": "#c0392b"}[arm]
         label = {"reference": "reference loop", "ours": "fast recipe"}[arm]
         minutes, means, spreads, seeds = zip(*points, strict=True)
-        axes.errorbar(minutes, means, spreads, fmt="o-", color=colour, label=label, markersize=4, capsize=3)
+        axes.errorbar(minutes, means, spreads, fmt="o-", color=color, label=label, markersize=4, capsize=3)
         print(f"\n| {label}, minutes | accuracy (%) | seeds |\n|---|---|---|")
         for row in zip(minutes, means, spreads, seeds, strict=True):
             print("| {:.2f} | {:.1f} ± {:.1f} | {} |".format(*row))

@@ -305,13 +305,13 @@ def angles(args: argparse.Namespace) -> None:
             features = features[level]
             mean = features.mean(0)
             raw = projection(features, basis, "cosine")
-            centred = projection(features - mean, basis - mean, "cosine")
+            centered = projection(features - mean, basis - mean, "cosine")
             line[who] = {
                 "share of the mean": float(mean.square().sum() / features.square().sum(1).mean()),
                 "own class": float(raw[same].mean()),
                 "other classes": float(raw[~same].mean()),
-                "own class, about the mean": float(centred[same].mean()),
-                "other classes, about the mean": float(centred[~same].mean()),
+                "own class, about the mean": float(centered[same].mean()),
+                "other classes, about the mean": float(centered[~same].mean()),
             }
             line[who] = {name: round(value, 3) for name, value in line[who].items()}
         print(json.dumps(line))

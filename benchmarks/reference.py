@@ -1,6 +1,6 @@
 """The loops that speed is measured from: IDC and our first UDD as peers would write them, and a plain judge.
 
-On torch alone but for our network, colour and cutout.
+On torch alone but for our network, color and cutout.
 
 Class by class, the canvases moved after each class, a loss read back each time, the network then trained on real
 images; the random crop gathers pixels from a permuted view, as the published code does.
@@ -38,7 +38,7 @@ def gathered_crop(images: Tensor, draws: int, generator: torch.Generator) -> Ten
 
 
 def augmented(images: Tensor, strategy: str, generator: torch.Generator, *, shared: bool) -> Tensor:
-    """Flip, colour, crop, cutout, of those that the strategy names."""
+    """Flip, color, crop, cutout, of those that the strategy names."""
     words = strategy.split("_")
     if "flip" in words:
         images = augment(images, "flip", generator, shared=shared, one=False)
@@ -91,7 +91,7 @@ def reference_loop(real: ImageSet, settings: Matching, proxy: nn.Module | None =
                 with torch.no_grad():
                     chosen = loop.selection.refresh(outer, loop.placed, canvases.detach(), loop.momentum)
                 windows = chosen.windows  # pyright: ignore[reportAttributeAccessIssue]
-            centres: list[Tensor] = []
+            centers: list[Tensor] = []
             for c in range(classes):
                 generator = stream(settings.seed, "reference", outer, inner, c)
                 images = real.sample_class(c, settings.sampler.batch, generator)
@@ -123,14 +123,14 @@ def reference_loop(real: ImageSet, settings: Matching, proxy: nn.Module | None =
                     ).backward()
                 image_optimizer.step()
                 if contrast is not None:
-                    centres.append(net.embed(both[:n].detach()).detach().mean(0))
+                    centers.append(net.embed(both[:n].detach()).detach().mean(0))
             if contrast is not None:
                 generator = stream(settings.seed, "reference", outer, inner, "contrast")
                 views = normalize(cut(canvases, factor, real.size), real.mean, real.std)
                 embedded = net.embed(augmented(views, settings.augment, generator, shared=True))
                 means = embedded.unflatten(0, (factor**2, classes, ipc)).mean((0, 2))
                 image_optimizer.zero_grad()
-                (contrast.share * contrastive_loss(means, torch.stack(centres), contrast.temperature)).backward()
+                (contrast.share * contrastive_loss(means, torch.stack(centers), contrast.temperature)).backward()
                 image_optimizer.step()
             if total != total:
                 raise ValueError("the reference loop diverged")
@@ -176,7 +176,7 @@ def window_views(canvases: Tensor, windows: Tensor, size: tuple[int, int]) -> Te
 
 
 def reference_judge(images: Tensor, labels: Tensor, test: ImageSet, protocol: Protocol, width: int, runs: int) -> None:
-    """Train and test networks one after another, as the published evaluations do; normalised images, class indices."""
+    """Train and test networks one after another, as the published evaluations do; normalized images, class indices."""
     classes = len(test.classes)
     updates = updates_of(protocol, len(images))
     for run in range(runs):

@@ -532,7 +532,7 @@ def draw_stages(lines: list[dict], path: Path) -> None:
     sizes = list(dict.fromkeys((x["shape"], x["classes"], x["ipc"]) for x in lines))
     figure = Figure(figsize=(8, 0.8 + 0.62 * len(sizes)), layout="constrained")
     axes = figure.subplots()
-    colours = dict(zip(parts, ["#2c5f8a", "#7fb0d6", "#c0392b", "#e59866", "#7d8a5c"], strict=True))
+    colors = dict(zip(parts, ["#2c5f8a", "#7fb0d6", "#c0392b", "#e59866", "#7d8a5c"], strict=True))
     names = []
     for size in sizes:
         for precision in ("float32", "bfloat16"):
@@ -549,7 +549,7 @@ def draw_stages(lines: list[dict], path: Path) -> None:
             scale = sum(whole[part] for part in parts)
             left = 0.0
             for part in parts:
-                axes.barh(len(names), own[part] / scale, left=left, color=colours[part], height=0.8)
+                axes.barh(len(names), own[part] / scale, left=left, color=colors[part], height=0.8)
                 left += own[part] / scale
             axes.text(left + 0.01, len(names), f"{sum(own[p] for p in parts):.2f} s", va="center", fontsize=8)
             names.append(f"{size[0]}, {size[1]} classes, {size[2]} a class, {precision}")
@@ -558,7 +558,7 @@ def draw_stages(lines: list[dict], path: Path) -> None:
     axes.set_xlabel("share of the same UDD step in float32 (mining as if in every step)")
     axes.set_xlim(0, 1.12)
     figure.legend(
-        [axes.barh(0, 0, color=colours[part])[0] for part in parts],
+        [axes.barh(0, 0, color=colors[part])[0] for part in parts],
         parts,
         loc="outside upper center",
         ncols=5,

@@ -22,7 +22,7 @@ deviations, and differences to the first arm seed by seed, `transfer` judges the
 `keep` copies all of it to benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps
 (udd-cosines.jsonl), `utilisation` draws how much it uses each and the share of that which the numbers of every form
 hold (udd-utilisation.jsonl), `choices` draws those of a mined arm over its run, `mosaic` makes a sensor's raw images of
-colour ones, `overhead` what a step costs beside IDC's with as many views (udd-overhead.jsonl), `bits` judges saved sets
+color ones, `overhead` what a step costs beside IDC's with as many views (udd-overhead.jsonl), `bits` judges saved sets
 of 8 bits a number with fewer (udd-bits.jsonl), `mue` draws mUE against accuracy of kept results and prints their
 correlation.
 """
@@ -339,10 +339,10 @@ def mosaic(args: argparse.Namespace) -> None:
     with np.load(args.source) as arrays:
         made = dict(arrays)
     for name in ("x_train", "x_test"):
-        colour = made[name]
-        seen = colour[..., 1].copy()
-        seen[:, 0::2, 0::2] = colour[:, 0::2, 0::2, 0]
-        seen[:, 1::2, 1::2] = colour[:, 1::2, 1::2, 2]
+        color = made[name]
+        seen = color[..., 1].copy()
+        seen[:, 0::2, 0::2] = color[:, 0::2, 0::2, 0]
+        seen[:, 1::2, 1::2] = color[:, 1::2, 1::2, 2]
         made[name] = seen
     np.savez_compressed(args.out, **made)
 
@@ -415,7 +415,7 @@ def overhead(args: argparse.Namespace) -> None:
 
 
 def mue(args: argparse.Namespace) -> None:
-    """mUE against accuracy, a colour a data set, and Pearson's correlation within each and over all."""
+    """mUE against accuracy, a color a data set, and Pearson's correlation within each and over all."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.4, 3.6), dpi=144, layout="constrained")

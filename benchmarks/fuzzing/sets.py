@@ -67,13 +67,13 @@ def _set_files(folder: Path) -> None:
 
 def _set_nonsense(found: DistilledSet, case: Case) -> str:
     views = found.decoded()
-    normalised = found.dataset()
-    images = torch.stack([normalised[i][0] for i in range(len(normalised))])
+    normalized = found.dataset()
+    images = torch.stack([normalized[i][0] for i in range(len(normalized))])
     labels = views.labels
     soft = labels.is_floating_point()
     return first_of(
         bad_names(found.classes),
-        not_finite({"views": views.images, "normalised views": images, "labels": labels}),
+        not_finite({"views": views.images, "normalized views": images, "labels": labels}),
         "views leave all bounds" if max(float(views.images.abs().max()), float(images.abs().max())) > LARGEST else "",
         "labels out of range"
         if not soft and not 0 <= int(labels.min()) <= int(labels.max()) < len(found.classes)

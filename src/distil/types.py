@@ -16,7 +16,7 @@ y2 exclusive."""
 class Batch:
     """Images and their labels.
 
-    images: in [0, 1], not normalised.
+    images: in [0, 1], not normalized.
     labels: class indices, or one row of class probabilities an image.
     """
 
@@ -32,7 +32,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class View:
-    """What detectors see of a batch: images after ONE shared resize, normalisation and padding, with their targets."""
+    """What detectors see of a batch: images after ONE shared resize, normalization and padding, with their targets."""
 
     images: Float[Tensor, "n 3 h w"]
     """Normalized by mean and std, then padded with zeros at the right and at the bottom."""
@@ -75,7 +75,7 @@ class Trace:
     """One-stage only: class logits at every anchor."""
     positives: Float[Tensor, ""] | None = None
     """One-stage students only: what sums over all anchors are divided by to be losses an object. RetinaNet: positive
-    anchors, at least one an image; FCOS: the centre-ness of the positive points, summed."""
+    anchors, at least one an image; FCOS: the center-ness of the positive points, summed."""
     losses: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
     """The detector's own training losses by name; empty for a teacher."""
     counts: dict[str, Float[Tensor, ""]] = field(default_factory=dict)

@@ -102,12 +102,12 @@ def test_whole_numbers_out_of_range_are_refused(tmp_path, values):
         decoded(tmp_path, np.array([values], np.int32))
 
 
-def test_colour_of_twelve_bits_in_sixteen_is_refused(tmp_path):
-    """Pillow keeps the upper 8 of 16 bits in colour, which are black here."""
+def test_color_of_twelve_bits_in_sixteen_is_refused(tmp_path):
+    """Pillow keeps the upper 8 of 16 bits in color, which are black here."""
 
     def png(highest: int) -> bytes:
         rows = RANDOM.integers(0, highest + 1, (4, 4, 3)).astype(">u2")
-        return make_png(4, 4, b"".join(b"\0" + row.tobytes() for row in rows), bits=16, colour=2)
+        return make_png(4, 4, b"".join(b"\0" + row.tobytes() for row in rows), bits=16, color=2)
 
     with pytest.raises(DistilError, match=r"image a has 16 bits a channel but values below 4096, .* leaves it black"):
         decode_pictures([("a", png(4095)), ("b", png(255))], None)
@@ -115,11 +115,11 @@ def test_colour_of_twelve_bits_in_sixteen_is_refused(tmp_path):
     assert pictures.notes == ("2 pictures have 16 bits a channel, of which the upper 8 are read",)
 
 
-def make_png(width: int, height: int, rows: bytes, bits: int = 8, colour: int = 0) -> bytes:
+def make_png(width: int, height: int, rows: bytes, bits: int = 8, color: int = 0) -> bytes:
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
@@ -128,12 +128,12 @@ def test_one_bit_is_black_and_white(tmp_path):
     assert saved(tmp_path, Image.fromarray(GRADIENT > 100)).tolist() == ((GRADIENT > 100) * 255).tolist()
 
 
-def test_a_palette_is_grey_only_if_its_colours_are(tmp_path):
+def test_a_palette_is_grey_only_if_its_colors_are(tmp_path):
     grey = Image.fromarray(GRADIENT).quantize(256)
     assert grey.mode == "P"
     assert saved(tmp_path, grey).ndim == 2
-    colour = saved(tmp_path, Image.fromarray(COLOUR).quantize(256))
-    assert colour.shape == (6, 8, 3)
+    color = saved(tmp_path, Image.fromarray(COLOUR).quantize(256))
+    assert color.shape == (6, 8, 3)
 
 
 def test_transparency_shows_white(tmp_path):
@@ -298,7 +298,7 @@ def test_pictures_come_in_the_order_given(tmp_path, monkeypatch):
     assert [int(picture[0, 0]) for picture in read_pictures(files, 2)] == list(range(10))
 
 
-def test_stacking_repeats_grey_where_there_is_colour():
+def test_stacking_repeats_grey_where_there_is_color():
     images = stack_pictures([GRADIENT, COLOUR], grey=False)
     assert images.shape == (2, 3, 6, 8)
     assert torch.equal(images[0, 0], images[0, 2])

@@ -96,7 +96,7 @@ def test_black_images_are_black():
         (draw(3000, np.float32), "divide by 4095, if that stands for white"),
         (draw(10**6, np.float64), "divide by the value that stands for white"),
         (draw(255, np.float64) / 127.5 - 1, r"values from -1 to 1: .* or \(x \+ 1\) / 2, if -1 stands for black"),
-        (draw(9, np.float64) - 4, "values from -4 to 5: .*Undo the normalisation first"),
+        (draw(9, np.float64) - 4, "values from -4 to 5: .*Undo the normalization first"),
         (draw(255, np.complex64), "x0 is complex64: images are numbers, uint8"),
         (draw(255, np.str_), "images are numbers, uint8"),
     ],

@@ -172,8 +172,8 @@ def test_source_key(spec, key):
 
 
 def test_settings_of_another_version_are_refused():
-    values = to_dict(Selection()) | {"colour": 3}
-    with pytest.raises(DistilError, match="unknown setting 'colour' in the saved run"):
+    values = to_dict(Selection()) | {"color": 3}
+    with pytest.raises(DistilError, match="unknown setting 'color' in the saved run"):
         settings_from_dict(values)
 
 

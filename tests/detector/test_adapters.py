@@ -218,7 +218,7 @@ def test_instances_of_retinanet_are_matched_anchors():
 
 
 def test_instances_of_fcos_are_responsible_points():
-    """The rule of FCOS with centre sampling, point by point."""
+    """The rule of FCOS with center sampling, point by point."""
     model = noisy(build("fcos"))
     adapter = adapt(model)
     view = adapter.view(IMAGES, TARGETS)
@@ -427,7 +427,7 @@ def test_a_teacher_in_training_mode_teaches_in_eval_mode():
 
 
 def own_positions(model, view, regions, reach):
-    """For each instance, by a loop, the teacher's anchor of highest IoU; `reach` widens anchors about their centres."""
+    """For each instance, by a loop, the teacher's anchor of highest IoU; `reach` widens anchors about their centers."""
     maps = list(model.backbone(view.images).values())
     (anchors, *_) = model.anchor_generator(ImageList(view.images, list(view.sizes)), maps)
     out = []
@@ -511,7 +511,7 @@ def test_a_mask_rcnn_teaches_but_is_no_student():
 # --------------------------------------------------------------------------------------------------------- views
 
 
-def test_a_view_is_resized_normalised_and_padded():
+def test_a_view_is_resized_normalized_and_padded():
     adapter = adapt(build("retinanet", min_size=32, max_size=64, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0)))
     images = [torch.full((3, 64, 96), 0.75), torch.full((3, 128, 64), 0.5)]
     view = adapter.view(images, [objects((8, 16, 48, 64, 2)), objects()], seeds=(5, 6))
@@ -574,7 +574,7 @@ def test_views_refuse_what_no_detector_takes():
     assert refusal([], []) == f"a view was asked of 0 images, 0 targets{many}"
     assert refusal([image], [target], seeds=(1, 2)) == f"a view was asked of 1 images, 1 targets and 2 seeds{many}"
     assert refusal([image, (image * 255).byte()], [target] * 2) == (
-        "image 1 has shape (3, 64, 64) and type torch.uint8: give colour images of shape (3, height, width), floating "
+        "image 1 has shape (3, 64, 64) and type torch.uint8: give color images of shape (3, height, width), floating "
         "point, in [0, 1] (uint8 / 255)."
     )
     assert refusal([image], [{"boxes": target["boxes"]}]) == (

@@ -81,7 +81,7 @@ class Pyramid(nn.Module):
 
 
 class Adapter:
-    """The members that prototypes need. A view enlarges its images twofold, then normalises."""
+    """The members that prototypes need. A view enlarges its images twofold, then normalizes."""
 
     def __init__(self, channels: int, strides: tuple[int, ...], seed: int, mean: float = 0.5):
         self.model = Pyramid(channels, strides, seed).train()

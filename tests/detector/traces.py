@@ -90,7 +90,7 @@ def make_prototypes(
 
 
 def slow_mask(boxes: Tensor, values: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """The painted map cell by cell: a box without a cell's centre holds the cell of its own centre."""
+    """The painted map cell by cell: a box without a cell's center holds the cell of its own center."""
     out = torch.zeros(size, dtype=torch.float64)
     for (x1, y1, x2, y2), value in zip(boxes.tolist(), values.tolist(), strict=True):
         held = [

@@ -282,13 +282,13 @@ def test_a_bad_loss_names_its_run_however_many_are_trained_at_once(monkeypatch, 
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        (image_set(6, classes=("above", "below", "centre")), "class 2 is 'centre' against 'middle'"),
+        (image_set(6, classes=("above", "below", "center")), "class 2 is 'center' against 'middle'"),
         (image_set(6, size=12), "12 x 12 pixels .* the distilled set of stripes has 8 x 8"),
         (
             ImageSet(
                 stripes(6)[0].expand(6, 3, 8, 8), stripes(6)[1], ("above", "below", "middle"), MEAN * 3, STD * 3, "c"
             ),
-            r"c has 3 channels \(colour\) but the distilled set of stripes has 1 channel",
+            r"c has 3 channels \(color\) but the distilled set of stripes has 1 channel",
         ),
     ],
 )

@@ -265,7 +265,7 @@ def test_nothing_leaks_and_more_than_a_hundred_detections_are_taken(capsys):
         (
             [found([[0, 0, 1, 1]], [0.5], [3])],
             [truth()],
-            r"prediction of image 0 has label 3, and there are 2 classes, labelled 1 to 2: use the classes of this",
+            r"prediction of image 0 has label 3, and there are 2 classes, labeled 1 to 2: use the classes of this",
         ),
         ([found()], [truth([[0, 0, 1, 1]], [0])], r"annotation of image 0 has label 0, and there are 2 classes"),
         (

@@ -101,7 +101,7 @@ def test_color_follows_its_equations():
     torch.testing.assert_close(run(x, "color", 5), want, rtol=0, atol=1e-6)
 
 
-def test_rotation_and_scale_leave_the_centre_of_a_disc_in_place():
+def test_rotation_and_scale_leave_the_center_of_a_disc_in_place():
     grid = torch.linspace(-1, 1, 31, dtype=torch.float64)
     disc = (-(grid[:, None] ** 2 + grid[None] ** 2) * 8).exp()[None, None]
     for address in range(6):
@@ -131,7 +131,7 @@ def test_idc_semantics_apply_one_of_the_rest():
         assert crop or 0 < out.max() < 1.01
 
 
-def test_normalise_by_hand():
+def test_normalize_by_hand():
     x = torch.ones(1, 2, 1, 1)
     assert normalize(x, (0.5, 0.25), (0.5, 0.25)).flatten().tolist() == [1.0, 3.0]
 

@@ -48,7 +48,7 @@ def test_cosines_are_orthonormal(size):
     torch.testing.assert_close(rows @ rows.T, torch.eye(size, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_colour_rows_are_brightness_and_two_differences():
+def test_color_rows_are_brightness_and_two_differences():
     rows = cosines(3) * torch.tensor([3.0, 2.0, 6.0]).sqrt()[:, None]
     torch.testing.assert_close(rows, torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]), rtol=0, atol=1e-6)
 
@@ -118,7 +118,7 @@ def test_jitter_is_the_divergence_after_swapping_one_coefficient():
     assert float(found[torch.arange(72) != position].abs().max()) < 1e-5 * float(expected)
 
 
-def test_the_lowest_frequencies_come_first_and_brightness_before_colour():
+def test_the_lowest_frequencies_come_first_and_brightness_before_color():
     order = lowest_frequencies((3, 4, 4)).argsort(descending=True, stable=True).tolist()
     assert order[0] == 0
     assert set(order[1:3]) == {1, 4}

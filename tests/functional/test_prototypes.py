@@ -19,8 +19,8 @@ def draws(*shape, seed=0, dtype=F64):
 
 def clustered(count, width, seed):
     """Samples around four directions, of very different lengths."""
-    centres = draws(4, width, seed=seed)
-    rows = centres[torch.arange(count) % 4] + 0.4 * draws(count, width, seed=seed + 1)
+    centers = draws(4, width, seed=seed)
+    rows = centers[torch.arange(count) % 4] + 0.4 * draws(count, width, seed=seed + 1)
     return rows * (1 + 5 * torch.rand(count, 1, dtype=F64, generator=torch.Generator().manual_seed(seed + 2)))
 
 

@@ -8,9 +8,9 @@ WIDTHS = {name: 16 if name == "vit" else 4 for name in NETWORKS}
 SHAPES = {
     "16 grey": (1, (16, 16)),
     "28 grey": (1, (28, 28)),
-    "32 colour": (3, (32, 32)),
-    "64 colour": (3, (64, 64)),
-    "oblong colour": (3, (18, 27)),
+    "32 color": (3, (32, 32)),
+    "64 color": (3, (64, 64)),
+    "oblong color": (3, (18, 27)),
 }
 MAIN = ("convnet3", "resnet10", "vgg11", "alexnet", "densenet121", "vit")
 
@@ -49,7 +49,7 @@ def test_logits_embedding_and_map_agree(name, shape):
 
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (8, 8), (9, 9), (20, 20)])
 @pytest.mark.parametrize("name", ["convnet5", "resnet18", "vgg11", "alexnet", "densenet121"])
-def test_no_normalised_map_is_a_single_pixel(name, size):
+def test_no_normalized_map_is_a_single_pixel(name, size):
     net = small(name, 1, size)
     seen = []
     for layer in net.modules():

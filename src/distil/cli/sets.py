@@ -273,7 +273,7 @@ def export(
     folder   PNG files, one folder per class
     npz      arrays x_train, y_train, classes, mean, std
     parquet  columns image and label, as Hugging Face datasets reads them
-    The images are not normalised: subtract mean and divide by std before a network.
+    The images are not normalized: subtract mean and divide by std before a network.
 
     Examples:
     distil export set.safetensors --to folder --out set/

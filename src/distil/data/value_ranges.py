@@ -113,7 +113,7 @@ def _check_floats(name: str, array: np.ndarray) -> None:
     if low >= 0 and high <= 1:
         return
     if low < 0:
-        remedy = "Undo the normalisation first: times the standard deviation, plus the mean"
+        remedy = "Undo the normalization first: times the standard deviation, plus the mean"
         remedy += "; or (x + 1) / 2, if -1 stands for black and 1 for white." if low >= -1 and high <= 1 else "."
     else:
         white = next((f"{white}, if that" for white in WHITE if white > 1 and high <= white), "the value that")

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from distil.data.images.image_set import ImageSet
 from distil.functional.augment import augment, cutmix, normalize
-from distil.functional.optimise import sgd_step
+from distil.functional.optimize import sgd_step
 from distil.networks import build_network
 from distil.rng import seed_at, stream
 from distil.types import Batch

@@ -27,7 +27,7 @@ MANIFEST = "distil.json"
 
 
 def export(distilled: DistilledSet, to: Layout, out: Path | str, *, overwrite: bool = False) -> list[str]:
-    """Write the decoded views of a set, as uint8 images that are not normalised, in one piece or not at all.
+    """Write the decoded views of a set, as uint8 images that are not normalized, in one piece or not at all.
 
     folder: PNG files out/train/CLASS/NNN.png, to which torchvision's ImageFolder gives the set's own class indices:
         where class names in alphabetical order would give others, folders begin with the index. out/distil.json holds

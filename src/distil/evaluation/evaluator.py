@@ -252,7 +252,7 @@ def _judge(
     finished: Finished | None,
     whole: bool = False,
 ) -> tuple[dict[str, tuple[float, ...]], int]:
-    """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalised floats, and
+    """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalized floats, and
     their class probabilities, both on the device."""
     if runs < 1:
         raise DistilError(f"{{runs}} is {runs}: at least 1 network has to be trained.", field="runs")

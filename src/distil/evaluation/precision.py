@@ -243,7 +243,7 @@ def _check(predictions: Sequence[Mapping[str, Tensor]], annotations: Sequence[Ob
             if len(labels) and not 1 <= int(labels.min()) <= int(labels.max()) <= len(classes):
                 wrong = labels[(labels < 1) | (labels > len(classes))][0]
                 raise DistilError(
-                    f"{whose} of image {index} has label {int(wrong)}, and there are {len(classes)} classes, labelled "
+                    f"{whose} of image {index} has label {int(wrong)}, and there are {len(classes)} classes, labeled "
                     f"1 to {len(classes)}: use the classes of this data."
                 )
         if not bool(found["boxes"].isfinite().all() & found["scores"].isfinite().all()):

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from distil.errors import DistilError
 from distil.evaluation.protocols import Protocol, lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalize
-from distil.functional.optimise import sgd_step
+from distil.functional.optimize import sgd_step
 from distil.rng import stream
 from distil.types import Batch
 
@@ -41,10 +41,10 @@ def train_network(
     """Train `net` in place, on `device`, as the protocol says, and return it.
 
     views: their labels as class indices, or as probabilities, which are learnt as they are. mean, std: what images
-    are normalised by. classes: number of classes.
+    are normalized by. classes: number of classes.
     updates: None for the protocol's own number. what: how an error calls the network.
 
-    Each epoch is a fresh permutation; a batch is normalised, augmented image by image, mixed, and learnt by SGD on the
+    Each epoch is a fresh permutation; a batch is normalized, augmented image by image, mixed, and learnt by SGD on the
     cross-entropy -sum_k p_k log softmax(net(x))_k. All draws depend on `seed` and the update alone.
 
     Raises: DistilError when a loss or, at the end, a weight is not finite; it names the update.
@@ -79,8 +79,8 @@ def train_together(
     """Train networks of one kind in place, each as `train_network` would by itself, up to rounding.
 
     nets: on the device of the images, without buffers. images, targets, seeds, names: one for each network; the images
-    of each are equally many, and networks may share one tensor. Floats are normalised already; uint8 images become
-    normalised floats batch by batch, to save memory. targets: class probabilities. names: as errors call the networks.
+    of each are equally many, and networks may share one tensor. Floats are normalized already; uint8 images become
+    normalized floats batch by batch, to save memory. targets: class probabilities. names: as errors call the networks.
 
     Each network draws its own order, augmentation and mixing from its seed. The weights of several are stacked, and
     one forward and backward pass in batched operations updates all: memory grows with their number. One network

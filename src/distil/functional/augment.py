@@ -1,4 +1,4 @@
-"""Differentiable augmentation of normalised images, in the two published semantics, and CutMix.
+"""Differentiable augmentation of normalized images, in the two published semantics, and CutMix.
 
 Source: DSA (Zhao and Bilen 2021, section 3.2) for the operations and their strengths; IDC (Kim et al. 2022) for the
 second way of combining them; CutMix (Yun et al. 2019).
@@ -50,13 +50,13 @@ def operations_of(strategy: str) -> tuple[str, ...]:
 def augment(
     images: Float[Tensor, "n c h w"], strategy: str, generator: torch.Generator, *, shared: bool, one: bool
 ) -> Float[Tensor, "n c h w"]:
-    """Augment normalised images; differentiable in them.
+    """Augment normalized images; differentiable in them.
 
     strategy: operations joined by underscores, e.g. "color_crop_cutout_flip_scale_rotate", or "none".
     generator: on the CPU; everything is drawn from it.
     shared: one draw for the whole batch (siamese augmentation, for matching), else one an image (for training).
     one: True for the semantics of DC and DSA, one operation of the list, chosen at random, for the whole batch; False
-    for IDC's, flip, colour and cutout always when listed, and one of the rest.
+    for IDC's, flip, color and cutout always when listed, and one of the rest.
     """
     words = operations_of(strategy)
     if not words:

@@ -103,9 +103,9 @@ def _painted_cells(start: Tensor, end: Tensor, length: int, stride: int, cells: 
 
 
 def mean_over_boxes(features: Float[Tensor, "c h w"], boxes: Float[Tensor, "m 4"], stride: int) -> Float[Tensor, "m c"]:
-    """Mean of a map over each box, the map read as a bilinear surface through the centres of its cells.
+    """Mean of a map over each box, the map read as a bilinear surface through the centers of its cells.
 
-    The centre of cell (row, column) lies at ((column + 1/2) stride, (row + 1/2) stride); beyond the outermost centres
+    The center of cell (row, column) lies at ((column + 1/2) stride, (row + 1/2) stride); beyond the outermost centers
     the surface goes on flat. boxes: xyxy in pixels; one of no area gives the surface's value there. Differentiable in
     features.
 

@@ -10,7 +10,7 @@ def contrastive_loss(
 ) -> Float[Tensor, ""]:
     """Pull each class's synthetic mean embedding to its real one and away from those of the other classes.
 
-    L_c = -(1/k) sum_c log( exp(z_c . z'_c / t) / sum_j exp(z_c . z'_j / t) ), with z and z' the L2-normalised rows.
+    L_c = -(1/k) sum_c log( exp(z_c . z'_c / t) / sum_j exp(z_c . z'_j / t) ), with z and z' the L2-normalized rows.
     synthetic, real: one mean embedding a class, in the same order; gradients reach `synthetic` alone.
     Source: UDD (mining underutilized regions), the loss's name and role. Differs: the formula is our reconstruction.
     """

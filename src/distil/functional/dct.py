@@ -35,17 +35,17 @@ def cosines(
 def coefficients(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c*h*w"]:
     """Coefficients of images in [0, 1]: the DCT over channel, row and column of their difference from mid grey.
 
-    Along three colour channels its rows are brightness (1, 1, 1), red against blue (1, 0, -1) and green against both
+    Along three color channels its rows are brightness (1, 1, 1), red against blue (1, 0, -1) and green against both
     (1, -2, 1), each divided by its length. Orthonormal, so that lengths are kept.
     """
-    colour, row, column = (cosines(size, device=images.device, dtype=images.dtype) for size in images.shape[1:])
-    return torch.einsum("ab,nbhw->nahw", colour, row @ (images - GREY) @ column.T).flatten(1)
+    color, row, column = (cosines(size, device=images.device, dtype=images.dtype) for size in images.shape[1:])
+    return torch.einsum("ab,nbhw->nahw", color, row @ (images - GREY) @ column.T).flatten(1)
 
 
 def from_coefficients(values: Float[Tensor, "n m"], shape: tuple[int, int, int]) -> Float[Tensor, "n c h w"]:
     """The images of `shape` (c, h, w) whose coefficients these are: the inverse of `coefficients`."""
-    colour, row, column = (cosines(size, device=values.device, dtype=values.dtype) for size in shape)
-    return torch.einsum("ab,nahw->nbhw", colour, row.T @ values.unflatten(1, shape) @ column) + GREY
+    color, row, column = (cosines(size, device=values.device, dtype=values.dtype) for size in shape)
+    return torch.einsum("ab,nahw->nbhw", color, row.T @ values.unflatten(1, shape) @ column) + GREY
 
 
 def from_kept_coefficients(
@@ -123,7 +123,7 @@ def jitter_of_cosines(
 
 
 def lowest_frequencies(shape: tuple[int, int, int]) -> Float[Tensor, " coefficients"]:
-    """Minus the length of each coefficient's frequency, along colour counted double: what a fixed choice goes by."""
+    """Minus the length of each coefficient's frequency, along color counted double: what a fixed choice goes by."""
     channels, height, width = shape
     rows, columns = torch.arange(height) + 1.0, torch.arange(width) + 1.0
     length = (rows[:, None].square() + columns.square()).sqrt()

@@ -62,9 +62,9 @@ def select_prototypes(
 ) -> Int[Tensor, " p"]:
     """Greedily the samples from which all samples are best rebuilt, in both spaces and with like coefficients.
 
-    Row i of `student` and of `teacher` is the same object in two spaces; rows are normalised here. With residuals R_a
+    Row i of `student` and of `teacher` is the same object in two spaces; rows are normalized here. With residuals R_a
     and R_b, at first all samples, a candidate g = (g_a, g_b) has inner products i_a = R_a g_a and i_b = R_b g_b with
-    every sample. Minimising
+    every sample. Minimizing
 
         ||R_a - w_a g_a^T||^2 + ||R_b - w_b g_b^T||^2 + alpha ||w_a - w_b||^2
 
@@ -119,12 +119,12 @@ def projection(
     *,
     penalty: float = 10.0,
 ) -> Float[Tensor, "i p"]:
-    """Coordinates of features with respect to prototypes, both normalised first. Differentiable in features.
+    """Coordinates of features with respect to prototypes, both normalized first. Differentiable in features.
 
     With unit rows f and p_1, p_2 ...:
     - "cosine": <f, p_k>, each prototype on its own.
     - "pursuit": the prototypes in their order; r_0 = f, c_k = <r_(k-1), p_k> / (|p_k|^2 + penalty), the coefficient
-      that minimises |r_(k-1) - c p_k|^2 + penalty c^2, and r_k = r_(k-1) - c_k p_k. Solved at once: the c of all k
+      that minimizes |r_(k-1) - c p_k|^2 + penalty c^2, and r_k = r_(k-1) - c_k p_k. Solved at once: the c of all k
       satisfy a triangular system whose matrix is the lower part of P P^T plus penalty on the diagonal.
     - "ridge": (P P^T + penalty I)^-1 P f, all prototypes together.
     penalty: above 0; unused by "cosine".

@@ -21,10 +21,10 @@ def interpolation_weights(
     bilinear interpolation of the cropped interval would hold it. Weight i is max(0, 1 - |position - i|), so a row sums
     to less than one exactly where it reads beyond the axis.
     """
-    centres = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
+    centers = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
     span = (end - start).unsqueeze(-1)
     first = start.unsqueeze(-1)
-    position = first + centres * span / size - 0.5
+    position = first + centers * span / size - 0.5
     position = torch.minimum(torch.maximum(position, first), torch.maximum(first + span - 1, first))
     pixels = torch.arange(length, device=start.device, dtype=start.dtype)
     return torch.relu(1 - (position.unsqueeze(-1) - pixels).abs())

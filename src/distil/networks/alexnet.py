@@ -33,11 +33,11 @@ class AlexNet(nn.Module):
         self.classifier = nn.Linear(before * (height // 2) * (wide // 2), classes)
 
     def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n channels rows columns"]:
-        """The last feature map, after its ReLU and before its pool; images are normalised."""
+        """The last feature map, after its ReLU and before its pool; images are normalized."""
         return self.features(images)
 
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The input of the classifier; images are normalised."""
+        """The input of the classifier; images are normalized."""
         return self.pool(self.activations(images)).flatten(1)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:

@@ -13,7 +13,7 @@ class ConvNet(nn.Module):
     that its maps start at 32x32; every other size is padded by 1.
 
     Instance norm makes a 1x1 map zero whatever is in it, so a pool that would leave one to the next block is left
-    out: every normalised map is at least 2x2. On images of 32 pixels this changes nothing up to depth 5.
+    out: every normalized map is at least 2x2. On images of 32 pixels this changes nothing up to depth 5.
 
     Source: Gidaris and Komodakis 2018, in the form of DC (Zhao et al. 2021).
     """
@@ -38,11 +38,11 @@ class ConvNet(nn.Module):
         self.classifier = nn.Linear(width * (height // 2) * (wide // 2), classes)
 
     def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n width rows columns"]:
-        """The last feature map, after its ReLU and before its pool; images are normalised."""
+        """The last feature map, after its ReLU and before its pool; images are normalized."""
         return self.features(images)
 
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The input of the classifier; images are normalised."""
+        """The input of the classifier; images are normalized."""
         return self.pool(self.activations(images)).flatten(1)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:

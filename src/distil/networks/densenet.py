@@ -42,11 +42,11 @@ class DenseNet(nn.Module):
         self.classifier = nn.Linear(before, classes)
 
     def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d rows columns"]:
-        """The last feature map, after its ReLU and before the global pool; images are normalised."""
+        """The last feature map, after its ReLU and before the global pool; images are normalized."""
         return self.features(images)
 
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The input of the classifier; images are normalised."""
+        """The input of the classifier; images are normalized."""
         return self.activations(images).mean((2, 3))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:

@@ -36,11 +36,11 @@ class ResNet(nn.Module):
         self.classifier = nn.Linear(before, classes)
 
     def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d rows columns"]:
-        """The last feature map, after its ReLU and before the global pool; images are normalised."""
+        """The last feature map, after its ReLU and before the global pool; images are normalized."""
         return self.features(images)
 
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The input of the classifier; images are normalised."""
+        """The input of the classifier; images are normalized."""
         return self.activations(images).mean((2, 3))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
@@ -48,7 +48,7 @@ class ResNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """relu(two normalised 3x3 convolutions + the input, projected by 1x1 where its shape changes)."""
+    """relu(two normalized 3x3 convolutions + the input, projected by 1x1 where its shape changes)."""
 
     def __init__(self, before: int, after: int, stride: int):
         super().__init__()

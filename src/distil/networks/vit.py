@@ -13,7 +13,7 @@ class ViT(nn.Module):
 
     width: dimension of a patch's vector (default 192). Heads have 64 dimensions each, as nearly as `width` divides.
     Patches are 2x2 pixels on images below 24, 4x4 from 24, 8x8 from 64, so that there are about 64 of them; an image
-    that they do not divide is padded at the right and bottom by zero, the mean of normalised images.
+    that they do not divide is padded at the right and bottom by zero, the mean of normalized images.
 
     Source: Dosovitskiy et al. 2021.
     Differs: ours in size; the mean over patches, not a class token, so that the map shows what the classifier sees;
@@ -32,13 +32,13 @@ class ViT(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def activations(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n width rows columns"]:
-        """The patches' vectors after the last norm, as a map; they take both signs. Images are normalised."""
+        """The patches' vectors after the last norm, as a map; they take both signs. Images are normalized."""
         maps = self.stem(pad(images, self.margins))
         tokens = self.layers(maps.flatten(2).transpose(1, 2) + self.positions)
         return tokens.transpose(1, 2).unflatten(2, maps.shape[2:])
 
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n width"]:
-        """The input of the classifier; images are normalised."""
+        """The input of the classifier; images are normalized."""
         return self.activations(images).mean((2, 3))
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:

@@ -13,9 +13,9 @@ from distil.runs import Events
 
 SHOWN = ("start", "preparing", "step", "validation", "evaluate", "done")
 RECENT = 60.0
-"""Seconds of steps that the time left is judged by."""
+"""Seconds of steps that the time left is estimated from."""
 FEWEST = 5
-"""At least so many of the last events are judged by, however long they took."""
+"""At least so many of the last events are used for it, however long they took."""
 QUIET = 2.0
 """Seconds for which what is prepared goes unmentioned where lines are written."""
 

@@ -367,8 +367,8 @@ def test_a_corrupt_or_another_picture_is_named_when_it_is_read(tmp_path):
 
 def test_pictures_of_every_mode_become_rgb(tmp_path):
     data = open_coco(tmp_path / "images", write_coco(tmp_path))
-    for mode, colour in (("L", 9), ("P", 0), ("RGBA", (9, 9, 9, 255)), ("I;16", 9 * 257)):
-        Image.new(mode, (12, 16), colour).save(tmp_path / "images" / "a.png")
+    for mode, color in (("L", 9), ("P", 0), ("RGBA", (9, 9, 9, 255)), ("I;16", 9 * 257)):
+        Image.new(mode, (12, 16), color).save(tmp_path / "images" / "a.png")
         image = data.image(1)
         assert (image.shape, image.dtype, image.is_contiguous()) == ((3, 16, 12), torch.uint8, True)
         assert image.unique().tolist() == [0 if mode == "P" else 9]

@@ -17,7 +17,7 @@ SHARED = Path(__file__).parents[4] / "shared" / "data"
 """Real detection data beside the checkout, where a developer has it."""
 
 ACCEPTED = (
-    "Data is one of scenes, scenes:COUNT, coco:FOLDER, voc:FOLDER, yolo:FOLDER, or a FOLDER whose format is recognised."
+    "Data is one of scenes, scenes:COUNT, coco:FOLDER, voc:FOLDER, yolo:FOLDER, or a FOLDER whose format is recognized."
 )
 
 
@@ -110,7 +110,7 @@ def test_a_description():
     assert DRAWN.subset([]).describe().splitlines()[0] == "drawn: 0 images, 0 without objects"
 
 
-def test_a_folder_is_recognised_by_what_it_holds(tmp_path):
+def test_a_folder_is_recognized_by_what_it_holds(tmp_path):
     write_coco(tmp_path / "coco")
     write_coco(tmp_path / "nested", json_folder="annotations")
     write_voc(tmp_path / "voc")

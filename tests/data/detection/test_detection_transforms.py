@@ -104,8 +104,8 @@ def test_what_a_shrunk_image_leaves_free_has_its_mean_color():
     assert torch.equal(ready, torch.full((3, 40, 60), 100 / 255))
 
 
-def test_boxes_whose_centre_is_cropped_away_are_dropped_and_the_others_clipped():
-    image, annotations = marked([(0, 0, 30, 20), (11, 6, 19, 14)])  # the small one about the centre of the other
+def test_boxes_whose_center_is_cropped_away_are_dropped_and_the_others_clipped():
+    image, annotations = marked([(0, 0, 30, 20), (11, 6, 19, 14)])  # the small one about the center of the other
     seen = {"kept": 0, "clipped": 0, "gone": 0, "gone but for a part": 0}
     for seed in range(40):
         ready, targets = prepare(image, annotations, Augmentation(flip=0, scale=(1.9, 1.9)), seed)

@@ -168,7 +168,7 @@ def test_an_enlarged_digit_fills_its_side():
 
 
 def test_ink_is_painted_where_the_digit_is_and_covered_where_it_is_covered():
-    """Large and plain: inside the solid pixels one colour, apart from noise; at a bar the bar's."""
+    """Large and plain: inside the solid pixels one color, apart from noise; at a bar the bar's."""
     solid = np.zeros((64, 64), dtype=bool)
     solid[20:44, 24:40] = True
     digit = Digit(1, np.ones((24, 16), np.float32), (24, 20), solid, solid, (24, 20, 40, 44), False)

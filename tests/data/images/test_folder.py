@@ -87,12 +87,12 @@ def test_hidden_and_other_files_are_passed_over_and_deeper_pictures_found(tmp_pa
     assert len(source.train) + len(source.test) == 10
 
 
-def test_one_picture_in_colour_makes_the_set_colour(tmp_path):
+def test_one_picture_in_color_makes_the_set_color(tmp_path):
     for split in ("train", "test"):
         write_class(tmp_path / split, "a", 2)
         write_class(tmp_path / split, "b", 2)
     assert open_source(str(tmp_path)).train.channels == 1
-    write(tmp_path, "test/b/colour.png", (255, 0, 7))
+    write(tmp_path, "test/b/color.png", (255, 0, 7))
     source = open_source(str(tmp_path))
     assert source.test is not None
     assert source.train.channels == source.test.channels == len(source.train.mean) == 3

@@ -59,13 +59,13 @@ def test_a_validation_folder_beside_a_test_folder_is_named(root):
 
 
 def test_other_folders_beside_the_splits_are_named(root):
-    make(root, "train/a", "train/b", "test/a", "test/b", "unlabelled", "extra/a")
+    make(root, "train/a", "train/b", "test/a", "test/b", "unlabeled", "extra/a")
     (root / "docs").mkdir()
     source = open_source(root)
     assert split_of(source) == (("a", "b"), 10, 10)
     assert left_out(source) == [
         "5 images of the folder extra: neither the training nor the test split",
-        "5 images of the folder unlabelled: neither the training nor the test split",
+        "5 images of the folder unlabeled: neither the training nor the test split",
     ]
 
 

@@ -24,8 +24,8 @@ def no_network(monkeypatch, tmp_path):
     datasets.enable_progress_bars()
 
 
-def picture(colour: bool = True, side: int = 5) -> dict:
-    array = RANDOM.integers(0, 256, (side, side, 3) if colour else (side, side), dtype=np.uint8)
+def picture(color: bool = True, side: int = 5) -> dict:
+    array = RANDOM.integers(0, 256, (side, side, 3) if color else (side, side), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="png")
     return {"bytes": buffer.getvalue(), "path": None}
@@ -155,7 +155,7 @@ def test_rows_that_were_selected_or_shuffled_stay_together(tmp_path):
 
 
 def test_grey_pictures_make_a_grey_set_and_size_resizes(tmp_path):
-    images = [picture(colour=False, side=4 + row) for row in range(10)]
+    images = [picture(color=False, side=4 + row) for row in range(10)]
     spec = save(tmp_path, make(10, images=images))
     assert open_source(spec, size=6).train.images.shape[1:] == (1, 6, 6)
     with pytest.raises(DistilError, match=r"train row 0 is 4 x 4 and .* train row 1 is 5 x 5 pixels"):

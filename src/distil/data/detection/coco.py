@@ -105,7 +105,7 @@ def coco_source(path: Path, *, fix_boxes: bool = False) -> DetectionSource:
         if split not in files:
             continue
         file = files[split]
-        content = _read(file, may_be_unlabelled=split == "test")
+        content = _read(file, may_be_unlabeled=split == "test")
         if split == "test" and not content["annotations"]:
             told = f"{file.relative_to(root)} with {numbered(len(content['images']), 'image')}"
             findings.leave_out("test splits", [told], "no annotations")
@@ -230,7 +230,7 @@ def _inner(folder: Path) -> list[Path]:
     return [folder, *filter(None, [folder_named(folder, "images", "data")])]
 
 
-def _read(path: Path, *, may_be_unlabelled: bool = False) -> Content:
+def _read(path: Path, *, may_be_unlabeled: bool = False) -> Content:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -242,7 +242,7 @@ def _read(path: Path, *, may_be_unlabelled: bool = False) -> Content:
         raise DistilError(
             f"{path} is a json {type(content).__name__}, not COCO's object with images, annotations and categories."
         )
-    if may_be_unlabelled:
+    if may_be_unlabeled:
         content = {"annotations": [], "categories": []} | content
     for key in ("images", "annotations", "categories"):
         if key not in content:

@@ -31,7 +31,7 @@ class Annotations:
     ignored: Bool[Tensor, " m"]
     """Objects that are neither to be found nor to be missed: COCO's crowds, VOC's difficult ones."""
     areas: Float[Tensor, " m"]
-    """Square pixels that the size of an object is judged by: of COCO the segmented area, else of the box."""
+    """Square pixels that the size of an object is measured in: of COCO the segmented area, else of the box."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -22,7 +22,7 @@ def open_detection(
     """The images with boxes that a spec names.
 
     spec: scenes | scenes:COUNT (of training scenes) | coco:FOLDER | coco:FILE.json | voc:FOLDER | yolo:FOLDER |
-        FOLDER, whose format is recognised by what it holds. Layouts: see `coco`, `voc` and `yolo` beside this file.
+        FOLDER, whose format is recognized by what it holds. Layouts: see `coco`, `voc` and `yolo` beside this file.
     root: the folder that a relative FOLDER lies in; None for the working directory.
     fix_boxes: clip boxes that reach outside their image, drop those without area, and say how many in the note.
     seed: decides the scenes; files do not depend on it.
@@ -40,7 +40,7 @@ def open_detection(
     if kind not in FORMATS:
         kind, rest = "", spec
     path = _resolved(spec, rest, root)
-    kind = kind or recognise(path)
+    kind = kind or recognize(path)
     if kind == "coco":
         return coco_source(path, fix_boxes=fix_boxes)
     if not path.is_dir():
@@ -73,11 +73,11 @@ def _resolved(spec: str, rest: str, root: str | Path | None) -> Path:
 def _accepted() -> str:
     return (
         "Data is one of scenes, scenes:COUNT, coco:FOLDER, voc:FOLDER, yolo:FOLDER, or a FOLDER whose format is "
-        "recognised."
+        "recognized."
     )
 
 
-def recognise(path: Path) -> str:
+def recognize(path: Path) -> str:
     """coco, voc or yolo, by what a folder holds.
 
     Raises: DistilError if it looks like none of them.

@@ -191,7 +191,7 @@ def _put_bar(layout: Layout, digit: Digit, side: float, canvas: int, draws: np.r
 def paint(layout: Layout, *, canvas: int, clutter: int, draws: np.random.Generator) -> np.ndarray:
     """The scene as uint8 (3, canvas, canvas).
 
-    Behind: a colour that wanders over the canvas, texture, strokes and shapes. Digits are lighter or darker than what
+    Behind: a color that wanders over the canvas, texture, strokes and shapes. Digits are lighter or darker than what
     lies behind them by a random contrast, and tinted. Then brightness and noise of the whole.
     """
     image = _background(canvas, clutter, draws)
@@ -214,22 +214,22 @@ def _ink(image: np.ndarray, digit: Digit, draws: np.random.Generator) -> None:
     contrast = draws.uniform(0.25, 0.65)
     lighter = behind < 0.5 if abs(behind - 0.5) > 0.25 else draws.random() < 0.5
     grey = behind + contrast if lighter else behind - contrast
-    colour = (grey + draws.uniform(-0.2, 0.2, 3)).clip(0.02, 0.98).astype(np.float32)
+    color = (grey + draws.uniform(-0.2, 0.2, 3)).clip(0.02, 0.98).astype(np.float32)
     (x, y), (height, width) = digit.corner, digit.ink.shape
     low_x, low_y = max(x, 0), max(y, 0)
     high_x, high_y = min(x + width, image.shape[1]), min(y + height, image.shape[0])
     opacity = digit.ink[low_y - y : high_y - y, low_x - x : high_x - x, None]
     part = image[low_y:high_y, low_x:high_x]
-    part += opacity * (colour - part)
+    part += opacity * (color - part)
 
 
 def _background(canvas: int, clutter: int, draws: np.random.Generator) -> np.ndarray:
-    colour = draws.uniform(50, 205) + draws.uniform(-30, 30, 3)
-    wandering = (colour + draws.uniform(-45, 45, (4, 4, 3))).clip(0, 255).astype(np.uint8)
+    color = draws.uniform(50, 205) + draws.uniform(-30, 30, 3)
+    wandering = (color + draws.uniform(-45, 45, (4, 4, 3))).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(wandering).resize((canvas, canvas), Image.Resampling.BICUBIC)
     pencil = ImageDraw.Draw(picture)
     for _ in range(int(draws.integers(clutter + 1))):
-        shade = tuple(int(value) for value in (colour + draws.uniform(-90, 90, 3)).clip(0, 255))
+        shade = tuple(int(value) for value in (color + draws.uniform(-90, 90, 3)).clip(0, 255))
         x, y = draws.uniform(-0.1, 1.1, 2) * canvas
         width, height = draws.uniform(0.05, 0.4, 2) * canvas
         line = max(1, round(draws.uniform(0.006, 0.04) * canvas))

@@ -56,7 +56,7 @@ def prepare(
 
     Targets: boxes, float32 (m, 4), xyxy; labels, int64 (m,), 1 to k; areas, float32 (m,), of the boxes; objects, int64
     (m,), the row of each in the annotations; image_id, int64 (). Boxes follow the image. Ignored objects are left out;
-    so are boxes with a side under LEAST_SIDE pixels, and those whose centre is cropped away. The image's size never
+    so are boxes with a side under LEAST_SIDE pixels, and those whose center is cropped away. The image's size never
     changes.
 
     Differs: torchvision's detectors resize every image to one size, which would undo a random scale that changes the

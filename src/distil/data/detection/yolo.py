@@ -40,7 +40,7 @@ def open_yolo(
     training/images and the like are the splits, else train.txt, val.txt and test.txt if they list pictures.
 
     The label of images/A.jpg is labels/A.txt; without it the image has no objects. A line is `class cx cy w h`, the
-    class counted from 0, the box's centre and sides as shares of the image; with kpt_shape in data.yaml keypoints may
+    class counted from 0, the box's center and sides as shares of the image; with kpt_shape in data.yaml keypoints may
     follow, which are not used; else `class x1 y1 x2 y2 x3 y3 ...` is a polygon whose bounding box is taken. Lines that
     repeat another's class and box are dropped. Pictures are turned as their EXIF tag says, as YOLO's own readers do.
 
@@ -79,7 +79,7 @@ def yolo_source(root: Path, *, fix_boxes: bool = False) -> DetectionSource:
     names = _names(root, described)
     opened: dict[Split, tuple[DetectionSet, str]] = {}
     for split, those in files.items():
-        if split == "test" and (those.unlabelled or _is_empty(those)):
+        if split == "test" and (those.unlabeled or _is_empty(those)):
             findings.leave_out(
                 "test splits", [f"{those.origin} with {numbered(len(those.images), 'image')}"], "no labels"
             )
@@ -150,7 +150,7 @@ def _built(
         for line in _read_labels(path, names, keypoints)
     ]
     title = f"{root.resolve().name} {split}" if split else root.resolve().name
-    if files.unlabelled:
+    if files.unlabeled:
         raise DistilError(
             f"{title} has {len(files.images)} images and no label file: looked for {files.labels[0]} and the like. "
             f"{LAYOUT}"

@@ -23,7 +23,7 @@ class Files:
     """The pictures of a split and the label file of each, which need not be there.
 
     identifiers: unique names of the pictures. origin: where they come from, for a reader. label_folders: those in which
-    each label file must have its picture. unlabelled: no label file is there at all.
+    each label file must have its picture. unlabeled: no label file is there at all.
     """
 
     images: tuple[Path, ...]
@@ -33,7 +33,7 @@ class Files:
     label_folders: tuple[Path, ...] = ()
 
     @property
-    def unlabelled(self) -> bool:
+    def unlabeled(self) -> bool:
         return not any(path.is_file() for path in self.labels)
 
 
@@ -68,11 +68,11 @@ def split_files(root: Path, described: DataYaml | None, findings: Findings) -> d
         pictures = set(image_files(images).values())
         if not pictures or pictures & taken:
             continue
-        files = _pair(root, images, labels, unlabelled=True)
+        files = _pair(root, images, labels, unlabeled=True)
         if split in named:
             why = f"{file} says that the {split} split is {named[split].origin}"
             findings.leave_out("folders named for a split", [files.origin], why)
-        elif split == "test" or not files.unlabelled:
+        elif split == "test" or not files.unlabeled:
             findings.note(f"the {split} split is the folder {files.origin}, which {file} does not name")
             found[split] = files
     return {split: found[split] for split in SPLITS if split in found}
@@ -82,13 +82,13 @@ def _guessed_splits(root: Path, findings: Findings) -> dict[Split, Files]:
     found = {}
     for split, (images, labels) in _guessed_pairs(root, exact=True).items():
         if split != "test" or image_files(images):
-            found[split] = _pair(root, images, labels, unlabelled=split == "test")
+            found[split] = _pair(root, images, labels, unlabeled=split == "test")
     return found
 
 
-def _pair(root: Path, images: Path, labels: Path, *, unlabelled: bool = False) -> Files:
+def _pair(root: Path, images: Path, labels: Path, *, unlabeled: bool = False) -> Files:
     """The pictures of a folder, with the labels in another at the same places."""
-    if not labels.is_dir() and not unlabelled:
+    if not labels.is_dir() and not unlabeled:
         raise DistilError(f"{images} has images, but there is no {labels}. {LAYOUT}")
     pictures = image_files(images)
     if not pictures:

@@ -1,1 +1,1 @@
-"""Labelled images: one file for each format they are read from."""
+"""Labeled images: one file for each format they are read from."""

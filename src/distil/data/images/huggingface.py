@@ -77,9 +77,9 @@ def _held_split(
 ) -> tuple[str, tuple[LeftOut, ...]]:
     """The split to test on, "" if there is none, and those that are not used."""
     test, validation = _split_named(splits, "test", name), _split_named(splits, "val", name)
-    unlabelled = test and _has_no_labels(splits[test], label_column)
-    held = validation if not test or unlabelled else test
-    reasons = {test: "its images have no labels"} if unlabelled else {validation: VALIDATION_UNUSED} if test else {}
+    unlabeled = test and _has_no_labels(splits[test], label_column)
+    held = validation if not test or unlabeled else test
+    reasons = {test: "its images have no labels"} if unlabeled else {validation: VALIDATION_UNUSED} if test else {}
     rest = [split for split in splits if split not in (train_name, held)]
     return held, tuple(
         LeftOut(f"images of the split {split!r}", len(splits[split]), reasons.get(split, NEITHER)) for split in rest

@@ -1,4 +1,4 @@
-"""Labelled images held as uint8, indexed by class, sampled by the generator that the caller gives."""
+"""Labeled images held as uint8, indexed by class, sampled by the generator that the caller gives."""
 
 import hashlib
 from collections import Counter
@@ -177,7 +177,7 @@ class ImageSet:
 
 
 def _channels(count: int) -> str:
-    return {1: "1 channel (grey)", 3: "3 channels (colour)"}.get(count, f"{count} channels")
+    return {1: "1 channel (grey)", 3: "3 channels (color)"}.get(count, f"{count} channels")
 
 
 def _class_difference(mine: Sequence[str], other: Sequence[str]) -> str:
@@ -242,8 +242,8 @@ def source_from_tensors(
     Raises: DistilError as ImageSet does, and if the two splits differ in channels or size.
     """
     images, labels = train
-    unnormalised = (0.0,) * images.shape[1], (1.0,) * images.shape[1]
-    whole = ImageSet(images, labels, tuple(classes), *(statistics or unnormalised), name=f"{name} train")
+    unnormalized = (0.0,) * images.shape[1], (1.0,) * images.shape[1]
+    whole = ImageSet(images, labels, tuple(classes), *(statistics or unnormalized), name=f"{name} train")
     if test is None:
         chosen = whole.split_indices(HELD_OUT, seed)
         kept, held = (whole._take(indices, whole.name) for indices in chosen)

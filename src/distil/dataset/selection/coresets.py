@@ -18,7 +18,7 @@ from distil.rng import seed_at, stream
 def herding(embeddings: Float[Tensor, "n d"], count: int) -> Int[Tensor, " {count}"]:
     """Greedily the rows whose running sum stays nearest to count times the mean.
 
-    Step k takes the row minimising || (k + 1) mean - sum of chosen - row ||, each row once.
+    Step k takes the row minimizing || (k + 1) mean - sum of chosen - row ||, each row once.
     Source: Welling 2009, as used by iCaRL (Rebuffi et al. 2017).
     """
     mean, total = embeddings.mean(0), torch.zeros_like(embeddings[0])
@@ -49,7 +49,7 @@ def k_center(embeddings: Float[Tensor, "n d"], count: int) -> Int[Tensor, " {cou
 
 
 def k_means(embeddings: Float[Tensor, "n d"], count: int, seed: int) -> Int[Tensor, " {count}"]:
-    """The row nearest to each k-means centre, each row once, the largest cluster first.
+    """The row nearest to each k-means center, each row once, the largest cluster first.
 
     seed: of scikit-learn's k-means++ start. Source: DREAM (Liu et al. 2023) for its use in distillation.
     """
@@ -58,12 +58,12 @@ def k_means(embeddings: Float[Tensor, "n d"], count: int, seed: int) -> Int[Tens
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fitted = KMeans(count, n_init="auto", random_state=seed % 2**32).fit(embeddings.numpy())
-    centres = torch.from_numpy(fitted.cluster_centers_).to(embeddings.dtype)
+    centers = torch.from_numpy(fitted.cluster_centers_).to(embeddings.dtype)
     sizes = torch.bincount(torch.from_numpy(fitted.labels_).long(), minlength=count)
     free = torch.ones(len(embeddings), dtype=torch.bool)
     chosen = []
-    for centre in centres[sizes.argsort(descending=True, stable=True)]:
-        gap = (embeddings - centre).square().sum(1)
+    for center in centers[sizes.argsort(descending=True, stable=True)]:
+        gap = (embeddings - center).square().sum(1)
         pick = int(gap.masked_fill(~free, torch.inf).argmin())
         free[pick] = False
         chosen.append(pick)

@@ -60,8 +60,8 @@ class FCOSAdapter(OneStageAdapter):
         same = regions.dense is not None and regions.dense.shape[1] == len(anchors) and regions.strides == self.strides
         if same and regions.positions is not None:
             return list(regions.positions)
-        centres, sizes = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
-        squares = torch.cat([centres - REACH / 2 * sizes, centres + REACH / 2 * sizes], dim=1)
+        centers, sizes = (anchors[:, :2] + anchors[:, 2:]) / 2, anchors[:, 2:] - anchors[:, :2]
+        squares = torch.cat([centers - REACH / 2 * sizes, centers + REACH / 2 * sizes], dim=1)
         return [nearest(boxes, squares) for boxes in regions.boxes]
 
 

@@ -52,7 +52,7 @@ def make_view(
     *,
     classes: int,
 ) -> View:
-    """Images as a detector sees them: normalised, resized and padded by its own transform, on its device.
+    """Images as a detector sees them: normalized, resized and padded by its own transform, on its device.
 
     images: in [0, 1]. targets: of each image `boxes`, float (m, 4), xyxy in its pixels, and `labels`, int64 (m,), 1
     to classes; other entries are left out. In training mode torchvision draws each image's size among the transform's
@@ -260,7 +260,7 @@ def _check(images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], seeds
     for index, (image, target) in enumerate(zip(images, targets, strict=True)):
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
             raise DistilError(
-                f"image {index} has shape {tuple(image.shape)} and type {image.dtype}: give colour images of shape "
+                f"image {index} has shape {tuple(image.shape)} and type {image.dtype}: give color images of shape "
                 "(3, height, width), floating point, in [0, 1] (uint8 / 255)."
             )
         if missing := {"boxes", "labels"} - set(target):

@@ -24,7 +24,7 @@ FIELDS = ("classes", "strides", "source", "epoch", "identifiers", "notes")
 class PrototypeSet:
     """Objects that stand for their class on one level, as the student and as the teacher sees them.
 
-    Ordered by level, then by class, then as they were chosen. Features are as pooled, not normalised.
+    Ordered by level, then by class, then as they were chosen. Features are as pooled, not normalized.
     """
 
     student: Float[Tensor, "p s"]

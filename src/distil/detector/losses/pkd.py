@@ -22,7 +22,7 @@ class PKD(DistillationLoss):
     """Pearson distance: 24 times the mean over levels of mean (z(A(F^s)) - z(F^t))^2 / 2, which is 1 - the correlation
     of channels.
 
-    z standardises every channel over the images and cells of the batch; A: 1x1 convolution where channels differ.
+    z standardizes every channel over the images and cells of the batch; A: 1x1 convolution where channels differ.
     Source: PKD (Cao et al. 2022) and mmrazor's code and settings: 6 on each of the four finest levels of Faster R-CNN,
     which is 24 times their mean; 10 on each between one-stage detectors. Form "published" has these.
     Differs: deviations are of n, not n - 1, cells, which leaves out a factor 1 - 1/n; channels may differ. With the
@@ -55,10 +55,10 @@ class PKD(DistillationLoss):
 
 
 def _pearson(student: Float[Tensor, "n c h w"], teacher: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
-    difference = _standardised(student) - _standardised(teacher)
+    difference = _standardized(student) - _standardized(teacher)
     return difference.square().sum() / (2 * shared(difference.new_full((), float(difference.numel()))))
 
 
-def _standardised(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def _standardized(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     mean, deviation = moments(maps)
     return (maps - mean) / deviation

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distil.functional.optimise import sgd_step
+from distil.functional.optimize import sgd_step
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
