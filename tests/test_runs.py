@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, how):
     _, header, note = load_checkpoint(tmp_path)  # pyright: ignore[reportGeneralTypeIssues]
     assert header == {"step": 1}
     assert str(path) in note
-    assert note.endswith(f"The run goes on from {tmp_path / PREVIOUS}, step 1.")
+    assert note.endswith(f"The run continues from {tmp_path / PREVIOUS}, step 1.")
     assert not path.exists()
     save_checkpoint(tmp_path, {}, {"step": 3})  # the good one stays where it is
     assert load_tensors(tmp_path / PREVIOUS)[1] == {"step": 1}

@@ -46,7 +46,7 @@ def sets_in(folder: Path) -> list[Path]:
 
 
 Sound = Callable[[dict[str, Any], dict[str, Any]], None]
-"""Called with the tensors and the header of a checkpoint; raises DistilError if a run cannot go on from them."""
+"""Called with the tensors and the header of a checkpoint; raises DistilError if a run cannot continue from them."""
 
 
 def save_checkpoint(folder: Path, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ def load_checkpoint(folder: Path, sound: Sound | None = None) -> tuple[dict[str,
             last.unlink()
     else:
         tensors, header = _sound_tensors(before, sound)
-    return tensors, header, f"{reason} The run goes on from {before}, step {header.get('step')}."
+    return tensors, header, f"{reason} The run continues from {before}, step {header.get('step')}."
 
 
 def _sound_tensors(path: Path, sound: Sound | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -152,14 +152,14 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
 NOT_LOGGED = ("preparing",)
 """Events that only show that something is going on."""
 MADE_AGAIN = ("validation", "prototypes", "done")
-"""Events at the step of a checkpoint that a run which goes on from it tells again."""
+"""Events at the step of a checkpoint that a run that continues from it tells again."""
 
 
 class EventLog:
     """Events appended to a JSON Lines file, one object a line: {"event": name, "time": seconds, ...}.
 
     A resumed run forgets the lines that it will write again: with `resume_at`, those whose "step" is at or after it;
-    with `resumed`, as soon as the event "start" tells the step that it goes on from, those of later steps, those of
+    with `resumed`, as soon as the event "start" tells the step that it continues from, those of later steps, those of
     MADE_AGAIN at that step, and at step 0 all.
     """
 
@@ -193,7 +193,7 @@ class EventLog:
 
 
 def _stays(line: Mapping[str, Any], begun: int) -> bool:
-    """Whether a run that goes on from step `begun` will not tell this again."""
+    """Whether a run that continues from step `begun` will not tell this again."""
     step = _step(line)
     return begun > 0 and (step < begun or (step == begun and line.get("event") not in MADE_AGAIN))
 

@@ -459,13 +459,13 @@ def test_a_stopped_evaluation_goes_on_from_its_finished_networks(capsys, whole, 
     spy.stop_at = 3
     message = fails(capsys, *words, "parts.json", status=143)
     assert message.endswith(
-        "interrupted: 3 of 4 networks are finished and kept: the same command goes on with the others"
+        "interrupted: 3 of 4 networks are finished and kept: the same command continues with the others"
     )
     assert not Path("parts.json").exists()
     spy.stop_at = None
     trained.clear()
     out = run(capsys, *words, "parts.json").out
-    assert "Note: 3 of 4 networks were trained before this command was stopped; it goes on." in out
+    assert "Note: 3 of 4 networks were trained before this command was stopped; it continues." in out
     assert trained == [["convnet2, run 2 of 2"]]
     assert scores("parts.json") == scores("all.json")
     assert sorted(os.listdir()) == ["all.json", "parts.json", "whole"]

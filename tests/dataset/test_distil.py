@@ -496,7 +496,7 @@ def test_one_flipped_bit_gives_way_to_the_checkpoint_before_and_the_same_result(
     assert log.of("start")[0]["step"] == 5
     message = log.of("damaged")[0]["message"]
     assert f"{tmp_path / CHECKPOINT} is damaged" in message
-    assert message.endswith(f"The run goes on from {tmp_path / PREVIOUS}, step 5.")
+    assert message.endswith(f"The run continues from {tmp_path / PREVIOUS}, step 5.")
 
 
 def test_a_checkpoint_of_the_last_step_makes_the_last_validation_and_the_result(real, tmp_path):

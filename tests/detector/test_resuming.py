@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_the_end_is_the_sam
     assert log.of("start")[0]["step"] == 8
     (note,) = log.of("note")
     assert note["text"].startswith(f"{copied / CHECKPOINT} is damaged")
-    assert note["text"].endswith(f"The run goes on from {copied / PREVIOUS}, step 8.")
+    assert note["text"].endswith(f"The run continues from {copied / PREVIOUS}, step 8.")
     same_end(copied, stopped)
 
 

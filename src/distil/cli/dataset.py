@@ -259,7 +259,7 @@ def _refuse_inside(folder: Path, word: str) -> None:
 
 
 def _refuse_taken(folder: Path) -> None:
-    """Refuse a folder with a run that can go on or is finished; take over one of a run that never got that far."""
+    """Refuse a folder with a run that can be continued or is finished; take over one whose run never got that far."""
     if is_abandoned(folder, "dataset"):
         print(f"Note: the run in {folder} ended before its first checkpoint: it is begun again.")
         remove_abandoned(folder)

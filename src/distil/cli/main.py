@@ -25,7 +25,7 @@ usage: distil COMMAND ...
 
 Distil a dataset into a few images a class, or a detector into a smaller one; evaluate both fairly.
 
-  distil dataset METHOD SOURCE    make a distilled set; --resume DIR goes on with a stopped run
+  distil dataset METHOD SOURCE    make a distilled set; --resume DIR continues a stopped run
   distil evaluate FILE SOURCE     train fresh networks on it and report their test accuracy
   distil compare FILE FILE ...    one table of sets that were evaluated
   distil show FILE                draw its images, its regions and the views that a network sees

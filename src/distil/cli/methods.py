@@ -118,9 +118,9 @@ def _describe_detector_method(name: str) -> None:
     table = Table(title="Settings of distil detector train", title_justify="left")
     for column in ("flag", "value", "for scenes", "source of the value"):
         table.add_column(column, no_wrap=column == "flag")
-    own, scenes = (_values(detector_preset(name, key)) for key in ("custom", "scenes"))
+    custom, scenes = (_values(detector_preset(name, key)) for key in ("custom", "scenes"))
     sources = DETECTOR_SOURCES | (OURS_SOURCES if name == "gkd" else {})
-    for field, value in own.items():
+    for field, value in custom.items():
         if field != "method":
             small = "" if scenes[field] == value else _setting(scenes[field])
             table.add_row(f"--{field.replace('_', '-')}", _setting(value), small, sources.get(field, "ours"))

@@ -49,7 +49,7 @@ def open_images(word: str, root: Path | None, size: int | None, download: bool) 
 
 
 def opened(word: str, root: Path | None, size: int | None, download: bool, events: Events) -> "Source":
-    """The same; events: shown what goes on where opening can take its time."""
+    """The same; events: shown what is done where opening can take its time."""
     if word not in NAMES:
         with contextlib.suppress(OSError, ValueError):
             if word.startswith("hf:") or Path(word).exists():

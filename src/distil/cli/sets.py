@@ -49,7 +49,7 @@ def evaluate(
     Reported: the last epoch, mean and standard deviation over the runs. The same
     command scores real images: all of them (whole), or a fresh random draw for each
     run (random:N). Scores of different protocols cannot be compared. A stopped
-    evaluation goes on from its finished networks when it is given again.
+    evaluation continues from its finished networks when it is given again.
 
     Examples:
     distil evaluate runs/digits-idc-ipc1-seed0/distilled.safetensors digits --protocol quick
@@ -122,7 +122,7 @@ def _deciding(
     at_once: int | None,
     networks: list[str],
 ) -> dict[str, Any]:
-    """All that the accuracy of a network depends on: an evaluation that was stopped goes on if this is equal."""
+    """All that the accuracy of a network depends on: an evaluation that was stopped continues if this is equal."""
     import torch
 
     from distil.evaluation.evaluator import trained_at_once
@@ -163,7 +163,7 @@ def _evaluated(
         asked = {(network, run) for network in options["networks"] for run in range(options["runs"])}
         earlier = {which: value for which, value in kept.accuracies.items() if which in asked}
     if earlier:
-        print(f"Note: {len(earlier)} of {total} networks were trained before this command was stopped; it goes on.")
+        print(f"Note: {len(earlier)} of {total} networks were trained before this command was stopped; it continues.")
     done = len(earlier)
     shown("start", step=done, steps=max(1, total))
 
@@ -184,7 +184,7 @@ def _evaluated(
         if done and kept is None:
             told = f"{done} of {total} networks were finished and are lost: with --json they would have been kept"
         elif done:
-            told = f"{done} of {total} networks are finished and kept: the same command goes on with the others"
+            told = f"{done} of {total} networks are finished and kept: the same command continues with the others"
         raise Interrupted(f"interrupted: {told}", number_of(stop)) from stop
 
 

@@ -249,9 +249,9 @@ def _timm_network(name: str, weights: Path | str | None) -> nn.Module:
 
 def _load_classifier(network: nn.Module, path: Path | str) -> None:
     """Load all but the classifier of a network, whose number of classes may be another."""
-    own = {key: tensor for key, tensor in network.state_dict().items() if key.startswith(CLASSIFIERS)}
+    classifier = {key: tensor for key, tensor in network.state_dict().items() if key.startswith(CLASSIFIERS)}
     tensors = {key: tensor for key, tensor in read_weights(path).items() if not key.startswith(CLASSIFIERS)}
-    load_strictly(network, tensors | own, path)
+    load_strictly(network, tensors | classifier, path)
 
 
 @torch.no_grad()

@@ -69,8 +69,8 @@ def draw_set(
         return _draw_gallery([_image(items[members[0]]) for members in shown], names, title)
 
     tiles = [[_image(items[index]) for index in members] for members in shown]
-    aim = 144 if decodes and columns == 1 else 96
-    zoom = _zoom(*tiles[0][0].shape[1:], aim=aim)
+    longest = 144 if decodes and columns == 1 else 96
+    zoom = _zoom(*tiles[0][0].shape[1:], longest=longest)
     panels = [_Panel("Items" if decodes else "Images", tiles, zoom)]
     if first.utilization is not None:
         panels.append(_Panel("Utilization", tiles, zoom))
@@ -80,7 +80,7 @@ def draw_set(
         decoded = [list(distilled.decoded_of(members[:count])[:wanted].cpu()) for members in shown]
         of = "" if columns == 1 else " of the first" if count == 1 else f" of the first {count}"
         heading = f"Decoded images{of}" if wanted >= images else f"First {wanted} of {images} decoded images"
-        panels.append(_Panel(heading, decoded, _zoom(*distilled.size, aim=aim if wanted <= 6 else 96)))
+        panels.append(_Panel(heading, decoded, _zoom(*distilled.size, longest=longest if wanted <= 6 else 96)))
 
     figure, axes = _lay_out(panels, title, names)
     pictured = [[items[index] for index in members] for members in shown]
@@ -115,7 +115,7 @@ def _draw_maps(
     """Decoded images, and the maps that all items share."""
     wanted = min(distilled.images_per_item, max(1, images_shown))
     tiles = [list(distilled.decoded_of(members[:1])[:wanted].cpu()) for _, members in rows]
-    zoom = _zoom(*distilled.size, aim=96)
+    zoom = _zoom(*distilled.size, longest=96)
     maps: list[list[Tensor]] = [list(first.maps), *([] for _ in rows[1:])]
     heading = (
         f"First {wanted} of {distilled.images_per_item} images" if wanted < distilled.images_per_item else "Images"
@@ -202,10 +202,10 @@ class _Panel:
         return column * (self.wide + GAP)
 
 
-def _zoom(height: int, width: int, *, aim: int = 96) -> float:
-    """Screen pixels for an image's pixel: a whole number that brings its longer side near `aim`, unless it is large."""
+def _zoom(height: int, width: int, *, longest: int = 96) -> float:
+    """Screen pixels for an image's pixel: a whole number that brings its longer side near `longest`."""
     side = max(height, width)
-    return float(max(1, round(aim / side))) if side <= 160 else 160 / side
+    return float(max(1, round(longest / side))) if side <= 160 else 160 / side
 
 
 def _title(distilled: DistilledSet, shown: int, present: int, columns: int, most: int) -> tuple[str, str]:
@@ -267,7 +267,7 @@ def _lay_out(
 def _draw_gallery(tiles: list[Tensor], names: list[str], title: tuple[str, str]) -> Figure:
     """One image of each class, five in a row, its name below."""
     rows = [tiles[start : start + 5] for start in range(0, len(tiles), 5)]
-    panel = _Panel("", rows, _zoom(*tiles[0].shape[1:], aim=144))
+    panel = _Panel("", rows, _zoom(*tiles[0].shape[1:], longest=144))
     figure, (axes,) = _lay_out([panel], title, [], below=44)
     for index, name in enumerate(names):
         row, column = divmod(index, 5)

@@ -38,7 +38,7 @@ def show_progress(
 
     Shown: step, steps, time left, loss and the last accuracy, from the events "start" (step, steps), "step" (step,
     steps, loss), "validation" (accuracy in percent; or ap, None where there was nothing to find), "evaluate" (network,
-    accuracy: one step) and "done"; and from "preparing" (what, and as far as it is known unit, done, of) what goes on
+    accuracy: one step) and "done"; and from "preparing" (what, and as far as it is known unit, done, of) what is done
     before the first step or between two of them, every `every` steps if it comes again.
 
     unit: what is counted. console: standard error unless given. On a terminal: one bar, from the first event on.

@@ -56,8 +56,8 @@ class ImageFiles:
         return read_image(self.paths[index], self.sizes[index], oriented=self.oriented)
 
     def annotations(self, index: int) -> Annotations:
-        own = slice(self.starts[index], self.starts[index + 1])
-        return Annotations(self.boxes[own], self.labels[own], self.ignored[own], self.areas[own])
+        rows = slice(self.starts[index], self.starts[index + 1])
+        return Annotations(self.boxes[rows], self.labels[rows], self.ignored[rows], self.areas[rows])
 
     def identifier(self, index: int) -> str:
         return self.identifiers[index]

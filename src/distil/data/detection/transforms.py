@@ -104,7 +104,9 @@ def _rescale(
     ratio = scale[0] * (scale[1] / scale[0]) ** draws[0]
     height, width = image.shape[1:]
     window = max(1, round(height / ratio)), max(1, round(width / ratio))
-    top, left = (round(draw * (side - own)) for draw, side, own in zip(draws[1:], (height, width), window, strict=True))
+    top, left = (
+        round(draw * (side - length)) for draw, side, length in zip(draws[1:], (height, width), window, strict=True)
+    )
     around = [max(-left, 0), max(-top, 0), max(left + window[1] - width, 0), max(top + window[0] - height, 0)]
     if any(around):
         image = functional.pad(image, around, fill=image.float().mean((1, 2)).round().tolist())
@@ -156,7 +158,7 @@ def loader(
             f"{{batch}} is {batch} and cannot be dealt to {world} processes: give {world} or more.", field="batch"
         )
     batches = [
-        own[rank::world] for own in _global_batches(len(data), batch, seed, epoch, shuffle=shuffle, world=world)
+        whole[rank::world] for whole in _global_batches(len(data), batch, seed, epoch, shuffle=shuffle, world=world)
     ][start:]
     prepared = _Prepared(data, augmentation, seed, epoch)
     return _batches(prepared, batches, workers, seed_at(seed, "sources", "loader", "workers", epoch))
@@ -182,8 +184,8 @@ class _Prepared(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Sample | DistilError:
         """A DistilError is returned, not raised: a worker's exceptions arrive with a traceback in their message."""
         try:
-            own = seed_at(self.seed, "sources", "augment", self.epoch, index)
-            return prepare(*self.data[index], self.augmentation, own, index=index)
+            drawn = seed_at(self.seed, "sources", "augment", self.epoch, index)
+            return prepare(*self.data[index], self.augmentation, drawn, index=index)
         except DistilError as error:
             return error
 
@@ -200,7 +202,7 @@ def _batches(
             generator=torch.Generator().manual_seed(worker_seed),  # without one the global generator is drawn from
         )
     else:
-        read = ([prepared[index] for index in own] for own in batches)
+        read = ([prepared[index] for index in batch] for batch in batches)
     for samples in read:
         ready: list[Sample] = []
         for sample in samples:
