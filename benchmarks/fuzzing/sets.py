@@ -205,6 +205,7 @@ def read_log_of(content: bytes) -> list[dict[str, Any]]:
 def _scores(folder: Path) -> None:
     row = {
         **{"name": "set", "method": "idc", "images_per_class": 1, "views": 40, "bytes": 2570, "protocol": "quick"},
+        "protocol_version": 2,
         **{"protocol_settings": {"epochs": 3, "milestones": [0.5]}, "width": 8, "seed": 0, "test": "digits test"},
         **{"test_images": 360, "updates": 600, "runs": 2, "file_sha256": "1" * 64, "test_fingerprint": "2" * 64},
         "networks": {"convnet3": {"accuracies": [80.5, 81.5], "mean": 81.0, "std": 0.5**0.5}},

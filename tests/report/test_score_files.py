@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from distil.cli.main import main
 from distil.errors import DistilError
-from distil.report.scores import read_scores
+from distil.report.scores import add_scores, by_table, read_scores
+
+OLD = Path(__file__).parents[1] / "fixtures" / "version_0_1" / "scores.json"
 
 ROW = {
     "name": "set",
@@ -33,6 +36,17 @@ def written(file: Path, **change) -> Path:
     row = {**copy.deepcopy(ROW), **change}
     file.write_text(json.dumps({"format_version": 1, "scores": [ROW, row]}))
     return file
+
+
+def test_a_file_of_version_0_1_is_read_compared_with_its_own_kind_alone_and_extended(tmp_path, capsys):
+    (file := tmp_path / "scores.json").write_bytes(OLD.read_bytes())
+    (row,) = read_scores(file)
+    assert row["networks"]["convnet3"]["accuracies"] == [67.2, 71.6]
+    assert "protocol_version" not in row
+    assert main(["compare", str(file), "--markdown"]) == 0
+    assert "Protocol quick of unknown version: accuracy in %" in capsys.readouterr().out
+    add_scores(file, {**row, "protocol_version": 2, "name": "new", "path": "new"})
+    assert [len(group) for group in by_table(read_scores(file))] == [1, 1]
 
 
 def test_a_sound_file_is_read(tmp_path):
