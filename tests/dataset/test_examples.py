@@ -14,7 +14,7 @@ from distil.errors import DistilError
 from distil.report.pictures import draw_set
 from distil.runs import RESULT
 
-from .conftest import changed, loop_of, tiny
+from .conftest import changed, loop_of, make_images, tiny
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PAGES = Path(__file__).parents[2] / "docs" / "extend"
@@ -49,6 +49,10 @@ def test_the_parameterization_of_the_example_is_saved_and_evaluated(tmp_path):
     made = DistilledSet.load(tmp_path / "blends.safetensors", [own_parameterization.Blends])
     assert len(made.decoded().images) == 10 * 10
     export(made, "npz", tmp_path / "blends.npz")
+    made.as_images().save(tmp_path / "images.safetensors")
+    images = DistilledSet.load(tmp_path / "images.safetensors").decoded()
+    assert (images.images - made.decoded().images).abs().max() <= 0.5 / 255 + 1e-6
+    assert torch.equal(images.labels, made.decoded().labels)
     assert {text.get_text() for axes in draw_set(made).axes for text in axes.texts} >= {"Items", "Decoded images"}
 
 
@@ -65,6 +69,47 @@ def test_a_parameterization_of_another_shape_than_the_data_is_refused(real):
 
     with pytest.raises(DistilError, match=r"Flat\.encode made parameters of shape \[\d+, \d+\]: expected \["):
         distil_dataset(real, replace(tiny(), parameterization=Flat(real.size)))
+
+    class Unbounded(Blends):
+        def quantize(self, params):
+            return 2 + params, self
+
+    with pytest.raises(DistilError, match=r"what Unbounded\.quantize made cannot be saved: params reach from 2"):
+        distil_dataset(real, replace(tiny(), parameterization=Unbounded(real.size)))
+
+
+def test_what_is_no_parameterization_is_refused(real):
+    with pytest.raises(DistilError, match="parameterization is 'object', which can neither decode nor be called"):
+        distil_dataset(real, replace(tiny(), parameterization=object()))
+
+
+def test_images_of_a_class_that_begin_as_the_same_real_image_differ():
+    """Ten decoded images of an item, six real images of a class: four are shown again, with noise."""
+    from own_parameterization import Blends
+
+    few, seen = make_images(each=6), []
+
+    class Watched(Blends):
+        def encode(self, images):
+            seen.append(images)
+            return super().encode(images)
+
+    loop_of(few, replace(tiny(), parameterization=Watched(few.size)))
+    assert len(seen) == 3
+    for images in seen:
+        assert len(images.flatten(0, 1).flatten(1).unique(dim=0)) == 10
+
+
+def test_a_parameterization_with_a_state_of_its_own_resumes(real, tmp_path):
+    from own_parameterization import Blends
+
+    class Dimmed(Blends):
+        def state(self):
+            return {"shade": torch.tensor([1, 2])}
+
+    settings = replace(tiny(), parameterization=Dimmed(real.size))
+    whole = distil_dataset(real, settings, folder=tmp_path)
+    assert torch.equal(distil_dataset(real, settings, folder=tmp_path, resume=True).params, whole.params)
 
 
 def test_the_network_of_the_example_serves_the_matching():

@@ -3,10 +3,10 @@ import os
 import re
 import struct
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,8 +21,11 @@ from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.functional.regions import grid_regions, whole_region
 from distil.parameterizations import crops, dct
+from distil.parameterizations.base import Pictured, require
 from distil.parameterizations.crops import Crops
 from distil.parameterizations.dct import Dct, packed, unpacked
+from distil.parameterizations.plain import PlainParameterization
+from distil.report.pictures import draw_set
 
 
 def make_set(
@@ -765,3 +768,107 @@ def test_two_values_share_a_byte():
     values = torch.randint(0, 16, (3, 10), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     assert packed(values).shape == (3, 5)
     assert torch.equal(unpacked(packed(values)), values)
+
+
+@dataclass(frozen=True, eq=False)
+class Shades(PlainParameterization):
+    """One shared picture, darker or lighter: params are [n, 1, 1, 1], and a file holds the picture."""
+
+    picture: torch.Tensor
+
+    kind: ClassVar = "shades"
+    accounts: ClassVar = {"picture": "pictures"}
+    types: ClassVar = {"picture": ("float32",), "notes": ("uint8",)}
+
+    @property
+    def size(self):
+        return self.picture.shape[1], self.picture.shape[2]
+
+    @property
+    def images_per_item(self):
+        return 1
+
+    def channels(self, params):
+        return len(self.picture)
+
+    def encode(self, images):
+        return images.mean((1, 2, 3, 4)).view(-1, 1, 1, 1) / self.picture.mean()
+
+    def decode(self, params):
+        return self.pixels(params) * self.picture
+
+    def tensors(self):
+        return {"picture": self.picture, "notes": torch.zeros(5, dtype=torch.uint8)}
+
+    def header(self):
+        return {"decode": "canvases / 255 * picture"}
+
+    def checked(self, params):
+        require(tuple(params.shape[1:]) == (1, 1, 1), f"shades have shape {list(params.shape)}.")
+        return self
+
+    @classmethod
+    def load(cls, params, tensors, header):
+        return cls(tensors["picture"])
+
+    def describe(self):
+        return "a shade of a picture"
+
+    def pictured(self, params, index):
+        return Pictured()
+
+
+def shades(**changes):
+    picture = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    params = torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1, 1)
+    return replace(make_set(channels=3), params=params, parameterization=Shades(picture), **changes)
+
+
+def test_a_parameterization_of_ones_own_keeps_its_tensors_in_the_file(tmp_path):
+    path = tmp_path / "set.safetensors"
+    made = shades()
+    made.save(path)
+    read = DistilledSet.load(path, [Shades])
+    assert torch.equal(read.decoded().images, made.decoded().images)
+    assert read.bytes == {"images": 3, "labels": 3, "regions": 0, "pictures": 768, "total": 774, "extra": 5}
+    assert (read.header()["format_version"], read.header()["parameterization"]) == (3, "shades")
+    assert refusal(path).startswith(
+        f"{path}: its items are stored as 'shades', and distil knows crops, dct: read it in"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drop": ("picture",)}, "it lacks picture"),
+        ({"picture": torch.ones(3, 8, 8, dtype=torch.float64)}, "picture are torch.float64: expected float32"),
+        ({"regions": torch.zeros(1, 1, 4)}, "it holds a tensor 'regions', which items stored as shades do not have"),
+        ({"canvases": torch.zeros(3, 1, 2, 1)}, "shades have shape [3, 1, 2, 1]"),
+        ({"header": {"format_version": 2}}, "format_version is 2, and items stored as shades have 3"),
+    ],
+)
+def test_a_damaged_file_of_ones_own_parameterization_is_refused_by_field(tmp_path, change, message):
+    path = tmp_path / "set.safetensors"
+    shades().save(path)
+    rewrite(path, **change)
+    with pytest.raises(DistilError, match=re.escape(message)):
+        DistilledSet.load(path, [Shades])
+
+
+@pytest.mark.parametrize("storage", ["uint8", "float32"])
+@pytest.mark.parametrize("make", [partial(make_set, labels="image"), partial(spectral_set, labels="item"), shades])
+def test_the_decoded_images_are_a_set_by_themselves(tmp_path, make, storage):
+    made = make()
+    made.as_images(storage).save(tmp_path / "set.safetensors")
+    read, expected = DistilledSet.load(tmp_path / "set.safetensors"), made.decoded()
+    rounding = 0.5 / 255 if storage == "uint8" else 0
+    assert str(read.params.dtype) == f"torch.{storage}"
+    assert (read.decoded().images - expected.images.clamp(0, 1)).abs().max() <= rounding + 1e-6
+    assert torch.equal(read.decoded().labels, expected.labels)
+    assert (read.images_per_item, read.settings, read.method) == (1, made.settings, made.method)
+
+
+def test_a_picture_of_items_without_a_picture_of_their_own_shows_the_decoded_images():
+    texts = {text.get_text() for axes in draw_set(shades()).axes for text in axes.texts}
+    assert "Images" in texts
+    assert len(draw_set(shades()).axes) == 1

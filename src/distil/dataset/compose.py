@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from distil.checks import shown
 from distil.dataset import config
 from distil.dataset.matching import MatchingLoop
 from distil.dataset.network_sources import FreshNetworks, RealNetworks, SyntheticNetworks, TargetNetworks
@@ -33,6 +34,7 @@ from distil.dataset.selection.windows import WindowSelection, check_windows
 from distil.dataset.side_losses import ContrastiveLoss, MinedWindowsLoss, SideLoss
 from distil.dataset.step import Draw, NetworkStage
 from distil.distilled_set.record import DistilledSet
+from distil.errors import DistilError
 from distil.parameterizations.base import Parameterization
 
 
@@ -153,6 +155,11 @@ def check_parameterization(chosen: Any, channels: int, size: tuple[int, int]) ->
         check_grid(chosen, size)
     if isinstance(chosen, config.Windows):
         check_windows(chosen, size)
+    if not isinstance(chosen, (config.Dct, config.Grid)) and not hasattr(chosen, "decode") and not callable(chosen):
+        raise DistilError(
+            f"parameterization is {shown(type(chosen).__name__)}, which can neither decode nor be called with the "
+            "task: give a parameterization, or what makes a selection."
+        )
 
 
 def real_images_of_a_class(chosen: Any) -> int:

@@ -119,10 +119,11 @@ def _parameterization(
     if not isinstance(word, str) or word not in known:
         raise DistilError(
             f"its items are stored as {shown(word)}, and distil knows {', '.join(known)}: read it in the program that "
-            "made it, with DistilledSet.load(path, parameterizations=[...])."
+            "made it, with DistilledSet.load(path, parameterizations=[...]), and save .as_images() there for any other."
         )
-    if VERSIONS.get(word, FORMAT_VERSION) != version:
-        raise DistilError(f"format_version is {version}, and items stored as {word} have {VERSIONS.get(word)}.")
+    wanted = VERSIONS.get(word, FORMAT_VERSION)
+    if version != wanted:
+        raise DistilError(f"format_version is {version}, and items stored as {word} have {wanted}.")
     return known[word]
 
 

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -15,6 +15,7 @@ from distil.checks import check_class_names, check_seed, check_statistics, check
 from distil.distilled_set import file_format
 from distil.errors import DistilError
 from distil.parameterizations.base import Items, Parameterization, check_range, plain, require
+from distil.parameterizations.crops import Crops
 from distil.types import Batch
 
 LONGEST_SIDE = 2**14
@@ -23,6 +24,26 @@ DECODED_BYTES = 2**28
 """What all images of any set may take once decoded; larger sets are bounded by DECODED_SHARE instead."""
 DECODED_SHARE = 2**13
 """Decoded bytes for each stored byte of the items: those of 2000 images of an item in its own size."""
+
+
+def checked_params(params: object) -> Tensor:
+    """Stored parameters as a distilled set keeps them: without history, floating point as float32.
+
+    Raises: DistilError unless they are a dense tensor of four axes, of uint8 or of floating point in [0, 1].
+    """
+    params = plain(params, "params")
+    require(
+        params.ndim == 4 and params.numel() > 0,
+        f"params have shape {list(params.shape)}: expected [items, channels, height, width], none of them 0.",
+    )
+    if params.is_floating_point():
+        params = params.float()
+        check_range(params, "params", "they are stored before normalization")
+    require(
+        params.dtype in (torch.uint8, torch.float32),
+        f"params are {params.dtype}: expected uint8, or floating point in [0, 1].",
+    )
+    return params
 
 
 class DecodedImages(Dataset[tuple[Tensor, int | Tensor]]):
@@ -97,18 +118,7 @@ class DistilledSet:
             raise DistilError(f"settings cannot be written as JSON ({error}): use numbers, text and lists.") from error
 
     def _check_params(self) -> None:
-        params = plain(self.params, "params")
-        require(
-            params.ndim == 4 and params.numel() > 0,
-            f"params have shape {list(params.shape)}: expected [items, channels, height, width], none of them 0.",
-        )
-        if params.is_floating_point():
-            params = params.float()
-            check_range(params, "params", "they are stored before normalization")
-        require(
-            params.dtype in (torch.uint8, torch.float32),
-            f"params are {params.dtype}: expected uint8, or floating point in [0, 1].",
-        )
+        params = checked_params(self.params)
         mean, std = check_statistics(self.mean, self.std, self.parameterization.channels(params))
         self._set(params=params, mean=mean, std=std)
 
@@ -218,6 +228,17 @@ class DistilledSet:
         """
         mean, std = (self.mean, self.std) if normalize else ((0.0,), (1.0,))
         return DecodedImages(self.decoded(), transform, mean, std)
+
+    def as_images(self, storage: Literal["uint8", "float32"] = "uint8") -> "DistilledSet":
+        """The decoded images as a set of pixels, each an item by itself, held within [0, 1]. Its file is read
+        everywhere, also where the parameterization is not known.
+
+        storage: a byte for each value, to which it is rounded, or four.
+        """
+        batch = self.decoded()
+        whole = Crops.grid(1, self.size, 8 if storage == "uint8" else 32, batch.images.device)
+        params, placed = whole.quantize(batch.images)
+        return replace(self, params=params, labels=batch.labels, parameterization=placed)
 
     def stored(self) -> dict[str, Tensor]:
         """The tensors of the set's file, by name."""

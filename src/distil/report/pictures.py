@@ -39,7 +39,7 @@ def draw_set(
 
     Regions of a grid are thin and pale; mined ones have a strong color each, which frames the decoded image as well.
     Pixels are enlarged by a whole number, at least 3 for sides up to 32.
-    Where items are no images (DCT coefficients): the first images of each class, and which coefficients of each color
+    Where items are no images: the first decoded images of each class; for DCT coefficients also which of each color
     plane they are made of, lowest frequency at the top left.
     classes_shown: at most so many rows. per_class: items in a row (default: up to 10, fewer beside decoded images).
     images_shown: at most so many decoded images in a row, those of its first items.
@@ -112,17 +112,19 @@ def _draw_maps(
     most: int,
     images_shown: int,
 ) -> Figure:
-    """Decoded images, and the maps that all items share."""
+    """Decoded images, and the maps that all items share, if there are any."""
     wanted = min(distilled.images_per_item, max(1, images_shown))
     tiles = [list(distilled.decoded_of(members[:1])[:wanted].cpu()) for _, members in rows]
     zoom = _zoom(*distilled.size, longest=96)
-    maps: list[list[Tensor]] = [list(first.maps), *([] for _ in rows[1:])]
     heading = (
         f"First {wanted} of {distilled.images_per_item} images" if wanted < distilled.images_per_item else "Images"
     )
     names = [_short(distilled.classes[label]) for label, _ in rows]
     title = _title(distilled, len(rows), present, 1, most)
-    return _lay_out([_Panel(heading, tiles, zoom), _Panel(first.maps_title, maps, zoom)], title, names)[0]
+    panels = [_Panel(heading, tiles, zoom)]
+    if first.maps:
+        panels.append(_Panel(first.maps_title, [list(first.maps), *([] for _ in rows[1:])], zoom))
+    return _lay_out(panels, title, names)[0]
 
 
 def draw_curves(logs: Mapping[str, Iterable[Mapping[str, Any]]]) -> Figure:

@@ -18,13 +18,11 @@ from distil.dataset.config import Dct as DctSettings
 from distil.dataset.protocols import Expected, Task
 from distil.dataset.restoring import LARGEST
 from distil.dataset.selection.coefficient_policies import CoefficientPolicy
+from distil.dataset.selection.first_images import first_images
 from distil.errors import DistilError
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.dct import Dct
 from distil.rng import stream
-
-REPEATS_NOISE = 0.3
-"""Noise on images that begin as an image that another one began as, in standard deviations of the data."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +55,18 @@ class CoefficientSelection:
         return Dct(kept, self.shape, self.settings.bits)
 
     def first_params(self, placed: Dct) -> Float[Tensor, "n channels h w"]:
-        """Parameters of images that are real images of the class (or noise), as the kept frequencies show them.
-
-        A class with fewer images than are needed shows some of them again; those begin with noise of REPEATS_NOISE
-        times the data's standard deviation, since equal images would have equal gradients and stay equal.
-        """
+        """Parameters of images that are real images of the class (see `first_images`) or noise, as the kept
+        frequencies show them."""
         real, ipc, count = self.task.real, self.task.ipc, placed.images_per_item
         items = []
         for label, name in enumerate(real.classes):
-            generator = stream(self.task.seed, "initial", name)
             if self.settings.init == "noise":
+                generator = stream(self.task.seed, "initial", name)
                 noise = torch.randn(ipc * count, *self.shape, generator=generator).to(self.task.device)
                 mean, std = (noise.new_tensor(values).view(1, -1, 1, 1) for values in (real.mean, real.std))
                 images = mean + std * noise
             else:
-                images = real.sample_class(label, ipc * count, generator)
-                repeats = images[real.counts[label] :]
-                noise = torch.randn(repeats.shape, generator=generator).to(self.task.device)
-                repeats += REPEATS_NOISE * noise.new_tensor(real.std).view(1, -1, 1, 1) * noise
+                images = first_images(self.task, label, ipc * count)
             items.append(placed.encode(images.unflatten(0, (ipc, count))))
         return torch.cat(items)
 

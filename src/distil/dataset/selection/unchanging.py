@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from distil.dataset.protocols import Expected, Task
 from distil.dataset.restoring import LARGEST
+from distil.dataset.selection.first_images import first_images
+from distil.distilled_set.record import checked_params
 from distil.errors import DistilError
 from distil.parameterizations.base import Parameterization
-from distil.rng import stream
 
 
 @dataclass(frozen=True)
@@ -27,15 +29,16 @@ class UnchangingSelection:
         """Parameters that real images of the class, as many as an item decodes to, are encoded in."""
         task, each = self.task, self.parameterization.images_per_item
         items = []
-        for label, name in enumerate(task.real.classes):
-            images = task.real.sample_class(label, task.ipc * each, stream(task.seed, "initial", name))
+        for label in range(task.classes):
+            images = first_images(task, label, task.ipc * each)
             items.append(self.parameterization.encode(images.unflatten(0, (task.ipc, each))))
         params = torch.cat(items)
         self._check(params)
         return self.parameterization, params
 
     def _check(self, params: Tensor) -> None:
-        """Refuse parameters, or decoded images, of another shape than the run needs."""
+        """Refuse, before the first step, parameters or decoded images of another shape than the run needs, and what
+        cannot be saved after the last."""
         task, name = self.task, type(self.parameterization).__name__
         if params.ndim != 4 or len(params) != task.classes * task.ipc:
             raise DistilError(
@@ -47,6 +50,12 @@ class UnchangingSelection:
         wanted = [self.parameterization.images_per_item, task.real.channels, *task.real.size]
         if decoded != wanted:
             raise DistilError(f"{name}.decode made images of shape {decoded} of one item: expected {wanted}.")
+        try:
+            stored, kept = self.parameterization.quantize(params)
+            stored = checked_params(stored)
+            kept.checked(stored)
+        except DistilError as error:
+            raise DistilError(f"what {name}.quantize made cannot be saved: {error}") from error
 
     def refresh(self, outer: int, placed: Parameterization, params: Tensor, momentum: Tensor) -> Parameterization:
         return placed
@@ -59,7 +68,9 @@ class UnchangingSelection:
         return tuple(self.initial()[1].shape)
 
     def expected(self, outer: int | None) -> dict[str, Expected]:
-        return {"canvases": Expected(self._shape, -LARGEST, LARGEST)}
+        state = self.parameterization.state()
+        kept = {name: Expected(tuple(tensor.shape), -inf, inf, tensor.dtype) for name, tensor in state.items()}
+        return {"canvases": Expected(self._shape, -LARGEST, LARGEST), **kept}
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Parameterization:
         return self.parameterization
