@@ -53,7 +53,7 @@ class Blends(PlainParameterization):
         return f"four small images, which decode to {self.images_per_item}"
 
 
-def main(folder: Path, outer: int = 10) -> float:
+def main(folder: Path, outer: int = 6) -> float:
     settings = preset("idc", "digits", ipc=1)
     settings = replace(settings, method="blends", outer=outer, parameterization=Blends((16, 16)))
     made = distil_dataset("digits", settings)
