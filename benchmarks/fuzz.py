@@ -32,7 +32,7 @@ from fuzzing.pool import run
 from fuzzing.targets import TARGETS, shares
 
 RESULT = Path(__file__).parent / "results" / "fuzz.json"
-PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
+PAGE = Path(__file__).parent.parent / "docs" / "results" / "reliability.md"
 
 
 @dataclass

@@ -203,16 +203,19 @@ def read_log_of(content: bytes) -> list[dict[str, Any]]:
 
 
 def _scores(folder: Path) -> None:
+    """Rows as they are written today, and one as version 0.1 wrote it, which could not tell its protocol's version."""
     row = {
         **{"name": "set", "method": "idc", "images_per_class": 1, "views": 40, "bytes": 2570, "protocol": "quick"},
         "protocol_version": 2,
         **{"protocol_settings": {"epochs": 3, "milestones": [0.5]}, "width": 8, "seed": 0, "test": "digits test"},
         **{"test_images": 360, "updates": 600, "runs": 2, "file_sha256": "1" * 64, "test_fingerprint": "2" * 64},
         "networks": {"convnet3": {"accuracies": [80.5, 81.5], "mean": 81.0, "std": 0.5**0.5}},
-        **{"versions": {"distil": "0.1"}, "path": "/tmp/set"},
+        **{"versions": {"distil": "0.2"}, "path": "/tmp/set"},
     }
     add_scores(folder / "scores.json", row)
     add_scores(folder / "scores.json", {**row, "name": "other", "file_sha256": None, "path": "/tmp/other"})
+    older = {name: value for name, value in row.items() if name != "protocol_version"}
+    add_scores(folder / "scores.json", {**older, "name": "older", "versions": {"distil": "0.1"}, "path": "/tmp/older"})
 
 
 def _read_scores(folder: Path, name: str) -> tuple[list[dict[str, Any]], str]:

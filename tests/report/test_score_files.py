@@ -82,6 +82,8 @@ def networks(**change):
         ({"seed": 10**300}, "seed is 1000"),
         ({"protocol_settings": [1]}, "protocol_settings are [1]: they must be an object."),
         ({"path": 3}, "path is 3: it must be text."),
+        ({"protocol_version": 0}, "protocol_version is 0: it must be a whole number, at least 1."),
+        ({"protocol_version": "2"}, "protocol_version is '2': it must be a whole number, at least 1."),
         ({"networks": {}}, "networks are {}: they must be an object with a network at least."),
         ({"networks": {"convnet3": 5}}, "convnet3 has no list of accuracies."),
         (networks(accuracies=[]), "convnet3 has no list of accuracies."),
