@@ -72,7 +72,7 @@ def write_atomic(path: Path | str, write: Callable[[Path], object], *, previous:
 
 
 def remove_unfinished(folder: Path, name: str = "") -> None:
-    """Remove the unfinished files of dead processes from a folder; a living process holds a lock on its own.
+    """Remove the unfinished files of dead processes from a folder; a living process holds a lock on its files.
 
     name: of the file that they were to become; "" for all.
     """

@@ -150,7 +150,7 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
 
 
 NOT_LOGGED = ("preparing",)
-"""Events that only show that something is going on."""
+"""Events that only show that something is being done."""
 MADE_AGAIN = ("validation", "prototypes", "done")
 """Events at the step of a checkpoint that a run that continues from it tells again."""
 

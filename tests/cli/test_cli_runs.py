@@ -348,7 +348,7 @@ def test_a_folder_that_is_deleted_during_a_run_is_made_anew(capsys, whole, monke
 
     monkeypatch.setattr(running, "save_checkpoint", delete_first)
     out = run(capsys, "dataset", "idc", "digits", *TINY, "--out", "run", "--checkpoint-seconds", "0").out
-    assert out.count("Note: run was deleted while the run went on; it is made anew, without the earlier log.") == 1
+    assert out.count("Note: run was deleted during the run; it is made anew, without the earlier log.") == 1
     assert Path("run", RESULT).read_bytes() == whole
     assert "This run is finished" in run(capsys, "dataset", "--resume", "run").out
     assert len(saved) == 4
@@ -387,7 +387,7 @@ def test_what_was_read_is_kept_with_the_run(capsys):
 
 
 def signalled(number):
-    """In the place of some work: the signal arrives, and the work goes on for a minute."""
+    """In the place of some work: the signal arrives, and the work continues for a minute."""
 
     def work(*args, **options):
         os.kill(os.getpid(), number)
@@ -570,7 +570,7 @@ def test_a_full_disk_under_the_output_is_told_where_it_can_be(capsys, monkeypatc
         patch.setattr(sys, "stdout", full)
         assert main(["dataset", "random", "digits", "--out", "run"]) == 0
     assert capsys.readouterr().err.endswith(
-        "distil: standard output could not be written (No space left on device); the command went on without it.\n"
+        "distil: standard output could not be written (No space left on device); the command continued without it.\n"
     )
 
 

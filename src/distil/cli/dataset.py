@@ -419,7 +419,7 @@ def _distil(
         if name == "damaged":
             print(f"Note: {fields['message']}")
         if name in ("checkpoint", "done") and not (place / MANIFEST).is_file():
-            print(f"Note: {folder} was deleted while the run went on; it is made anew, without the earlier log.")
+            print(f"Note: {folder} was deleted during the run; it is made anew, without the earlier log.")
             start_run(place, manifest)
 
     try:

@@ -13,7 +13,7 @@ GONE = (errno.EPIPE, errno.EIO)
 
 
 class Lasting:
-    """A text stream that goes on as if nothing were amiss when it can no longer be written to.
+    """A text stream that behaves as if nothing were amiss when it can no longer be written to.
 
     What is written after that is dropped. error: why, None as long as all is well.
     """
@@ -83,6 +83,6 @@ def lasting_streams() -> Iterator[None]:
         error.flush()
         if out.error is not None and out.error.errno not in GONE:
             reason = out.error.strerror
-            error.write(f"distil: standard output could not be written ({reason}); the command went on without it.\n")
+            error.write(f"distil: standard output could not be written ({reason}); the command continued without it.\n")
             error.flush()
         sys.stdout, sys.stderr = before

@@ -43,8 +43,8 @@ def class_gradients_batched(
 ) -> dict[str, Float[Tensor, "classes ..."]]:
     """class_gradient of every class in one vectorised pass: name -> one gradient a class, stacked.
 
-    weights: the parameters of `net` to differentiate, by name. others: the rest of its parameters, where the module's
-    own are not meant. Equal to the class-by-class gradients up to rounding; differentiable.
+    weights: the parameters of `net` to differentiate, by name. others: the rest of its parameters, where they are
+    not the module's. Equal to the class-by-class gradients up to rounding; differentiable.
     """
     fixed = dict(others or {})
 
