@@ -5,7 +5,7 @@
 The settings named "cpu" are ours, sized for two cores: a ConvNet-3 of width 32 makes and judges the sets, a few hundred
 matching steps take the place of the published hundred thousand. They were chosen on held-out training images; the test
 images are touched once for each finished set. Every cell (method, seed) is kept in benchmarks/results/NAME.json as soon
-as it is done, so an interrupted benchmark goes on where it stopped; NAME.md is the table. Several processes may share
+as it is done, so an interrupted benchmark continues where it stopped; NAME.md is the table. Several processes may share
 one NAME with different --methods.
 """
 

@@ -6,11 +6,12 @@
     python benchmarks/kills.py --table               the table of docs/results/reliability.md from the last result
 
 A trial starts a command on a few small images and sends it SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGXCPU at a
-moment that (seed, trial) decides, after its libraries are loaded; a third of the trials are stopped twice. Then it goes
-on as a user would: with the command that the message names, else with --resume where there is a run folder, else with
-the same command again. It fails unless the results have the bytes of a run that nobody stopped, no .part, .lock or .old
-file is left, no traceback was printed, every exit status is 0 or that of the signal (130 for Ctrl-C), and a run that
-said at which step it stopped went on from there. The first run of a command gives its bytes and its duration.
+moment that (seed, trial) decides, after its libraries are loaded; a third of the trials are stopped twice. Then it
+continues as a user would: with the command that the message names, else with --resume where there is a run folder,
+else with the same command again. It fails unless the results have the bytes of a run that nobody stopped, no .part,
+.lock or .old file is left, no traceback was printed, every exit status is 0 or that of the signal (130 for Ctrl-C), and
+a run that said at which step it stopped continued from there. The first run of a command gives its bytes and its
+duration.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from typing import Any
 RESULT = Path(__file__).parent / "results" / "kills.json"
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
 TWICE = 1 / 3
-"""Share of the trials that are stopped again while they go on."""
+"""Share of the trials that are stopped again while they continue."""
 LONGEST = 300.0
 """Seconds after which a command hangs."""
 LEFT = (".part", ".lock", ".old")
@@ -51,7 +52,7 @@ READY = "DISTIL_KILLS_READY"
 DISTIL = "dataset {method} numbers.npz --out run --device cpu --width 8 --batch 8 --network-samples 16"
 DISTIL += " --validations 2 --checkpoint-seconds 0.2"
 STUDENT = "--detector retinanet --backbone timm:test_resnet --norm group --channels 16 --min-size 64 --max-size 64"
-STUDENT += " --anchor 16 --head-convs 1 --batch 4 --lr 0.001 --optimiser adamw --device cpu --checkpoint-seconds 0.2"
+STUDENT += " --anchor 16 --head-convs 1 --batch 4 --lr 0.001 --optimizer adamw --device cpu --checkpoint-seconds 0.2"
 TAUGHT = f"{STUDENT} --prototype-side 4 --teacher-floor 0"
 
 
@@ -59,7 +60,7 @@ TAUGHT = f"{STUDENT} --prototype-side 4 --teacher-floor 0"
 class Command:
     """A command that writes.
 
-    words: what a user types. resume: how its run goes on when no message says so; "" for the same words again.
+    words: what a user types. resume: how its run continues when no message says so; "" for the same words again.
     results: the files that must have equal bytes, as patterns. before: commands that make what it needs.
     manifest: a file of its run folder: while there is none, the command is simply given again.
     """
@@ -422,7 +423,7 @@ def _look_at_words(told: str, status: int, words: str, trial: Trial) -> None:
 
 
 def next_words(command: Command, folder: Path, told: str) -> str:
-    """How a user goes on: as the message says, else by the documented command."""
+    """How a user continues: as the message says, else by the documented command."""
     if said := re.search(r"continue with (distil [^\n]+)", told):
         return said[1].removeprefix("distil ").rstrip(". ")
     return command.resume if command.resume and (folder / command.manifest).is_file() else command.words
@@ -442,7 +443,7 @@ def _look_at_results(command: Command, folder: Path, reference: Reference, trial
             line.get("step") for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "start"
         ]
         if lost := [step for step in trial.stopped_at[-1:] if step not in starts]:
-            trial.faults.append(f"work was lost: the run stopped after step {lost[0]} and went on from {starts[-1]}")
+            trial.faults.append(f"work was lost: the run stopped after step {lost[0]} and continued from {starts[-1]}")
     if left := left_over(folder):
         trial.faults.append(f"left over: {', '.join(left)[:200]}")
 

@@ -17,7 +17,7 @@ A laboratory run is the product's own loop with the fast recipe on a ConvNet-3 o
 targets depend on the data and the seed alone, so they are computed once and serve every arm. Sets are judged on
 held-out training images (a tenth, 4,000 at most; three tenths of small sets) by two networks with protocol quick; the
 test images are never opened. mUE is measured by the same proxy network for all. Each finished (arm, seed) is one line
-of OUT/lab.jsonl, so that an interrupted run goes on; `judge` judges saved sets again, `table` prints means, standard
+of OUT/lab.jsonl, so that an interrupted run continues; `judge` judges saved sets again, `table` prints means, standard
 deviations, and differences to the first arm seed by seed, `transfer` judges the saved sets with other networks, and
 `keep` copies all of it to benchmarks/results. `cosines` tells how far others keep the cosines that the proxy keeps
 (udd-cosines.jsonl), `utilisation` draws how much it uses each and the share of that which the numbers of every form
@@ -333,7 +333,7 @@ def utilisation(args: argparse.Namespace) -> None:
 
 
 def mosaic(args: argparse.Namespace) -> None:
-    """Colour images as a camera's sensor sees them: one value a pixel, red, green and blue in turn (RGGB)."""
+    """Color images as a camera's sensor sees them: one value a pixel, red, green and blue in turn (RGGB)."""
     import numpy as np
 
     with np.load(args.source) as arrays:

@@ -223,7 +223,7 @@ for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU"):
 
 @pytest.fixture
 def stopped(monkeypatch):
-    """A trial of a command that takes half a minute to write result.txt, unless it goes on as `again`."""
+    """A trial of a command that takes half a minute to write result.txt, unless it continues as `again`."""
     monkeypatch.setattr(kills, "write_data", lambda folder: None)
     monkeypatch.setattr(kills, "TWICE", 0.0)
     monkeypatch.setitem(kills.COMMANDS, "fake", kills.Command("first", ("result.txt",)))

@@ -1,4 +1,4 @@
-"""Labelled images: npz files and folders of pictures."""
+"""Labeled images: npz files and folders of pictures."""
 
 import io
 import math

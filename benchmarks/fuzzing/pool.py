@@ -131,7 +131,7 @@ class Pool:
                 self.without_seed.add(value.target)
 
     def _lost(self, worker: Worker, kind: str) -> Outcome:
-        """The outcome of the case at which a process was lost; another process goes on behind it."""
+        """The outcome of the case at which a process was lost; another process continues behind it."""
         worker.process.kill()
         worker.process.join()
         assert worker.block is not None

@@ -139,7 +139,7 @@ def _resumed(method: str) -> Callable[[Path, str], DistilledSet]:
 
 def _resumed_nonsense(found: DistilledSet, case: Case) -> str:
     if case.content is not None and (reason := broken_state(case.content)):
-        return f"went on from a state in which {reason}"
+        return f"continued from a state in which {reason}"
     return _set_nonsense(found, case)
 
 

@@ -106,7 +106,7 @@ def command(*words: str) -> str:
 
 
 def broken_state(content: bytes) -> str:
-    """What is absurd in the tensors of a file from which a run went on."""
+    """What is absurd in the tensors of a file from which a run continued."""
     try:
         tensors = safetensors.torch.load(content)
     except Exception:  # the reader fell back to another file

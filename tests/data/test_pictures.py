@@ -19,18 +19,18 @@ def saved(tmp_path, image: Image.Image, name: str = "one.png", **options) -> np.
 
 RANDOM = np.random.default_rng(0)
 GRADIENT = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
-COLOUR = np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]], axis=-1)
+COLOR = np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]], axis=-1)
 
 
 def test_grey_and_rgb_come_as_they_are(tmp_path):
     assert np.array_equal(saved(tmp_path, Image.fromarray(GRADIENT)), GRADIENT)
-    assert np.array_equal(saved(tmp_path, Image.fromarray(COLOUR)), COLOUR)
+    assert np.array_equal(saved(tmp_path, Image.fromarray(COLOR)), COLOR)
 
 
 def test_content_in_memory_is_read_like_a_file(tmp_path):
-    saved(tmp_path, Image.fromarray(COLOUR))
+    saved(tmp_path, Image.fromarray(COLOR))
     content = (tmp_path / "one.png").read_bytes()
-    assert np.array_equal(read_pictures([("row 0", content)], None)[0], COLOUR)
+    assert np.array_equal(read_pictures([("row 0", content)], None)[0], COLOR)
 
 
 def test_sixteen_bits_become_eight(tmp_path):
@@ -132,17 +132,17 @@ def test_a_palette_is_grey_only_if_its_colors_are(tmp_path):
     grey = Image.fromarray(GRADIENT).quantize(256)
     assert grey.mode == "P"
     assert saved(tmp_path, grey).ndim == 2
-    color = saved(tmp_path, Image.fromarray(COLOUR).quantize(256))
+    color = saved(tmp_path, Image.fromarray(COLOR).quantize(256))
     assert color.shape == (6, 8, 3)
 
 
 def test_transparency_shows_white(tmp_path):
-    rgba = np.concatenate([COLOUR, np.full((6, 8, 1), 255, np.uint8)], axis=-1)
+    rgba = np.concatenate([COLOR, np.full((6, 8, 1), 255, np.uint8)], axis=-1)
     rgba[0, 0, 3], rgba[1, 1] = 0, (0, 100, 200, 51)
     picture = saved(tmp_path, Image.fromarray(rgba))
     assert picture[0, 0].tolist() == [255, 255, 255]
     assert picture[1, 1].tolist() == pytest.approx([204, 224, 244], abs=1)
-    assert np.array_equal(picture[2:], COLOUR[2:])
+    assert np.array_equal(picture[2:], COLOR[2:])
     grey = Image.fromarray(np.stack([GRADIENT, np.zeros_like(GRADIENT)], axis=-1), mode=None)
     assert grey.mode == "LA"
     assert saved(tmp_path, grey).tolist() == np.full((6, 8), 255).tolist()
@@ -159,20 +159,20 @@ def test_cmyk_becomes_rgb(tmp_path):
 def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture = saved(tmp_path, Image.fromarray(COLOUR), exif=exif)
-    assert np.array_equal(picture, np.rot90(COLOUR, -1))
+    picture = saved(tmp_path, Image.fromarray(COLOR), exif=exif)
+    assert np.array_equal(picture, np.rot90(COLOR, -1))
 
 
 @pytest.mark.parametrize("format", ["png", "webp", "jpeg"])
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"garbage", b"Exif\0\0MM\0*\0\0\xff\xff"])
 def test_broken_exif_is_ignored(tmp_path, format, exif):
-    Image.fromarray(COLOUR).save(
+    Image.fromarray(COLOR).save(
         tmp_path / "one", format=format, exif=exif, **({"lossless": True} if format == "webp" else {})
     )
     pictures = decode_pictures([("one", tmp_path / "one")], None)
-    assert pictures.pixels[0].shape == COLOUR.shape
+    assert pictures.pixels[0].shape == COLOR.shape
     if format != "jpeg":
-        assert np.array_equal(pictures.pixels[0], COLOUR)
+        assert np.array_equal(pictures.pixels[0], COLOR)
     assert all(
         note.endswith("EXIF data that cannot be read, so no orientation is applied (one)") for note in pictures.notes
     )
@@ -180,7 +180,7 @@ def test_broken_exif_is_ignored(tmp_path, format, exif):
 
 def test_broken_exif_is_counted(tmp_path):
     for name in "ab":
-        Image.fromarray(COLOUR).save(tmp_path / f"{name}.png", exif=b"garbage")
+        Image.fromarray(COLOR).save(tmp_path / f"{name}.png", exif=b"garbage")
     files = [(name, tmp_path / f"{name}.png") for name in "ab"]
     assert decode_pictures(files, None).notes == (
         "2 pictures have EXIF data that cannot be read, so no orientation is applied (a)",
@@ -190,7 +190,7 @@ def test_broken_exif_is_counted(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_every_orientation_is_applied(tmp_path, orientation, mode):
-    image, exif = Image.fromarray(COLOUR).convert(mode), Image.Exif()
+    image, exif = Image.fromarray(COLOR).convert(mode), Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "turned.tif", exif=exif)
     image.save(tmp_path / "plain.tif")
@@ -299,8 +299,8 @@ def test_pictures_come_in_the_order_given(tmp_path, monkeypatch):
 
 
 def test_stacking_repeats_grey_where_there_is_color():
-    images = stack_pictures([GRADIENT, COLOUR], grey=False)
+    images = stack_pictures([GRADIENT, COLOR], grey=False)
     assert images.shape == (2, 3, 6, 8)
     assert torch.equal(images[0, 0], images[0, 2])
-    assert np.array_equal(images[1].numpy(), COLOUR.transpose(2, 0, 1))
+    assert np.array_equal(images[1].numpy(), COLOR.transpose(2, 0, 1))
     assert stack_pictures([GRADIENT], grey=True).shape == (1, 1, 6, 8)

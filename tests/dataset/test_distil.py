@@ -98,7 +98,7 @@ def test_the_loss_is_zero_when_synthetic_equals_real():
     assert losses["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_relabelling_the_classes_relabels_the_result():
+def test_relabeling_the_classes_relabels_the_result():
     real = make_images(side=16)
     order = [2, 0, 1]
     swapped = replace(
@@ -114,7 +114,7 @@ def test_relabelling_the_classes_relabels_the_result():
     assert not torch.equal(one.params, distil_dataset(real, start).params)
 
 
-def test_relabelling_with_the_classifiers_rows_moved_leaves_the_matching_gradient(real):
+def test_relabeling_with_the_classifiers_rows_moved_leaves_the_matching_gradient(real):
     settings = tiny("udd-windows", augment="color_crop", parameterization="grid", cfc_share=0.3)
     order = [2, 0, 1]
     swapped = replace(

@@ -281,13 +281,13 @@ from distil.distilled_set.record import DistilledSet
 
 views = torch.utils.data.DataLoader(DistilledSet.load(path).dataset(), batch_size=16, shuffle=True)
 network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(64), torch.nn.ReLU(), torch.nn.LazyLinear(3))
-optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
 for epoch in range(40):
     for images, labels in views:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(network(images), labels)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
 """
 
 

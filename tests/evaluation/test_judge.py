@@ -19,7 +19,7 @@ from .conftest import MEAN, PLAIN, STD, distilled_set, image_set, stripes, weigh
 SOFT = torch.eye(3)[stripes(6)[1]] * 0.7 + 0.1
 
 
-def test_separable_images_are_learnt_to_the_last():
+def test_separable_images_are_learned_to_the_last():
     scores = evaluate_distilled(distilled_set(), image_set(30), PLAIN, networks=("convnet1",), width=8, runs=2)
     assert scores.accuracies == {"convnet1": (100.0, 100.0)}
     assert scores.updates == 30
@@ -85,7 +85,7 @@ def test_one_network_is_tested_once_after_its_last_update(monkeypatch):
     assert scores.accuracies["convnet1"] == (49.0, 48.0, 47.0)
 
 
-def test_soft_labels_of_a_set_are_learnt():
+def test_soft_labels_of_a_set_are_learned():
     soft = distilled_set(labels=SOFT)
     scores = evaluate_distilled(soft, image_set(30), PLAIN, networks=("convnet1",), width=8, runs=1)
     assert scores.mean["convnet1"] == 100

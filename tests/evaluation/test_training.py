@@ -77,14 +77,14 @@ def test_augmentation_and_cutmix_change_training_and_none_does_not():
     assert not torch.equal(plain, trained(cutmix=1.0))
 
 
-def test_soft_labels_are_learnt_as_they_are():
+def test_soft_labels_are_learned_as_they_are():
     views = real_batch()
     hard = fit(convnet(), views)
     rows = nn.functional.one_hot(views.labels, 3).float()
     assert torch.equal(weights(fit(convnet(), Batch(views.images, rows))), weights(hard))
     uniform = fit(convnet(), Batch(views.images, torch.full((12, 3), 1 / 3)), replace(PLAIN, epochs=60))
-    learnt = uniform((views.images - 0.4) / 0.3).softmax(1)
-    assert torch.allclose(learnt, torch.full((12, 3), 1 / 3), atol=0.02)
+    learned = uniform((views.images - 0.4) / 0.3).softmax(1)
+    assert torch.allclose(learned, torch.full((12, 3), 1 / 3), atol=0.02)
 
 
 def test_the_update_of_a_bad_loss_is_exact(monkeypatch):

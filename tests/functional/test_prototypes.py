@@ -207,7 +207,7 @@ def test_pursuit_is_the_loop_over_prototypes(penalty, count):
 
 @pytest.mark.parametrize("penalty", [0.1, 10.0])
 @pytest.mark.parametrize("count", [1, 4, 12])
-def test_ridge_minimises_its_objective(penalty, count):
+def test_ridge_minimizes_its_objective(penalty, count):
     features, basis = draws(5, 8), draws(count, 8, seed=1)
     result = projection(features, basis, "ridge", penalty=penalty).requires_grad_()
     unit = normalize(basis)

@@ -40,11 +40,11 @@ def train_network(
 ) -> nn.Module:
     """Train `net` in place, on `device`, as the protocol says, and return it.
 
-    views: their labels as class indices, or as probabilities, which are learnt as they are. mean, std: what images
+    views: their labels as class indices, or as probabilities, which are learned as they are. mean, std: what images
     are normalized by. classes: number of classes.
     updates: None for the protocol's own number. what: how an error calls the network.
 
-    Each epoch is a fresh permutation; a batch is normalized, augmented image by image, mixed, and learnt by SGD on the
+    Each epoch is a fresh permutation; a batch is normalized, augmented image by image, mixed, and learned by SGD on the
     cross-entropy -sum_k p_k log softmax(net(x))_k. All draws depend on `seed` and the update alone.
 
     Raises: DistilError when a loss or, at the end, a weight is not finite; it names the update.

@@ -106,7 +106,7 @@ def mean_over_boxes(features: Float[Tensor, "c h w"], boxes: Float[Tensor, "m 4"
     """Mean of a map over each box, the map read as a bilinear surface through the centers of its cells.
 
     The center of cell (row, column) lies at ((column + 1/2) stride, (row + 1/2) stride); beyond the outermost centers
-    the surface goes on flat. boxes: xyxy in pixels; one of no area gives the surface's value there. Differentiable in
+    the surface is flat. boxes: xyxy in pixels; one of no area gives the surface's value there. Differentiable in
     features.
 
     The integral is exact: one product of matrices, of deterministic gradient, in place of samples that grow with the

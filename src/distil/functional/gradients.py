@@ -41,7 +41,7 @@ def class_gradients_batched(
     *,
     others: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Float[Tensor, "classes ..."]]:
-    """class_gradient of every class in one vectorised pass: name -> one gradient a class, stacked.
+    """class_gradient of every class in one vectorized pass: name -> one gradient a class, stacked.
 
     weights: the parameters of `net` to differentiate, by name. others: the rest of its parameters, where they are
     not the module's. Equal to the class-by-class gradients up to rounding; differentiable.

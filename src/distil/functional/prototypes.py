@@ -16,7 +16,7 @@ SLACK = 64
 """Densities that differ by less than so many roundings count as equal."""
 
 NEGLIGIBLE = -80.0
-"""Exponents end here: what lies below is nothing beside the 1 of a sample itself, and would be denormal numbers."""
+"""Exponents end here: what lies below is nothing beside a sample's own 1, and would be denormal numbers."""
 
 GONE = 1e-6
 """A vector shorter than this is taken as no direction at all."""

@@ -1,7 +1,7 @@
 """Networks for small images, one copy each, without state that a forward pass changes.
 
 Each has forward(images) -> logits, embed(images) -> the input of its `classifier`, and activations(images) -> its last
-feature map. None has batch norm, dropout or a buffer: an image's logits do not depend on its neighbours in the batch.
+feature map. None has batch norm, dropout or a buffer: an image's logits do not depend on its neighbors in the batch.
 """
 
 import torch

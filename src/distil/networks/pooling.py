@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d
 class AveragePool(nn.Module):
     """Mean of every 2x2 block, stride 2; an odd last row or column is left out. Equals nn.AvgPool2d(2).
 
-    On the CPU, where torch's pool is not vectorised, one matrix product: two rows of a map are neighbours in memory,
+    On the CPU, where torch's pool is not vectorized, one matrix product: two rows of a map are neighbors in memory,
     and a constant matrix adds their pairs of columns.
     """
 

@@ -9,7 +9,7 @@ DEPTH = 6
 
 
 class ViT(nn.Module):
-    """Patches, learnt positions, six pre-norm transformer layers, layer norm, mean over patches, a linear classifier.
+    """Patches, learned positions, six pre-norm transformer layers, layer norm, mean over patches, a linear classifier.
 
     width: dimension of a patch's vector (default 192). Heads have 64 dimensions each, as nearly as `width` divides.
     Patches are 2x2 pixels on images below 24, 4x4 from 24, 8x8 from 64, so that there are about 64 of them; an image
