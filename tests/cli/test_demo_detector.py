@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 from contextlib import contextmanager
+from html import unescape
 
 import pytest
 
@@ -50,9 +51,9 @@ def test_the_tour_trains_three_detectors_and_writes_one_report(few_scenes, tmp_p
         "student with gkd",
         "The prototypes that both share",
         "Where the two disagree most",
-        "teacher&#x27;s AP50",
+        "teacher's AP50",
     ):
-        assert text in page
+        assert text in unescape(page)
     assert page.count("<img ") == 4
     assert "http" not in page.split("</style>")[1]
 
