@@ -32,6 +32,7 @@ from distil.detector.settings import DetectorSettings
 from distil.errors import DistilError
 from distil.fields import leaves
 from distil.networks.detectors import load_detector
+from tests.forked import in_two_processes, run_command
 
 STUDENT = "--detector retinanet --backbone timm:test_resnet --norm group --channels 16 --min-size 64 --max-size 64"
 STUDENT += " --anchor 16 --head-convs 1"
@@ -627,7 +628,7 @@ def test_flags_of_several_values_do_not_hide_the_source(capsys):
         assert for_scenes in shown(words, capsys)
 
 
-def in_two_processes(*words):
+def torchrun(*words):
     """Run `distil detector WORDS` in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "distil", "detector", *map(str, words)]
@@ -642,9 +643,9 @@ def steps_of(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_run_and_go_on_with_it(data, tmp_path):
+def test_two_processes_train_one_run_and_continue_it(data, tmp_path):
     out = tmp_path / "run"
-    done = in_two_processes("train", f"coco:{data}", "--out", out, *STUDENT.split(), *RUN.split())
+    done = torchrun("train", f"coco:{data}", "--out", out, *STUDENT.split(), *RUN.split())
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("Next:") == 1
     assert done.stderr.count("step 0 of 4") == 1
@@ -654,34 +655,30 @@ def test_two_processes_train_one_run_and_go_on_with_it(data, tmp_path):
 
     for name in ("student", "checkpoint"):
         (out / f"{name}.safetensors").unlink()
-    done = in_two_processes("train", "--resume", out)
+    done = torchrun("train", "--resume", out)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("Next:") == 1
     assert steps_of(out) == [1, 2, 3, 4]
     assert (out / "student.safetensors").is_file()
 
 
-@pytest.mark.slow
 def test_two_processes_distil_after_one_preflight(teacher, data, tmp_path):
-    words = ["train", f"coco:{data}", "--teacher", teacher, "--out", tmp_path / "run", *STUDENT.split()]
-    words += TAUGHT.split()
-    done = in_two_processes(*words, "--teacher-floor", "0")
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("teacher's AP50") == 1
+    words = ["train", f"coco:{data}", "--teacher", str(teacher), "--out", str(tmp_path / "run"), *STUDENT.split()]
+    words, told = [*words, *TAUGHT.split(), "--teacher-floor", "0"], tmp_path / "told.txt"
+    assert in_two_processes(run_command, ["detector", *words], told=told) == [0, 0], told.read_text()
+    assert told.read_text().count("teacher's AP50") == 1
     assert steps_of(tmp_path / "run") == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
 def test_a_refusal_ends_both_processes(teacher, data, tmp_path):
-    words = [f"coco:{data}", *STUDENT.split(), *RUN.split()]
-    done = in_two_processes("train", *words, "--out", teacher)
-    assert done.returncode != 0
-    assert done.stderr.count(f"distil: {teacher} already holds a run. Continue it with") == 1
-    words += ["--prototype-side", "4", "--teacher-floor", "100"]
-    done = in_two_processes("train", "--teacher", teacher, *words, "--out", tmp_path / "run")
-    assert done.returncode != 0
-    assert done.stderr.count("the preflight found what makes distilling pointless") == 1
-    assert done.stdout.count("STOP  teacher's AP50") == 1
+    words, told = [f"coco:{data}", *STUDENT.split(), *RUN.split()], tmp_path / "told.txt"
+    assert in_two_processes(run_command, ["detector", "train", *words, "--out", str(teacher)], told=told) == [2, 2]
+    assert told.read_text().count(f"distil: {teacher} already holds a run. Continue it with") == 1
+    words += ["--prototype-side", "4", "--teacher-floor", "100", "--teacher", str(teacher)]
+    words += ["--out", str(tmp_path / "run")]
+    assert in_two_processes(run_command, ["detector", "train", *words], told=told) == [2, 2]
+    assert told.read_text().count("the preflight found what makes distilling pointless") == 1
+    assert told.read_text().count("STOP  teacher's AP50") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import random
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from distil.locks import LOCK
 from distil.runs import CHECKPOINT, PREVIOUS, PROXY, RESULT, read_log
 from distil.stopping import STOPPING
 from tests.dataset.conftest import changed_where
+from tests.forked import ends_well, moments, run_command, seconds_of, started
 
 TINY = ["--width", "8", "--outer", "2", "--inner", "2", "--network-samples", "8", "--batch", "4"]
 TINY += ["--validations", "1", "--device", "cpu"]
@@ -647,32 +647,32 @@ def test_killed_at_random_moments_a_run_gives_the_same_bytes(number, tmp_path):
     flags = [*TINY, "--outer", "6", "--inner", "4", "--target-reuse", "2", "--proxy-steps", "40"]
     flags += ["--validations", "2", "--checkpoint-seconds", "0"]
 
-    def started(folder):
-        if Path(folder, "run.json").exists() and (Path(folder, CHECKPOINT).exists()):
-            return distil("dataset", "--resume", folder, "--checkpoint-seconds", "0")
-        return distil("dataset", "udd", "digits", *flags, "--out", folder)
+    told, drawn, kills = tmp_path / "told.txt", moments(), 0
 
-    began = time.monotonic()
-    whole = started("whole")
-    assert "Traceback" not in whole.communicate()[1]
-    took = time.monotonic() - began
-    moments = random.Random(time.time_ns())
-    kills = 0
+    def begun(folder):
+        if Path(folder, "run.json").exists() and (Path(folder, CHECKPOINT).exists()):
+            words = ["dataset", "--resume", folder, "--checkpoint-seconds", "0"]
+        else:
+            words = ["dataset", "udd", "digits", *flags, "--out", folder]
+        return started(run_command, words, told=told)
+
+    lasted = seconds_of(run_command, ["dataset", "udd", "digits", *flags, "--out", "whole"], told=told)
     while not Path("run", RESULT).exists():
-        process = started("run")
-        if kills < 6:
-            try:
-                process.wait(moments.uniform(0.3, 1.0) * took)
-            except subprocess.TimeoutExpired:
-                process.send_signal(number)
-                kills += 1
-        error = process.communicate()[1]
-        assert process.returncode in (0, -number, 128 + number), error
-        assert "Traceback" not in error
-    assert started("run").communicate()[0].startswith("This run is finished")
+        process = begun("run")
+        process.join(lasted * drawn.uniform(0.2, 1.0) if kills < 6 else 120)
+        if process.is_alive():
+            os.kill(process.pid or 0, number)
+            kills += 1
+            process.join(120)
+        assert process.exitcode in (0, -number, 128 + number), told.read_text()
+    assert kills
+    assert "Traceback" not in told.read_text()
+    said = tmp_path / "said.txt"
+    ends_well(started(run_command, ["dataset", "--resume", "run"], told=said), said)
+    assert said.read_text().startswith("This run is finished")
     assert Path("run", RESULT).read_bytes() == Path("whole", RESULT).read_bytes()
     assert sorted(os.listdir("run")) == sorted(os.listdir("whole"))
-    told = [
+    logged = [
         [event for event in events(folder) if event[0] not in ("start", "checkpoint")] for folder in ("run", "whole")
     ]
-    assert told[0] == told[1]
+    assert logged[0] == logged[1]

@@ -4,10 +4,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +23,10 @@ from distil.files import load_tensors, save_tensors
 from distil.locks import only_writer
 from distil.runs import CHECKPOINT, PREVIOUS, PROXY, RESULT, EventLog, Interrupted, read_log
 from distil.stopping import STOPPING
+from tests.forked import ends_well, moments, seconds_of, started
 
 from .conftest import changed, loop_of, make_images, stage_of, tiny
+from .killed import distil_until_killed
 
 MATCHING = [name for name, method in METHODS.items() if method.kind == "matching"]
 
@@ -260,46 +259,22 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(real, tmp_path, method, ch
     assert (folder / RESULT).read_bytes() == (tmp_path / "whole" / RESULT).read_bytes()
 
 
-KILLED = """
-import sys
-from dataclasses import replace
-from typing import Any
-from distil import open_source, preset, distil_dataset
-from distil.dataset.config import Response, Uniform
-settings = preset("udd-windows", "custom", 1, "published")
-windows = replace(settings.parameterization, refresh=2, windows_start=0.2, policy=Response(3))
-settings = replace(settings, network="convnet2", width=4, outer=12, inner=4, sampler=Uniform(8),
-                   networks=replace(settings.networks, samples=16), parameterization=windows)
-distil_dataset(open_source("digits").train, settings, folder=sys.argv[1], resume=True, checkpoint_seconds=0.0)
-"""
-
-
 @pytest.mark.slow
-def test_killed_at_a_random_moment_the_result_has_the_same_bytes(tmp_path):
-    def start(folder):
-        return subprocess.Popen([sys.executable, "-c", KILLED, str(folder)])
-
-    assert start(tmp_path / "whole").wait() == 0
-    want = (tmp_path / "whole" / RESULT).read_bytes()
-    seed, kills = int(time.time()), 0
-    print(f"moments drawn with seed {seed}")
-    generator = torch.Generator().manual_seed(seed)
-    folder = tmp_path / "killed"
-    for _ in range(12):
-        process = start(folder)
-        deadline = time.monotonic() + 60
-        while not (folder / CHECKPOINT).exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(float(torch.rand(1, generator=generator)) * 0.3 + (2.0 if kills else 0.0))
-        if process.poll() is None and kills < 2:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert process.wait() == 0
-        break
+def test_killed_at_random_moments_the_result_has_the_same_bytes(tmp_path):
+    told, drawn = tmp_path / "told.txt", moments()
+    lasted = seconds_of(distil_until_killed, tmp_path / "whole", told=told)
+    folder, kills = tmp_path / "killed", 0
+    while kills < 4:
+        process = started(distil_until_killed, folder, told=told)
+        process.join(lasted * drawn.uniform(0.2, 0.6))
+        if not process.is_alive():
+            break
+        process.kill()
+        process.join()
+        kills += 1
     assert kills >= 1
-    assert (folder / RESULT).read_bytes() == want
+    ends_well(started(distil_until_killed, folder, told=told), told)
+    assert (folder / RESULT).read_bytes() == (tmp_path / "whole" / RESULT).read_bytes()
 
 
 def test_the_proxy_of_an_earlier_run_in_the_folder_is_not_used(real, tmp_path):

@@ -18,7 +18,7 @@ from distil.networks.detectors import Architecture, build_detector, load_detecto
 from distil.rng import seed_at
 from distil.runs import Interrupted
 
-from .tiny import CLASSES, Cells, CellsAdapter, Recorder, cells, squares, tiny_settings
+from .tiny import CLASSES, Cells, CellsAdapter, Recorder, cells, from_classes, squares, tiny_settings
 
 
 def made(seeds=(0, 1, 2)):
@@ -92,19 +92,6 @@ def tiny_world(monkeypatch):
         monkeypatch.setattr(f"{module}.adapt", CellsAdapter)
     assert isinstance(build(None, seed=0), Cells)
     return Architecture("retinanet", "resnet18", CLASSES)
-
-
-def from_classes(predictions, annotations, classes):
-    """A score that tells weights apart: the mean of all scores."""
-
-    class Score:
-        ap = 100 * float(sum(float(one["scores"].mean()) for one in predictions) / len(predictions))
-        ap50 = ap
-
-        def to_dict(self):
-            return {"ap": self.ap, "ap50": self.ap50}
-
-    return Score()
 
 
 def compare(out, student, settings=None, **options):

@@ -19,8 +19,9 @@ from distil.evaluation.precision import average_precision
 from distil.files import load_tensors
 from distil.networks.detectors import Architecture, build_detector, load_detector
 from distil.runs import Interrupted
+from tests.forked import in_two_processes
 
-from .tiny import Recorder, in_two_processes, tiny_settings
+from .tiny import Recorder, tiny_settings
 
 DETECTORS = ("faster-rcnn", "retinanet", "fcos")
 
@@ -151,7 +152,8 @@ def train_for_processes(folder):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path):
-    in_two_processes("tests.detector.test_end_to_end", tmp_path / "two")
+    told = tmp_path / "told.txt"
+    assert in_two_processes(train_for_processes, tmp_path / "two", told=told) == [0, 0], told.read_text()
     train_for_processes(tmp_path / "one")
     for detector in ("faster-rcnn", "retinanet"):
         one, two = (json.loads((tmp_path / folder / f"{detector}.json").read_text()) for folder in ("one", "two"))

@@ -3,9 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +15,9 @@ from distil.errors import DistilError
 from distil.files import load_tensors, save_tensors
 from distil.locks import only_writer
 from distil.runs import CHECKPOINT, PREVIOUS, EventLog, Interrupted, read_log
+from tests.forked import ends_well, moments, seconds_of, started
 
-from .tiny import Recorder, cells, scripted, squares, tiny_settings
+from .tiny import Recorder, cells, scripted, squares, tiny_settings, train_until_killed
 
 TAUGHT = tiny_settings(loss="gkd,pkd", optimizer="adamw", prototype_features="training")
 SCORES = (1.0, 3.0, 2.0)
@@ -274,20 +272,6 @@ def test_a_folder_that_is_removed_during_the_run_is_told(tmp_path):
     assert not out.exists()
 
 
-KILLED = """
-import sys
-from distil.detector.training.train import train_detector
-from tests.detector.test_comparing import from_classes
-from tests.detector.tiny import cells, squares, tiny_settings
-settings = tiny_settings(loss="gkd,pkd", epochs=12, optimizer="adamw", prototype_features="training")
-print("begun", flush=True)
-train_detector(
-    cells(0), squares(), settings, out=sys.argv[1], teacher=cells(5), validation=squares(5, 7), measure=from_classes,
-    resume=True, checkpoint_seconds=0.02,
-)
-"""
-
-
 class Killed(BaseException):
     """In the place of SIGKILL: nothing of the run comes after it."""
 
@@ -332,34 +316,18 @@ def test_a_run_killed_at_the_end_of_an_epoch_tells_everything_once(tmp_path, at)
 
 @pytest.mark.slow
 def test_runs_killed_at_many_moments_end_with_the_same_bytes_and_leave_nothing(tmp_path):
-    root = Path(__file__).parents[2]
-    paths = os.pathsep.join([str(root / "src"), str(root)])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-
-    def start(folder):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(folder)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        process.stdout.readline()
-        return process
-
-    def ends_well(process):
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 0, told
-
-    began = time.monotonic()
-    ends_well(start(tmp_path / "whole"))
-    lasted = time.monotonic() - began
+    told, drawn = tmp_path / "told.txt", moments()
+    lasted = seconds_of(train_until_killed, tmp_path / "whole", told=told)
     folder, kills = tmp_path / "killed", 0
     for number in (signal.SIGKILL, signal.SIGTERM) * 5:
-        process = start(folder)
-        time.sleep(lasted * 0.03 * (1 + kills % 4))
-        if process.poll() is None:
-            process.send_signal(number)
+        process = started(train_until_killed, folder, told=told)
+        process.join(lasted * drawn.uniform(0.1, 0.5))
+        if process.is_alive():
+            os.kill(process.pid or 0, number)
             kills += 1
-        process.communicate(timeout=120)
-    assert kills >= 4
-    ends_well(start(folder))
+        process.join(120)
+    assert kills >= 3
+    ends_well(started(train_until_killed, folder, told=told), told)
     for name in (LAST, BEST):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]

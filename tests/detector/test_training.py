@@ -5,9 +5,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,8 +25,9 @@ from distil.fields import leaves, with_values
 from distil.files import load_tensors, save_tensors
 from distil.runs import CHECKPOINT, PREVIOUS, Interrupted
 from distil.types import Trace
+from tests.forked import in_two_processes
 
-from .tiny import CLASSES, CellsAdapter, Recorder, cells, in_two_processes, scripted, squares, tiny_settings
+from .tiny import CLASSES, CellsAdapter, Recorder, cells, scripted, squares, tiny_settings
 
 ALL = "gkd,pkd,mgd"
 
@@ -131,44 +129,6 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, stop, changes):
     for name in (LAST, BEST, CHECKPOINT):
         assert same(weights(folder / name), weights(tmp_path / "whole" / name))
     assert (folder / BEST).read_bytes() == (tmp_path / "whole" / BEST).read_bytes()
-
-
-KILLED = """
-import sys
-from distil.detector.training.train import train_detector
-from tests.detector.tiny import cells, scripted, squares, tiny_settings
-settings = tiny_settings(loss="gkd,pkd,mgd", epochs=20, prototype_features="training")
-train_detector(cells(0), squares(), settings, out=sys.argv[1], teacher=cells(5), resume=True, checkpoint_seconds=0.0)
-"""
-
-
-@pytest.mark.slow
-def test_killed_at_a_random_moment_the_weights_are_the_same(tmp_path):
-    def start(folder):
-        root = Path(__file__).parents[2]
-        return subprocess.Popen([sys.executable, "-c", KILLED, str(folder)], cwd=root)
-
-    assert start(tmp_path / "whole").wait() == 0
-    generator, kills = torch.Generator().manual_seed(int(time.time())), 0
-    folder = tmp_path / "killed"
-    for _ in range(6):
-        process = start(folder)
-        began = (folder / CHECKPOINT).stat().st_mtime_ns if (folder / CHECKPOINT).exists() else 0
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if (folder / CHECKPOINT).exists() and (folder / CHECKPOINT).stat().st_mtime_ns > began:
-                break
-            time.sleep(0.01)
-        time.sleep(float(torch.rand(1, generator=generator)) * 0.3)
-        if process.poll() is None and kills < 2:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            continue
-        assert process.wait() == 0
-        break
-    assert kills >= 1
-    assert same(weights(folder / LAST), weights(tmp_path / "whole" / LAST))
 
 
 def test_a_finished_run_resumes_to_nothing_new(tmp_path):
@@ -514,7 +474,8 @@ def train_for_processes(folder):
 
 
 def test_two_processes_learn_what_one_does(tmp_path):
-    in_two_processes("tests.detector.test_training", tmp_path / "two")
+    told = tmp_path / "told.txt"
+    assert in_two_processes(train_for_processes, tmp_path / "two", told=told) == [0, 0], told.read_text()
     train_for_processes(tmp_path / "one")
     for kind in ("sgd", "adamw"):
         logs = [json.loads((tmp_path / folder / f"{kind}.json").read_text()) for folder in ("one", "two")]
