@@ -134,6 +134,14 @@ class Dct:
     freeze: Share = 0.1
     """Last share of the run in which the frequencies stay as they are."""
 
+    def __post_init__(self) -> None:
+        if self.refresh and isinstance(self.policy, (Fixed, Random)):
+            raise DistilError(
+                f"{{refresh}} {self.refresh} chooses frequencies again by a network's response: use {{policy}} "
+                "response or jitter, or {refresh} 0.",
+                field=("refresh", "policy"),
+            )
+
 
 # ------------------------------------------------------------------------------------------------------ objectives
 
@@ -362,11 +370,4 @@ def check_settings(settings: Settings) -> None:
             "{networks} targets trains by the real gradients, and this objective computes none: use {networks} real "
             "or fresh.",
             field="networks",
-        )
-    placed = settings.parameterization
-    if isinstance(placed, Dct) and placed.refresh and not isinstance(placed.policy, (Response, Jitter)):
-        raise DistilError(
-            f"{{refresh}} {placed.refresh} chooses frequencies again by a network's response: use {{policy}} response "
-            "or jitter, or {refresh} 0.",
-            field=("refresh", "policy"),
         )

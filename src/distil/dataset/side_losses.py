@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -85,12 +85,12 @@ class MinedWindowsLoss:
     targets: str = "loss"
 
     def images(self, placed: Parameterization) -> Parameterization | None:
-        return placed.mined_alone if isinstance(placed, Crops) and placed.mined else None
+        windows = cast(Crops, placed)
+        return windows.mined_alone if windows.mined else None
 
     def masked(self, gradient: Tensor, placed: Parameterization) -> Tensor:
-        if not self.mask or not isinstance(placed, Crops) or placed.utilization is None:
-            return gradient
-        return gradient * (1 - placed.utilization)[:, None]
+        used = cast(Crops, placed).utilization
+        return gradient if not self.mask or used is None else gradient * (1 - used)[:, None]
 
 
 def side_gradient(
