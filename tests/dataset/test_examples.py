@@ -31,13 +31,13 @@ def importable(monkeypatch):
 def test_the_objective_of_the_example_learns():
     import own_objective
 
-    assert own_objective.main(outer=30) > 50
+    assert own_objective.main(outer=12) > 50
 
 
 def test_the_policy_of_the_example_keeps_what_varies():
     import own_policy
 
-    assert own_policy.main(outer=2) > 50
+    assert own_policy.main(outer=1) > 50
 
 
 def test_the_parameterization_of_the_example_is_saved_and_evaluated(tmp_path):
@@ -115,7 +115,7 @@ def test_a_parameterization_with_a_state_of_its_own_resumes(real, tmp_path):
 def test_the_network_of_the_example_serves_the_matching():
     import own_network
 
-    assert own_network.main(outer=5) > 50
+    assert own_network.main(outer=2) > 50
 
 
 def test_dreams_sampler_is_one_short_file_and_its_page_shows_it_whole():
