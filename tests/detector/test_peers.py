@@ -467,6 +467,38 @@ def test_names_that_cannot_be(names, message):
     assert str(error.value) == message
 
 
+def typo(value: Any) -> Any:
+    """What the types do not allow."""
+    return value
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: PKD(form=typo("publishd")),
+            "unknown form 'publishd'. Did you mean published? Choose from distil, published.",
+        ),
+        (lambda: FGD(context=-1.0), "context of fgd is -1.0: give a finite number, at least 0."),
+        (lambda: CrossKD(box_weight=math.nan), "box_weight of crosskd is nan: give a finite number, at least 0."),
+        (lambda: DeFeat(form=typo("x")), "unknown form 'x'. Choose from distil, published."),
+        (lambda: MGD(masked=1.0), "masked of mgd is 1.0: it is a share, at least 0 and below 1."),
+        (
+            lambda: GlobalKnowledge(form=typo("distl")),
+            "unknown form 'distl'. Did you mean distil? Choose from distil, published.",
+        ),
+        (
+            lambda: built([typo(PKD)], make_adapter(), make_adapter()),
+            "is no loss: give an object, as PKD(0.05), or a name.",
+        ),
+    ],
+)
+def test_losses_that_cannot_be(make, message):
+    with pytest.raises(DistilError) as error:
+        make()
+    assert str(error.value).endswith(message)
+
+
 def test_kinds_that_two_detectors_cannot_share():
     two, one = make_adapter(activation="softmax"), make_adapter()
     for name, remedy in (("gkd", "switch that off (soft_weight=0)"), ("response", "leave it out")):

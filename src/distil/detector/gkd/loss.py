@@ -19,6 +19,7 @@ from distil.detector.losses.distributed import shared
 from distil.detector.losses.maps import (
     Form,
     aligning,
+    checked_form,
     full_precision,
     mean_of_levels,
     painted,
@@ -110,7 +111,7 @@ class GlobalKnowledge(DistillationLoss):
     ) -> None:
         """settings: which terms, and how strong. prototypes: how and when they are chosen during a training."""
         super().__init__(weight)
-        self.settings, self.form = settings or GlobalSettings(), form
+        self.settings, self.form = settings or GlobalSettings(), checked_form(form)
         self.schedule = PrototypeSchedule(prototypes or PrototypeSettings())
         self.bases: tuple[_Basis, ...] = ()
         self.last: Reliabilities | None = None

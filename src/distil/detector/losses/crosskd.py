@@ -10,7 +10,16 @@ from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 from distil.detector.adapters.protocol import DetectorAdapter, common_levels
 from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.distributed import moments, shared
-from distil.detector.losses.maps import Form, Kind, aligning, full_precision, kind_of, paired_maps
+from distil.detector.losses.maps import (
+    Form,
+    Kind,
+    aligning,
+    checked_form,
+    checked_weights,
+    full_precision,
+    kind_of,
+    paired_maps,
+)
 from distil.errors import DistilError
 from distil.types import Trace, View
 
@@ -68,7 +77,8 @@ class CrossKD(DistillationLoss):
         kind."""
         super().__init__(weight)
         self.given = (class_weight, box_weight, reused)
-        self.form: Form = form
+        self.form: Form = checked_form(form)
+        checked_weights(self.name, class_weight=class_weight, box_weight=box_weight, reused=reused)
 
     def facts(self) -> dict[str, Any]:
         names = ("class_weight", "box_weight", "reused")

@@ -12,6 +12,8 @@ from distil.detector.losses.distributed import shared
 from distil.detector.losses.maps import (
     Form,
     aligning,
+    checked_form,
+    checked_weights,
     full_precision,
     mean_of_levels,
     painted,
@@ -53,9 +55,10 @@ class DeFeat(DistillationLoss):
     ) -> None:
         """foreground, background: weights of the two terms; None: those of the form."""
         super().__init__(weight)
-        self.form: Form = form
-        self.foreground = WEIGHTS[form][0] if foreground is None else foreground
-        self.background = WEIGHTS[form][1] if background is None else background
+        self.form: Form = checked_form(form)
+        checked_weights(self.name, foreground=foreground, background=background)
+        self.foreground = WEIGHTS[self.form][0] if foreground is None else foreground
+        self.background = WEIGHTS[self.form][1] if background is None else background
 
     def facts(self) -> dict[str, Any]:
         terms = {"foreground": self.foreground, "background": self.background}

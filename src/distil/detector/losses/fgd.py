@@ -14,6 +14,8 @@ from distil.detector.losses.maps import (
     Form,
     Kind,
     aligning,
+    checked_form,
+    checked_weights,
     full_precision,
     kind_of,
     over_levels,
@@ -114,7 +116,9 @@ class FGD(DistillationLoss):
         super().__init__(weight)
         self.given = {"foreground": foreground, "background": background, "attention": attention, "global": context}
         self.given_temperature = temperature
-        self.form: Form = form
+        self.form: Form = checked_form(form)
+        terms = {"foreground": foreground, "background": background, "attention": attention, "context": context}
+        checked_weights(self.name, **terms, temperature=temperature)
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), **self.given, "temperature": self.given_temperature, "form": self.form}

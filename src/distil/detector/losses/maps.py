@@ -8,7 +8,7 @@ gradients on the student's weights, RetinaNet and Faster R-CNN on scenes (benchm
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -16,13 +16,33 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.rnn import pad_sequence
 
+from distil.checks import is_finite, shown
 from distil.detector.adapters.protocol import DetectorAdapter, common_levels
 from distil.detector.losses.distributed import shared
+from distil.errors import DistilError
 from distil.functional.boxes import Cells, paint_boxes
+from distil.lookup import chosen
 from distil.types import Trace
 
 Form = Literal["distil", "published"]
 """Form of a loss: what serves every pair of detectors with one weight, or what its authors released."""
+
+
+def checked_form(form: str) -> Form:
+    """The form. Raises: DistilError with the nearest name where there is none of this name."""
+    chosen("form", form, get_args(Form), field="form")
+    return "published" if form == "published" else "distil"
+
+
+def checked_weights(name: str, **weights: float | None) -> None:
+    """Refuse weights of a loss's terms that are negative or not finite; None stands for the form's own.
+
+    Raises: DistilError that names the loss and the term.
+    """
+    for term, value in weights.items():
+        if value is not None and not (is_finite(value) and value >= 0):
+            raise DistilError(f"{{{term}}} of {name} is {shown(value)}: give a finite number, at least 0.", field=term)
+
 
 Levels = tuple[tuple[int, int], ...]
 """Pairs (student's level, teacher's level) of equal stride: indices into the two pyramids."""

@@ -13,6 +13,7 @@ from distil.detector.losses.maps import (
     Form,
     Kind,
     aligning,
+    checked_form,
     full_precision,
     kind_of,
     over_levels,
@@ -21,6 +22,7 @@ from distil.detector.losses.maps import (
     relative,
     summed,
 )
+from distil.errors import DistilError
 from distil.rng import stream
 from distil.types import Trace, View
 
@@ -53,7 +55,9 @@ class MGD(DistillationLoss):
         """masked: share of the cells; None: that of the form, and of the student's kind."""
         super().__init__(weight)
         self.given = masked
-        self.form: Form = form
+        self.form: Form = checked_form(form)
+        if masked is not None and not 0 <= masked < 1:
+            raise DistilError(f"{{masked}} of mgd is {masked}: it is a share, at least 0 and below 1.", field="masked")
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "masked": self.given, "form": self.form}

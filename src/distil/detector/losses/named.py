@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from distil.checks import shown
 from distil.detector.adapters.protocol import DetectorAdapter
 from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.losses.base import DistillationLoss
@@ -35,14 +36,16 @@ BUILT_IN: dict[str, Callable[[float, Distillation], DistillationLoss]] = {
 def loss_objects(losses: Sequence[str | DistillationLoss], how: Distillation) -> list[DistillationLoss]:
     """Losses as objects: names, with factors if need be ("pkd=0.05", "gkd,mse"), are built with these settings.
 
-    Raises: DistilError on an unknown name, and where two losses have one name.
+    Raises: DistilError on an unknown name, on what is no loss, and where two losses have one name.
     """
     made: list[DistillationLoss] = []
     for loss in losses:
         if isinstance(loss, str):
             made += [BUILT_IN[name](weight, how) for name, weight in losses_named(loss).items()]
-        else:
+        elif isinstance(loss, DistillationLoss):
             made.append(loss)
+        else:
+            raise DistilError(f"{shown(loss)} is no loss: give an object, as PKD(0.05), or a name.", field="losses")
     names = [loss.name for loss in made]
     for name in names:
         if names.count(name) > 1:

@@ -8,7 +8,7 @@ from torch import Tensor
 from distil.detector.adapters.protocol import DetectorAdapter
 from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.distributed import moments, shared
-from distil.detector.losses.maps import FOUR, Form, aligned_distance, aligning, kind_of, pyramids_of
+from distil.detector.losses.maps import FOUR, Form, aligned_distance, aligning, checked_form, kind_of, pyramids_of
 from distil.types import Trace, View
 
 SCALE = 24.0
@@ -35,7 +35,7 @@ class PKD(DistillationLoss):
 
     def __init__(self, weight: float = 1.0, *, form: Form = "distil") -> None:
         super().__init__(weight)
-        self.form: Form = form
+        self.form: Form = checked_form(form)
 
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), "form": self.form}
