@@ -319,7 +319,7 @@ def test_runs_killed_at_many_moments_end_with_the_same_bytes_and_leave_nothing(t
     told, drawn = tmp_path / "told.txt", moments()
     lasted = seconds_of(train_until_killed, tmp_path / "whole", told=told)
     folder, kills = tmp_path / "killed", 0
-    for number in (signal.SIGKILL, signal.SIGTERM) * 5:
+    for number in (signal.SIGKILL, signal.SIGTERM) * 4:
         process = started(train_until_killed, folder, told=told)
         process.join(lasted * drawn.uniform(0.1, 0.5))
         if process.is_alive():
