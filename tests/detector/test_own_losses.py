@@ -104,6 +104,10 @@ def test_a_run_is_resumed_with_the_losses_that_it_began_with_or_not_at_all(tmp_p
 def test_one_error_names_what_is_wrong(tmp_path):
     with pytest.raises(DistilError, match="weight of Counting is 0: it must be above 0"):
         Counting(weight=0)
+    pointed = Counting()
+    pointed.name = "my.loss"
+    with pytest.raises(DistilError, match=r"a loss is named 'my\.loss': give it a `name` without a point"):
+        train(tmp_path / "run", pointed)
     with pytest.raises(DistilError, match="two losses are named 'counting'"):
         train(tmp_path / "run", Counting(), Counting())
     with pytest.raises(DistilError, match="the loss counting needs a teacher"):

@@ -18,6 +18,11 @@ from distil.types import Trace, View
 Value = TypeVar("Value")
 
 
+def on_first(fabric: Any, compute: Callable[[], Value]) -> Value:
+    """What `compute()` gives in the first of Fabric's processes, in all of them."""
+    return fabric.broadcast(compute() if fabric.is_global_zero else None)
+
+
 @dataclass(frozen=True)
 class TrainingContext:
     """Where a training is when a hook of a loss is called."""
@@ -46,7 +51,7 @@ class TrainingContext:
 
     def on_first(self, compute: Callable[[], Value]) -> Value:
         """What `compute()` gives in the first process, in all of them."""
-        return self.fabric.broadcast(compute() if self.fabric.is_global_zero else None)
+        return on_first(self.fabric, compute)
 
 
 class DistillationLoss(nn.Module):

@@ -36,7 +36,8 @@ BUILT_IN: dict[str, Callable[[float, Distillation], DistillationLoss]] = {
 def loss_objects(losses: Sequence[str | DistillationLoss], how: Distillation) -> list[DistillationLoss]:
     """Losses as objects: names, with factors if need be ("pkd=0.05", "gkd,mse"), are built with these settings.
 
-    Raises: DistilError on an unknown name, on what is no loss, and where two losses have one name.
+    Raises: DistilError on an unknown name, on what is no loss, on a name that no checkpoint can
+    hold, and where two losses have one name.
     """
     made: list[DistillationLoss] = []
     for loss in losses:
@@ -48,6 +49,8 @@ def loss_objects(losses: Sequence[str | DistillationLoss], how: Distillation) ->
             raise DistilError(f"{shown(loss)} is no loss: give an object, as PKD(0.05), or a name.", field="losses")
     names = [loss.name for loss in made]
     for name in names:
+        if not name or "." in name:
+            raise DistilError(f"a loss is named {shown(name)}: give it a `name` without a point, as first_map.")
         if names.count(name) > 1:
             raise DistilError(f"two losses are named {name!r}: leave one out, or give it another `name`.")
     return made

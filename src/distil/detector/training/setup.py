@@ -172,10 +172,5 @@ def own_random_numbers(device: torch.device) -> Iterator[None]:
         yield
 
 
-def on_first(fabric: Any, compute: Any) -> Any:
-    """What `compute()` gives in the first process, in all of them."""
-    return fabric.broadcast(compute() if fabric.is_global_zero else None)
-
-
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:8])} and {len(names) - 8} more"

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from distil.data.detection.detection_set import DetectionSet
 from distil.data.detection.transforms import loader
-from distil.detector.losses.base import TrainingContext
+from distil.detector.losses.base import TrainingContext, on_first
 from distil.detector.settings import DetectorSettings
 from distil.detector.training.checkpoint import refuse_other_run, refuse_unsound, restore, save_checkpoint, weights_hash
 from distil.detector.training.prediction import Measure, predict
-from distil.detector.training.setup import make_augmentation, on_first
+from distil.detector.training.setup import make_augmentation
 from distil.detector.training.step import Step, Work, learning_rate, make_optimizer, shares
 from distil.detector.upgrade import upgraded
 from distil.errors import DistilError
