@@ -89,7 +89,7 @@ def reference_loop(real: ImageSet, settings: Matching, proxy: nn.Module | None =
             if mined and inner == 0 and outer % placed.refresh == 0:
                 loop.task.proxy = net
                 with torch.no_grad():
-                    chosen = loop.selection.refresh(outer, loop.placed, canvases.detach(), loop.momentum)
+                    chosen = loop.selection.refresh(outer, loop.placed, canvases.detach(), list(loop.moments.values()))
                 windows = chosen.windows  # pyright: ignore[reportAttributeAccessIssue]
             centers: list[Tensor] = []
             for c in range(classes):

@@ -319,7 +319,7 @@ def stage_calls(real: ImageSet, settings: Matching, device: str) -> dict[str, Ca
             loop.augmentation(x, real, 0, step_address(0, 0, str(c))) for c, x in enumerate(images)
         ],
         "decode": loop.synthetic,
-        "mining": lambda: loop.selection.refresh(0, loop.placed, loop.params, loop.momentum),
+        "mining": lambda: loop.selection.refresh(0, loop.placed, loop.params, list(loop.moments.values())),
         "evaluation of 1,000 images": lambda: accuracy(state.net, thousand(real), mean=real.mean, std=real.std),
     }
 

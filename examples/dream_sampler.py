@@ -18,7 +18,7 @@ class KMeansBatches:
     batch: int = 64
     pool: int = 256
 
-    def __call__(self, real, label, net, generator):
+    def __call__(self, real, label, net, generator, inner):
         images = real.sample_class(label, min(self.pool, real.counts[label]), generator)
         with torch.no_grad():
             embedding = net.embed((images - images.new_tensor(real.mean).view(-1, 1, 1)).to(next(net.parameters())))

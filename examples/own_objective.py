@@ -16,7 +16,7 @@ class MomentMatching:
 
     weight: float = 1.0
 
-    def targets(self, net, images, labels):
+    def targets(self, net, images, labels, seed):
         """What the real images [classes, n, c, h, w] ask for: tensors with one row a class, constant."""
         with torch.no_grad():
             return dict(zip(("mean", "std"), self.moments(net, images), strict=True))

@@ -97,16 +97,16 @@ def test_coefficients_are_mined_from_any_to_those_that_the_proxy_uses(real, poli
     assert before.tolist() == kept_of(real, spectral(policy="random")).tolist()
     assert not {40, 41, 42} <= set(before.tolist())
     loop.params += torch.rand(loop.params.shape, generator=torch.Generator().manual_seed(0))
-    loop.momentum += torch.rand(loop.params.shape, generator=torch.Generator().manual_seed(1))
-    numbers, momenta = (x.flatten(1).view(6, 4, 16).clone() for x in (loop.params, loop.momentum))
-    after = loop.selection.refresh(1, loop.placed, loop.params, loop.momentum)
+    loop.moments["momentum"] += torch.rand(loop.params.shape, generator=torch.Generator().manual_seed(1))
+    numbers, momenta = (x.flatten(1).view(6, 4, 16).clone() for x in (loop.params, loop.moments["momentum"]))
+    after = loop.selection.refresh(1, loop.placed, loop.params, [loop.moments["momentum"]])
 
     kept = after.kept
     assert {40, 41, 42} <= set(kept.tolist())
     assert kept.tolist() == sorted(set(kept.tolist()))
     first = after.decode(loop.selection.first_params(after))
     for place, position in enumerate(kept.tolist()):
-        now = [x.flatten(1).view(6, 4, 16)[..., place] for x in (loop.params, loop.momentum)]
+        now = [x.flatten(1).view(6, 4, 16)[..., place] for x in (loop.params, loop.moments["momentum"])]
         if position in before.tolist():
             was = before.tolist().index(position)
             assert torch.equal(now[0], numbers[..., was])
@@ -122,7 +122,7 @@ def test_coefficients_are_mined_from_any_to_those_that_the_proxy_uses(real, poli
 def test_images_that_ran_away_choose_nothing(real, policy, value):
     loop = loop_of(real, spectral(policy=policy, start="random", refresh=1, outer=5), SeesThree())
     loop.params[0] = value
-    assert loop.selection.refresh(1, loop.placed, loop.params, loop.momentum) is loop.placed
+    assert loop.selection.refresh(1, loop.placed, loop.params, [loop.moments["momentum"]]) is loop.placed
 
 
 def test_frequencies_are_chosen_again_as_often_as_asked_and_not_at_the_end(real):

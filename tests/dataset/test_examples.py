@@ -139,10 +139,10 @@ def test_dreams_batches_are_images_of_the_class_and_with_all_images_as_centers_i
     plain = loop_of(real, tiny(batch=12, augment="none"))
     dream = loop_of(real, replace(plain.settings, sampler=KMeansBatches(12, 12)))
     state = plain.networks.fresh(0)
-    images = dream.sampler(real, 1, state.net, torch.Generator().manual_seed(0))
+    images = dream.sampler(real, 1, state.net, torch.Generator().manual_seed(0), 0)
     of_class = real.batch(real.by_class[1]).images
     assert torch.equal(images.flatten(1).unique(dim=0), of_class.flatten(1).unique(dim=0))
-    few = KMeansBatches(4, 12)(real, 1, state.net, torch.Generator().manual_seed(0))
+    few = KMeansBatches(4, 12)(real, 1, state.net, torch.Generator().manual_seed(0), 0)
     assert len(few.flatten(1).unique(dim=0)) == 4
 
 

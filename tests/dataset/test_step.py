@@ -229,7 +229,8 @@ def test_a_scaled_gradient_moves_every_item_by_the_learning_rate(weight):
     gradient = weight * torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     params, momentum = torch.full_like(gradient, 0.5), torch.zeros_like(gradient)
     before = params.clone()
-    ImageDescent(ImageSGD(lr=0.002, gradient_scale="item", momentum=0.0), 1).move_(params, momentum, gradient, 0, 1.0)
+    descent = ImageDescent(ImageSGD(lr=0.002, gradient_scale="item", momentum=0.0), 1)
+    descent.move_(params, {"momentum": momentum}, gradient, 0)
     moved = (params - before).square().mean((1, 2, 3)).sqrt()
     torch.testing.assert_close(moved, torch.full_like(moved, 0.002), rtol=1e-3, atol=0)
 
@@ -238,13 +239,15 @@ def test_an_item_without_gradient_stays():
     params = torch.rand(2, 1, 4, 4)
     before = params.clone()
     descent = ImageDescent(ImageSGD(lr=0.1, gradient_scale="item"), 1)
-    descent.move_(params, torch.zeros_like(params), torch.zeros_like(params), 0, 1.0)
+    descent.move_(params, {"momentum": torch.zeros_like(params)}, torch.zeros_like(params), 0)
     assert torch.equal(params, before)
 
 
 def test_momentum_and_scale_by_hand():
     params, momentum = torch.zeros(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
-    ImageDescent(ImageSGD(lr=0.1, momentum=0.5), 1).move_(params, momentum, torch.ones(1, 1, 1, 1), 0, 3.0)
+    ImageDescent(ImageSGD(lr=0.1, momentum=0.5), 1).move_(
+        params, {"momentum": momentum}, torch.ones(1, 1, 1, 1), 0, 3.0
+    )
     assert momentum.item() == 2.0
     assert params.item() == pytest.approx(-0.6)
 

@@ -4,22 +4,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from distil.checks import shown
+from distil.data.images.image_set import ImageSet
 from distil.dataset import config
 from distil.dataset.matching import MatchingLoop
 from distil.dataset.network_sources import FreshNetworks, RealNetworks, SyntheticNetworks, TargetNetworks
-from distil.dataset.network_state import Progress, Training
+from distil.dataset.network_state import Progress, Training, fresh_network
+from distil.dataset.objectives.characteristic import CharacteristicObjective
 from distil.dataset.objectives.contrastive import ContrastiveObjective
 from distil.dataset.objectives.feature import FeatureObjective
 from distil.dataset.objectives.gradient import GradientObjective
-from distil.dataset.protocols import NetworkSource, Objective, Selection, Task
+from distil.dataset.pool import PoolNetworks
+from distil.dataset.protocols import NetworkSource, Objective, Sampler, Selection, Task
+from distil.dataset.sampling import KMeansSampler
 from distil.dataset.selection.coefficient_policies import (
     JitterOfFrequencies,
     LowestFrequencies,
     RandomFrequencies,
     ResponseToFrequencies,
+    VarianceOfFrequencies,
 )
 from distil.dataset.selection.coefficients import CoefficientSelection, coefficients_of_an_image
 from distil.dataset.selection.grid import GridSelection, check_grid
@@ -31,7 +36,7 @@ from distil.dataset.selection.window_policies import (
     ResponseToWindows,
 )
 from distil.dataset.selection.windows import WindowSelection, check_windows
-from distil.dataset.side_losses import ContrastiveLoss, MinedWindowsLoss, SideLoss
+from distil.dataset.side_losses import ClassTerm, ContrastiveLoss, MinedWindowsLoss, SideLoss
 from distil.dataset.step import Draw, NetworkStage
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
@@ -54,7 +59,7 @@ def matching_loop(
         selection_of(settings.parameterization, task),
         objective,
         networks_of(settings, task),
-        settings.sampler,
+        sampler_of(settings.sampler, task),
         finish,
         side_losses=side_losses_of(settings, objective, task),
         stages=stages,
@@ -62,13 +67,30 @@ def matching_loop(
     )
 
 
+def task_of(real: ImageSet, settings: config.Matching) -> Task:
+    """What the parts of a run on these images share."""
+
+    def network() -> nn.Module:
+        where: dict[str, Any] = {"device": real.images.device, "seed": settings.seed, "address": ("initial", "network")}
+        return fresh_network(settings.network, settings.width, real, **where).net
+
+    return Task(real, settings.ipc, settings.seed, settings.outer, network=network)
+
+
 def objective_of(settings: config.Matching) -> Objective:
     """What is matched."""
     chosen = settings.objective
+    if isinstance(chosen, config.CharacteristicMatching):
+        return CharacteristicObjective(chosen.frequencies, chosen.amplitude, chosen.phase, chosen.scale)
     if isinstance(chosen, config.GradientMatching):
         every = isinstance(settings.networks, config.TrainedOnTargets)
         return GradientObjective(chosen.distance, chosen.layers, every, means=settings.contrastive is not None)
     return FeatureObjective() if isinstance(chosen, config.FeatureMatching) else chosen
+
+
+def sampler_of(chosen: Any, task: Task) -> Sampler:
+    """Which real images are matched."""
+    return KMeansSampler(chosen, task.real) if isinstance(chosen, config.KMeans) else chosen
 
 
 def selection_of(chosen: Any, task: Task) -> Selection:
@@ -107,6 +129,7 @@ def coefficient_policy(chosen: Any) -> Any:
     known = {
         config.Fixed: LowestFrequencies,
         config.Random: RandomFrequencies,
+        config.Variance: VarianceOfFrequencies,
         config.Response: ResponseToFrequencies,
         config.Jitter: JitterOfFrequencies,
     }
@@ -119,7 +142,8 @@ def networks_of(settings: config.Matching, task: Task) -> NetworkSource:
     drawn = FreshNetworks(settings.network, settings.width, task.real, task.seed, low)
     if isinstance(chosen, config.Fresh):
         return drawn
-    if not isinstance(chosen, (config.TrainedOnReal, config.TrainedOnSynthetic, config.TrainedOnTargets)):
+    known = (config.TrainedOnReal, config.TrainedOnSynthetic, config.TrainedOnTargets, config.Pool)
+    if not isinstance(chosen, known):
         return chosen
     in_low = "network" in settings.bfloat16
     training = Training(chosen.lr, chosen.momentum, chosen.weight_decay, bfloat16=in_low)
@@ -127,6 +151,8 @@ def networks_of(settings: config.Matching, task: Task) -> NetworkSource:
         return TargetNetworks(drawn, training)
     one, batches = settings.augment_one, {"batch": chosen.batch, "augment": chosen.augment, "cutmix": chosen.cutmix}
     training = replace(training, augment_one=one, **batches)
+    if isinstance(chosen, config.Pool):
+        return PoolNetworks(chosen, drawn, training)
     if isinstance(chosen, config.TrainedOnReal):
         return RealNetworks(drawn, training, chosen.samples)
     return SyntheticNetworks(drawn, training, chosen.epochs)
@@ -139,6 +165,9 @@ def side_losses_of(settings: config.Matching, objective: Objective, task: Task) 
     if isinstance(matched, config.Apart):
         draw = Draw(settings.batch_synthetic, "views")
         losses.append(MinedWindowsLoss(objective, matched.windows_share, matched.windows_mask, draw))
+    if settings.classification is not None:
+        term, draw = settings.classification, Draw(settings.batch_synthetic, "views")
+        losses.append(ClassTerm(term.weight, term.by_accuracy, draw))
     if settings.contrastive is not None:
         contrast = ContrastiveObjective(settings.contrastive.temperature)
         shared = isinstance(objective, (GradientObjective, FeatureObjective))  # whose targets hold the means

@@ -32,6 +32,13 @@ class Random:
 
 
 @dataclass(frozen=True)
+class Variance:
+    """What varies most among real images, whatever a network makes of it (the criterion of FreD), is kept."""
+
+    kind: ClassVar = "variance"
+
+
+@dataclass(frozen=True)
 class Response:
     """What a proxy network responds to least is underutilized (UDD's response-based policy)."""
 
@@ -72,6 +79,8 @@ class Grid:
     """Cut every item into factor x factor cells, each enlarged to an image (IDC's multi-formation)."""
     init: Literal["noise", "real", "mix"] = "real"
     """Start from noise, from real images, or from real images shrunk into the cells."""
+    init_from: Literal["random", "kmeans"] = "random"
+    """Real images to start from: random ones, or those nearest to k-means centers of their class (DREAM)."""
     storage: Literal["uint8", "float32"] = "uint8"
     """How finished pixels are stored: one byte a value, like the real images they replace, or four."""
 
@@ -126,7 +135,9 @@ class Dct:
     """Bits of a stored coefficient. With 4 an item has two coefficients for each byte of a real image."""
     init: Literal["noise", "real"] = "real"
     """Start from noise, or from real images as the kept frequencies show them."""
-    policy: Fixed | Random | Response | Jitter | Any = field(default_factory=Response)
+    init_from: Literal["random", "kmeans"] = "random"
+    """Real images to start from: random ones, or those nearest to k-means centers of their class (DREAM)."""
+    policy: Fixed | Random | Variance | Response | Jitter | Any = field(default_factory=Response)
     start: Literal["policy", "fixed", "random"] = "policy"
     """Frequencies that images begin with: those that the policy chooses, the lowest ones, or any."""
     refresh: Annotated[int, Range(0)] = 0
@@ -135,7 +146,7 @@ class Dct:
     """Last share of the run in which the frequencies stay as they are."""
 
     def __post_init__(self) -> None:
-        if self.refresh and isinstance(self.policy, (Fixed, Random)):
+        if self.refresh and isinstance(self.policy, (Fixed, Random, Variance)):
             raise DistilError(
                 f"{{refresh}} {self.refresh} chooses frequencies again by a network's response: use {{policy}} "
                 "response or jitter, or {refresh} 0.",
@@ -162,6 +173,33 @@ class FeatureMatching:
     """Match the mean embeddings of real and of synthetic images."""
 
     kind: ClassVar = "feature"
+
+
+@dataclass(frozen=True)
+class CharacteristicMatching:
+    """Match the characteristic functions of the embeddings of real and of synthetic images (NCFM)."""
+
+    kind: ClassVar = "characteristic"
+    frequencies: Count = 4096
+    """Frequencies, drawn anew in each step, at which the characteristic functions are compared."""
+    amplitude: NonNegative = 0.5
+    """Weight of the difference between the amplitudes."""
+    phase: NonNegative = 0.5
+    """Weight of the difference between the phases."""
+    scale: Positive = 300.0
+    """What multiplies the loss."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The cross-entropy of the synthetic images beside the objective."""
+
+    kind: ClassVar = "ce"
+    prefix: ClassVar = "ce_"
+    weight: NonNegative = 1.0
+    """Weight of the cross-entropy beside the objective."""
+    by_accuracy: bool = False
+    """Multiply the weight by the network's present training accuracy, in percent (IDM)."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +270,64 @@ class TrainedOnTargets(_Training):
     kind: ClassVar = "targets"
 
 
+@dataclass(frozen=True)
+class Pool(_BatchTraining):
+    """A queue of networks of every age, trained on real images between matching steps (IDM)."""
+
+    kind: ClassVar = "pool"
+    batch: Count = 256
+    """Batch of the network's training."""
+    cutmix: Share = 0.0
+    """Probability of CutMix in the network's training."""
+    augment: str = "none"
+    """Operations of the augmentation in the network's training, joined by underscores, or none."""
+    first: Count = 3
+    """Fresh networks that the queue begins with."""
+    most: Count = 100
+    """Networks in the queue, at most: a further one replaces the oldest."""
+    every: Count = 30
+    """Matching steps after which a fresh network joins."""
+    trained: Count = 2
+    """Networks, drawn from the queue, that are trained after each matching step."""
+    steps: Annotated[int, Range(0)] = 10
+    """Updates of each of them."""
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Networks trained on real images beforehand, whose weights are kept after every epoch."""
+
+    prefix: ClassVar = "expert_"
+    runs: Annotated[int, Range(1, 100_000)] = 100
+    """Networks to be trained beforehand, where no folder of experts is given."""
+    epochs: Annotated[int, Range(1, 100_000)] = 50
+    """Passes of each over the real images."""
+    lr: Positive = 0.01
+    """Learning rate of their training."""
+    lr_decay: Literal["none", "steps"] = "none"
+    """Learning rate over their training: constant, or a fifth of it from 2/3 and again from 5/6 on."""
+    momentum: NonNegative = 0.0
+    """Momentum of their training."""
+    weight_decay: NonNegative = 0.0
+    """Weight decay of their training."""
+    batch: Count = 256
+    """Batch of their training."""
+    cutmix: Share = 0.0
+    """Probability of CutMix in their training."""
+    augment: str = "color_crop_cutout_flip_scale_rotate"
+    """Operations of the augmentation in their training, joined by underscores, or none."""
+    augment_one: bool = True
+    """One random operation an image in their training (DSA); otherwise flip, color and cutout always, plus one."""
+
+
+@dataclass(frozen=True)
+class Interpolated:
+    """Networks between an expert's first weights and its last, anew in each outer iteration (NCFM)."""
+
+    kind: ClassVar = "interpolated"
+    experts: Experts = field(default_factory=Experts)
+
+
 # ------------------------------------------------------------------------------------------------- sampler, optimizer
 
 
@@ -243,15 +339,44 @@ class Uniform:
     batch: Count = 64
     """Real images of a class in a matching step."""
 
-    def __call__(self, real: Any, label: int, net: Any, generator: Any) -> Any:
+    def __call__(self, real: Any, label: int, net: Any, generator: Any, inner: int) -> Any:
         """`batch` images of the class [b, c, h, w] in [0, 1]."""
         return real.sample_class(label, self.batch, generator)
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """Real images of a class are those nearest to the centers of its clusters in the network's embedding (DREAM)."""
+
+    kind: ClassVar = "kmeans"
+    batch: Count = 128
+    """Real images of a class in a matching step."""
+    cluster_every: Count = 10
+    """Matching steps on one network for which the same images serve."""
+    cluster_pool: Annotated[int, Range(0)] = 0
+    """Random images of a class among which clusters are found; 0: all of them."""
+
+
+@dataclass(frozen=True)
+class ImageAdam:
+    """AdamW on the stored parameters."""
+
+    kind: ClassVar = "adam"
+    lr: Positive = 0.01
+    """Learning rate of the stored parameters."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate over the run: constant, or falling to zero along half a cosine."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the mean of the gradients, and of the mean of their squares, in a step."""
+    weight_decay: NonNegative = 0.01
+    """Decay of the stored parameters in a step, times the learning rate."""
 
 
 @dataclass(frozen=True)
 class ImageSGD:
     """Gradient descent with momentum on the stored parameters."""
 
+    kind: ClassVar = "sgd"
     lr: Positive = 5e-3
     """Learning rate of the stored parameters."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -287,10 +412,13 @@ class Matching:
     width: Annotated[int, Range(1, 4096)] = 128
     """Channels of the network's layers."""
     parameterization: Grid | Windows | Dct | Any = field(default_factory=Grid)
-    optimizer: ImageSGD = field(default_factory=ImageSGD)
-    objective: GradientMatching | FeatureMatching | Any = field(default_factory=GradientMatching)
+    optimizer: ImageSGD | ImageAdam = field(default_factory=ImageSGD)
+    objective: GradientMatching | FeatureMatching | CharacteristicMatching | Any = field(
+        default_factory=GradientMatching
+    )
     contrastive: Contrastive | None = None
-    sampler: Uniform | Any = field(default_factory=Uniform)
+    classification: Classification | None = None
+    sampler: Uniform | KMeans | Any = field(default_factory=Uniform)
     batch_synthetic: Count = 128
     """At most so many decoded images of a class in a matching step."""
     target_reuse: Count = 1
@@ -299,7 +427,9 @@ class Matching:
     """Operations of the matching augmentation, joined by underscores, or none."""
     augment_one: bool = False
     """One random operation a step (DC, DSA); otherwise flip, color and cutout always, plus one of the rest (IDC)."""
-    networks: Fresh | TrainedOnReal | TrainedOnSynthetic | TrainedOnTargets | Any = field(default_factory=TrainedOnReal)
+    networks: Fresh | TrainedOnReal | TrainedOnSynthetic | TrainedOnTargets | Pool | Interpolated | Any = field(
+        default_factory=TrainedOnReal
+    )
     bfloat16: str = "none"
     """Stages computed in bfloat16, joined by underscores (real, network, synthetic), or none."""
     validation: Annotated[
@@ -370,4 +500,17 @@ def check_settings(settings: Settings) -> None:
             "{networks} targets trains by the real gradients, and this objective computes none: use {networks} real "
             "or fresh.",
             field="networks",
+        )
+    if isinstance(settings.networks, (Pool, Interpolated)) and settings.inner > 1:
+        raise DistilError(
+            f"{{networks}} {settings.networks.kind} takes another network in every step: use {{inner}} 1 and as many "
+            f"{{outer}} iterations, not {{inner}} {settings.inner}.",
+            field=("inner", "networks"),
+        )
+    weighed = settings.classification is not None and settings.classification.by_accuracy
+    if weighed and not isinstance(settings.networks, Pool):
+        raise DistilError(
+            "{ce_by_accuracy} weighs by the training accuracy of networks in a pool: use {networks} pool, or leave it "
+            "out.",
+            field=("ce_by_accuracy", "networks"),
         )

@@ -11,11 +11,10 @@ from torch import Tensor
 from distil.checks import check_class_names, check_statistics, check_text
 from distil.data.images.image_set import ImageSet, Source
 from distil.data.images.opener import open_source
-from distil.dataset.compose import check_parameterization, matching_loop, real_images_of_a_class
+from distil.dataset.compose import check_parameterization, matching_loop, real_images_of_a_class, task_of
 from distil.dataset.config import Matching, Selection, Settings, check_settings
 from distil.dataset.labels import hard_labels
 from distil.dataset.methods import preset
-from distil.dataset.protocols import Task
 from distil.dataset.proxies import kept_proxy, preparing, trained_proxy
 from distil.dataset.run import Run, Validate
 from distil.dataset.selection.coresets import choose, embed_all, random_choice
@@ -171,7 +170,7 @@ def _matching_run(
     follow: tuple[Validate, ImageSet] | None,
     checkpoint_seconds: float,
 ) -> Run:
-    task = Task(kept, settings.ipc, settings.seed, settings.outer)
+    task = task_of(kept, settings)
     every = settings.inner * settings.target_reuse
     tell = preparing(events, "preparing networks", "network", every=every)
 

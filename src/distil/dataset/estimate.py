@@ -4,9 +4,8 @@ import time
 from dataclasses import replace
 
 from distil.data.images.image_set import ImageSet
-from distil.dataset.compose import matching_loop
+from distil.dataset.compose import matching_loop, task_of
 from distil.dataset.config import Matching
-from distil.dataset.protocols import Task
 from distil.dataset.proxies import trained_proxy
 from distil.distilled_set.record import DistilledSet
 
@@ -18,7 +17,7 @@ def seconds_of_run(real: ImageSet, settings: Matching) -> float:
     """Seconds that all steps of a run take on the device of the images, its networks' training and the proxy's
     included; validations are not."""
     steps = getattr(getattr(settings.parameterization, "policy", None), "proxy_steps", None)
-    task = Task(real, settings.ipc, settings.seed, settings.outer)
+    task = task_of(real, settings)
     each = 0.0
     if steps is not None:
         proxy = (settings.network, settings.width, real)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from distil.dataset.config import Matching
-from distil.dataset.image_optimizer import ImageDescent
+from distil.dataset.image_optimizer import image_optimizer
 from distil.dataset.labels import hard_labels
 from distil.dataset.network_state import Progress
-from distil.dataset.protocols import NetworkSource, Objective, Sampler, Selection, Task
+from distil.dataset.protocols import NetworkSource, Objective, Remembers, Sampler, Selection, Task
 from distil.dataset.restoring import LARGEST, check_state, load_network, network_tensors
 from distil.dataset.side_losses import SideLoss, side_gradient
 from distil.dataset.step import Augment, Draw, Here, NetworkStage, params_gradient, real_targets
@@ -53,13 +53,24 @@ class MatchingLoop:
     def __post_init__(self) -> None:
         self.each = self.settings.inner * self.settings.target_reuse
         self.steps = self.settings.outer * self.each
-        self.optimizer = ImageDescent(self.settings.optimizer, self.steps)
+        self.optimizer = image_optimizer(self.settings.optimizer, self.steps)
         self.augmentation = Augment(self.settings.augment, self.settings.augment_one)
         self.draw = Draw(self.settings.batch_synthetic, "views")
 
+    @property
+    def keeps_network(self) -> bool:
+        """Whether a checkpoint holds the network in training."""
+        return self.settings.target_reuse == 1 and not isinstance(self.networks, Remembers)
+
+    @property
+    def remembering(self) -> list[Remembers]:
+        """The parts that carry something from step to step."""
+        return [part for part in (self.networks, self.sampler) if isinstance(part, Remembers)]
+
     def begin(self) -> None:
         self.placed, self.params = self.selection.initial()
-        self.momentum, self.done, self.held = torch.zeros_like(self.params), 0, []
+        self.moments = {name: torch.zeros_like(self.params) for name in self.optimizer.moments}
+        self.done, self.held = 0, []
         self.told = self.selection.event(self.placed)
 
     def step(self) -> dict[str, Tensor]:
@@ -68,12 +79,13 @@ class MatchingLoop:
             self.held = self.stages(outer) if self.stages else self.all_stages(outer)
         if within == 0:
             self.placed.project_(self.params)
-            before, self.placed = self.placed, self.selection.refresh(outer, self.placed, self.params, self.momentum)
+            before, moments = self.placed, list(self.moments.values())
+            self.placed = self.selection.refresh(outer, before, self.params, moments)
             self.told = self.told if self.placed is before else self.selection.event(self.placed)
         stage = self._stage(outer, within)
         gradient, losses = self.gradient(stage)
         scale = self.optimizer.scale(self.placed, self.params, self.task.real.std)
-        self.optimizer.move_(self.params, self.momentum, gradient, self.done, scale)
+        self.optimizer.move_(self.params, self.moments, gradient, self.done, scale)
         if self.settings.target_reuse == 1 and within < self.settings.inner - 1:
             self.networks.advance(stage.state, outer, within, stage.targets["loss"], self.synthetic)
         self.done += 1
@@ -110,7 +122,7 @@ class MatchingLoop:
 
     def gradient(self, stage: NetworkStage) -> tuple[Tensor, dict[str, Tensor]]:
         low = "synthetic" in self.settings.bfloat16
-        here = Here(self.params, stage.state.computing(low), stage, self.augmentation, self.task)
+        here = Here(self.params, stage.state.computing(low), stage, self.augmentation, self.task, low)
         total, loss = params_gradient(self.objective, stage.targets["loss"], self.placed.matched, self.draw, here)
         beside, losses = side_gradient(self.side_losses, total, self.placed, here)
         return total + beside, {"loss": loss, **losses}
@@ -126,16 +138,21 @@ class MatchingLoop:
         return self.params.abs().max() < LARGEST
 
     def state_dict(self) -> dict[str, Tensor]:
-        trained = self.settings.target_reuse == 1 and self.held
+        trained = self.keeps_network and self.held
         network = network_tensors(self.held[0].state) if trained else {}
-        return {"canvases": self.params, "momentum": self.momentum, **self.placed.state(), **network}
+        carried = {name: tensor for part in self.remembering for name, tensor in part.state().items()}
+        carried = carried if self.done else {}
+        return {"canvases": self.params, **self.moments, **self.placed.state(), **network, **carried}
 
     def check(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         check_state(self, step, tensors)
 
     def load_state_dict(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         tensors = {name: tensor.to(self.task.device) for name, tensor in tensors.items()}
-        self.done, self.params, self.momentum = step, tensors["canvases"], tensors["momentum"]
+        self.done, self.params = step, tensors["canvases"]
+        self.moments = {name: tensors[name] for name in self.optimizer.moments}
+        for part in self.remembering if step else []:
+            part.restore(tensors)
         self.placed, self.held = self.selection.restored(tensors), []
         self.told = self.selection.event(self.placed)
         if "weight.0" in tensors:

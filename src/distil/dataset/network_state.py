@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
@@ -21,11 +22,17 @@ Progress = Callable[[int, int], object]
 
 @dataclass
 class NetworkState:
-    """A network and the momenta of its training; with `low`, a bfloat16 copy that follows it."""
+    """A network and the momenta of its training; with `low`, a bfloat16 copy that follows it.
+
+    accuracy: share of the images of its last training on real images that it recognized. trained: the network that
+    classifies in its place, where it is not the one that has been trained.
+    """
 
     net: nn.Module
     momenta: list[Tensor]
     low: nn.Module | None = None
+    accuracy: float = 0.0
+    trained: "NetworkState | None" = None
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -37,7 +44,7 @@ class NetworkState:
 
     def frozen(self) -> "NetworkState":
         """The network as it is now, to compute with; it is not trained on."""
-        return NetworkState(copy.deepcopy(self.net), [], copy.deepcopy(self.low))
+        return NetworkState(copy.deepcopy(self.net), [], copy.deepcopy(self.low), self.accuracy, self.trained)
 
     @torch.no_grad()
     def refresh_low(self) -> None:
@@ -86,8 +93,8 @@ def fresh_network(
 
 def train_batch(
     state: NetworkState, batch: Batch, training: Training, real: ImageSet, generator: torch.Generator
-) -> None:
-    """One update of the network on one batch, augmented image by image."""
+) -> Int[Tensor, ""]:
+    """One update of the network on one batch, augmented image by image; how many images it recognized before."""
     images = normalize(batch.images, real.mean, real.std)
     images = augment(images, training.augment, generator, shared=False, one=training.augment_one)
     targets = batch.labels
@@ -97,6 +104,7 @@ def train_batch(
     net = state.computing(training.bfloat16)
     logits = net(images.to(next(net.parameters()).dtype)).float()
     train_by_gradient(state, torch.autograd.grad(cross_entropy(logits, targets), list(net.parameters())), training)
+    return (logits.argmax(1) == targets.argmax(1)).sum()
 
 
 def train_by_gradient(state: NetworkState, gradient: Sequence[Tensor], training: Training) -> None:
@@ -113,12 +121,25 @@ def train_by_gradient(state: NetworkState, gradient: Sequence[Tensor], training:
 
 
 def train_on_real(
-    state: NetworkState, real: ImageSet, samples: int, training: Training, seed: int, *address: str | int
+    state: NetworkState,
+    real: ImageSet,
+    samples: int,
+    training: Training,
+    seed: int,
+    *address: str | int,
+    measured: bool = False,
 ) -> None:
-    """Train on `samples` real images drawn uniformly, in whole batches (at least one if samples is above 0)."""
-    for update in range(-(-samples // training.batch)):
+    """Train on `samples` real images drawn uniformly, in whole batches (at least one if samples is above 0).
+
+    measured: whether the state's accuracy becomes the share of them that the network recognized.
+    """
+    updates = -(-samples // training.batch)
+    right = torch.zeros((), dtype=torch.int64, device=real.images.device)
+    for update in range(updates):
         generator = stream(seed, *address, update)
-        train_batch(state, real.sample(training.batch, generator), training, real, generator)
+        right += train_batch(state, real.sample(training.batch, generator), training, real, generator)
+    if updates and measured:
+        state.accuracy = int(right) / (updates * training.batch)
 
 
 def train_on_synthetic(

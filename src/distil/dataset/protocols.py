@@ -1,8 +1,8 @@
 """The roles that a method is composed of. Whatever has these methods can stand where the parts of distil stand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +31,8 @@ class Task:
     """Network trajectories of the whole run."""
     proxy: nn.Module | None = None
     """A network trained on the real images, for policies that need one; None until it is trained."""
+    network: Callable[[], nn.Module] | None = None
+    """Makes a fresh network of the kind in which images are matched, always the same."""
 
     @property
     def classes(self) -> int:
@@ -48,8 +50,11 @@ class Task:
 class Objective(Protocol):
     """What is matched. Several classes at once; a class is a row."""
 
-    def targets(self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"]) -> Targets:
-        """What the real images of k classes ask for in this network, constant."""
+    def targets(
+        self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"], seed: int
+    ) -> Targets:
+        """What the real images of k classes ask for in this network, constant. seed: of what an objective draws by
+        itself; all classes of a step have the same, each step another."""
         ...
 
     def loss(
@@ -68,9 +73,27 @@ class Sampler(Protocol):
         ...
 
     def __call__(
-        self, real: ImageSet, label: int, net: nn.Module, generator: torch.Generator
+        self, real: ImageSet, label: int, net: nn.Module, generator: torch.Generator, inner: int
     ) -> Float[Tensor, "b c h w"]:
-        """Images of one class in [0, 1]. net: the network in which they will be matched. generator: for the draws."""
+        """Images of one class in [0, 1]. net: the network in which they will be matched. generator: for the draws.
+        inner: matching steps that this network has served before."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A network source or a sampler that carries something from step to step: a checkpoint keeps it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """It as named tensors."""
+        ...
+
+    def expected(self, outer: int) -> dict[str, "Expected"]:
+        """What those tensors are like once a step of outer iteration `outer` has been done."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave, on the device of the run."""
         ...
 
 
@@ -96,9 +119,11 @@ class Selection(Protocol):
         """The parameterization and the parameters before the first step."""
         ...
 
-    def refresh(self, outer: int, placed: Parameterization, params: Tensor, momentum: Tensor) -> Parameterization:
-        """The parameterization from outer iteration `outer` on, `placed` itself if it stays; parameters and momentum
-        are changed in place where that is needed."""
+    def refresh(
+        self, outer: int, placed: Parameterization, params: Tensor, moments: Sequence[Tensor]
+    ) -> Parameterization:
+        """The parameterization from outer iteration `outer` on, `placed` itself if it stays; parameters and what the
+        optimizer keeps of each of them are changed in place where that is needed."""
         ...
 
     def finished(self, placed: Parameterization, params: Tensor) -> Parameterization:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from distil.dataset.config import Matching
-from distil.dataset.image_optimizer import ImageDescent
+from distil.dataset.image_optimizer import ImageOptimizer
 from distil.dataset.network_state import NetworkState
-from distil.dataset.protocols import Expected, NetworkSource, Selection, Task
+from distil.dataset.protocols import Expected, NetworkSource, Remembers, Selection, Task
 from distil.errors import DistilError
 
 LARGEST = 1e4
@@ -58,22 +58,28 @@ class Checked(Protocol):
     @property
     def settings(self) -> Matching: ...
     @property
-    def optimizer(self) -> ImageDescent: ...
+    def optimizer(self) -> ImageOptimizer: ...
+    @property
+    def remembering(self) -> list[Remembers]: ...
+    @property
+    def keeps_network(self) -> bool: ...
 
 
 def check_state(loop: Checked, step: int, tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors that no state of a matching loop has after `step` steps.
 
-    Parameters stay below LARGEST, so that the momentum that has moved them is below 2 LARGEST / learning rate.
     Raises: DistilError that names the tensor and what is wrong with it, without a full stop.
     """
     settings = loop.settings
-    expected = loop.selection.expected(None if step == 0 else (step - 1) // (settings.inner * settings.target_reuse))
-    scale = max(min(loop.task.real.std) ** 2, 1e-12) if settings.optimizer.lr_space == "normalized" else 1.0
-    largest = 2 * LARGEST / (loop.optimizer.lr_at(max(step - 1, 0)) * scale)
-    expected["momentum"] = Expected(expected["canvases"].shape, -largest, largest)
-    if step > 0 and settings.target_reuse == 1:
-        expected |= expected_network(loop.networks.fresh(0))
+    outer = None if step == 0 else (step - 1) // (settings.inner * settings.target_reuse)
+    expected = loop.selection.expected(outer)
+    for name, largest in loop.optimizer.largest(step, loop.task.real.std, LARGEST).items():
+        expected[name] = Expected(expected["canvases"].shape, -largest, largest)
+    if outer is not None:
+        if loop.keeps_network:
+            expected |= expected_network(loop.networks.fresh(0))
+        for part in loop.remembering:
+            expected |= part.expected(outer)
     check_tensors(tensors, expected)
     loop.selection.restored(tensors)
 

@@ -1,12 +1,14 @@
-"""Losses beside the objective, whose gradients are scaled to a share of the objective's."""
+"""Losses beside the objective: their gradients are added to its own, scaled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
+from distil.dataset.network_state import NetworkState
+from distil.dataset.objectives.classification import ClassificationObjective
 from distil.dataset.objectives.contrastive import ContrastiveObjective
 from distil.dataset.protocols import Objective
 from distil.dataset.step import Draw, Here, params_gradient, share_of
@@ -26,11 +28,6 @@ class SideLoss(Protocol):
         ...
 
     @property
-    def share(self) -> float:
-        """Norm of its gradient as a share of the objective's."""
-        ...
-
-    @property
     def targets(self) -> str:
         """Name of the loss whose targets it takes: its own, or "loss", the objective's."""
         ...
@@ -45,8 +42,12 @@ class SideLoss(Protocol):
         """The images that it looks at; None while there are none."""
         ...
 
-    def masked(self, gradient: Tensor, placed: Parameterization) -> Tensor:
-        """The gradient before it is scaled, where some parameters are to stay."""
+    def network(self, state: NetworkState) -> NetworkState:
+        """The network in which it looks at them, of a stage with that of the objective."""
+        ...
+
+    def scaled(self, gradient: Tensor, total: Tensor, placed: Parameterization, state: NetworkState) -> Tensor:
+        """Its gradient as it is added to `total`, that of the objective."""
         ...
 
 
@@ -68,8 +69,33 @@ class ContrastiveLoss:
     def images(self, placed: Parameterization) -> Parameterization:
         return placed.unmined
 
-    def masked(self, gradient: Tensor, placed: Parameterization) -> Tensor:
-        return gradient
+    def network(self, state: NetworkState) -> NetworkState:
+        return state
+
+    def scaled(self, gradient: Tensor, total: Tensor, placed: Parameterization, state: NetworkState) -> Tensor:
+        return share_of(total, gradient, self.share)
+
+
+@dataclass(frozen=True)
+class ClassTerm:
+    """The cross-entropy of the matched images, in the trained network where the stage has one beside that of the
+    features. by_accuracy: its weight is multiplied by the network's training accuracy in percent."""
+
+    weight: float
+    by_accuracy: bool
+    draw: Draw
+    objective: Objective = field(default_factory=ClassificationObjective)
+    name: str = "classification"
+    targets: str = "loss"
+
+    def images(self, placed: Parameterization) -> Parameterization:
+        return placed.matched
+
+    def network(self, state: NetworkState) -> NetworkState:
+        return state.trained or state
+
+    def scaled(self, gradient: Tensor, total: Tensor, placed: Parameterization, state: NetworkState) -> Tensor:
+        return self.weight * (100 * state.accuracy if self.by_accuracy else 1.0) * gradient
 
 
 @dataclass(frozen=True)
@@ -88,19 +114,24 @@ class MinedWindowsLoss:
         windows = cast(Crops, placed)
         return windows.mined_alone if windows.mined else None
 
-    def masked(self, gradient: Tensor, placed: Parameterization) -> Tensor:
+    def network(self, state: NetworkState) -> NetworkState:
+        return state
+
+    def scaled(self, gradient: Tensor, total: Tensor, placed: Parameterization, state: NetworkState) -> Tensor:
         used = cast(Crops, placed).utilization
-        return gradient if not self.mask or used is None else gradient * (1 - used)[:, None]
+        masked = gradient if not self.mask or used is None else gradient * (1 - used)[:, None]
+        return share_of(total, masked, self.share)
 
 
 def side_gradient(
     sides: Sequence[SideLoss], total: Tensor, placed: Parameterization, here: Here
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(sum of the side losses' gradients, each scaled to its share of `total`, the objective's; the losses by name)."""
+    """(sum of the side losses' gradients, each scaled beside `total`, the objective's; the losses by name)."""
     beside, losses = torch.zeros_like(total), {}
     for side in sides:
         if (images := side.images(placed)) is not None:
-            targets = here.stage.targets[side.targets]
-            part, losses[side.name] = params_gradient(side.objective, targets, images, side.draw, here)
-            beside = beside + share_of(total, side.masked(part, placed), side.share)
+            targets, state = here.stage.targets[side.targets], here.stage.state
+            seen = replace(here, net=side.network(state).computing(here.low))
+            part, losses[side.name] = params_gradient(side.objective, targets, images, side.draw, seen)
+            beside = beside + side.scaled(part, total, placed, state)
     return beside, losses

@@ -12,7 +12,7 @@ from distil.dataset.network_state import NetworkState
 from distil.dataset.protocols import Objective, Sampler, Targets, Task
 from distil.functional.augment import augment, normalize
 from distil.parameterizations.base import Parameterization
-from distil.rng import stream
+from distil.rng import seed_at, stream
 
 IMAGES_AT_ONCE = {"cpu": 128}
 IMAGES_AT_ONCE_ELSEWHERE = 4096
@@ -71,16 +71,17 @@ def real_targets(
     augmented at the class's address."""
     real, dtype = task.real, next(net.parameters()).dtype
     most = REAL_IMAGES_AT_ONCE.get(task.device.type, REAL_IMAGES_AT_ONCE_ELSEWHERE)
+    seed = seed_at(task.seed, "objective", outer, inner)
     found: dict[str, list[Targets]] = {name: [] for name in objectives}
     for classes in together(task.classes, sampler.batch, most):
         batches = []
         for label in classes:
             address = step_address(outer, inner, real.classes[label])
-            images = sampler(real, label, net, stream(task.seed, *address, "real"))
+            images = sampler(real, label, net, stream(task.seed, *address, "real"), inner)
             batches.append(augmentation(images, real, task.seed, address).to(dtype))
         images, labels = torch.stack(batches), torch.tensor(classes, device=task.device)
         for name, objective in objectives.items():
-            found[name].append(objective.targets(net, images, labels))
+            found[name].append(objective.targets(net, images, labels, seed))
     return {name: {key: torch.cat([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()}
 
 
@@ -106,6 +107,8 @@ class Here:
     stage: NetworkStage
     augmentation: Augment
     task: Task
+    low: bool = False
+    """Whether that precision is bfloat16."""
 
 
 def params_gradient(

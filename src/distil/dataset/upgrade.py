@@ -70,6 +70,7 @@ def _matching(flat: dict[str, Any]) -> dict[str, Any]:
     made["optimizer"] = _taken(left, {"lr_image": "lr", "lr_schedule": "", "momentum_image": "momentum"})
     space, scale = left.pop("lr_space", "pixel"), left.pop("gradient_scale", "raw")
     made["optimizer"] |= {
+        "kind": "sgd",
         "lr_space": "normalized" if space == "normalised" else space,
         "gradient_scale": "item" if scale == "canvas" else scale,
     }

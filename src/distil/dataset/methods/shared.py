@@ -16,6 +16,9 @@ GENERAL = {
     "width": "128 channels in all the papers",
     "validation": f"{OWN}; the papers learn from every training image, as --validation 0 does",
     "validations": OWN,
+    "optimizer": "the released codes of all these papers: SGD",
+    "sampler": "the released codes of all these papers: random real images of the class",
+    "init_from": "the released codes of all these papers: random real images",
     "storage": f"{OWN}; the papers keep four bytes a value",
     "target_reuse": "one in all the papers",
     "lr_schedule": "constant in all the papers",
@@ -30,9 +33,12 @@ SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_schedule": "cosine"}
 
 def fast(settings: config.Matching) -> config.Matching:
     """This library's settings for minutes, not days, chosen on held-out training images: docs/results/speed.md."""
+    objective = settings.objective
+    if isinstance(objective, config.GradientMatching):
+        objective = replace(objective, distance="squared")
     return replace(
         settings,
-        objective=replace(settings.objective, distance="squared"),
+        objective=objective,
         outer=min(settings.outer, 20),
         inner=20,
         target_reuse=5,

@@ -20,7 +20,9 @@ class ContrastiveObjective:
 
     temperature: float
 
-    def targets(self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"]) -> Targets:
+    def targets(
+        self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"], seed: int
+    ) -> Targets:
         """The mean embedding of each class."""
         return {"mean": mean_embeddings(net, images)}
 

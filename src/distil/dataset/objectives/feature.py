@@ -17,7 +17,9 @@ class FeatureObjective:
     Source: DM (Zhao and Bilen 2023), equation 4.
     """
 
-    def targets(self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"]) -> Targets:
+    def targets(
+        self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"], seed: int
+    ) -> Targets:
         """The mean embedding of each class."""
         return {"mean": mean_embeddings(net, images)}
 

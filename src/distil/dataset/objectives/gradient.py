@@ -28,7 +28,9 @@ class GradientObjective:
     every: bool = False
     means: bool = False
 
-    def targets(self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"]) -> Targets:
+    def targets(
+        self, net: nn.Module, images: Float[Tensor, "k n c h w"], labels: Int[Tensor, " k"], seed: int
+    ) -> Targets:
         """Gradients of the loss on the real images, by the name of the weight, one row a class."""
         parameters = dict(net.named_parameters())
         names = list(parameters) if self.every else matched_names(net, self.layers)

@@ -65,6 +65,21 @@ class RandomFrequencies:
 
 
 @dataclass(frozen=True)
+class VarianceOfFrequencies:
+    """The coefficients that vary most among real images of one class, on average over the classes: a control without a
+    network, by FreD's criterion. Source: FreD (Shin et al. 2023), equation 4; there each class has frequencies of its
+    own (`--parameterization fred`)."""
+
+    def scores(self, task: Task, generator: torch.Generator) -> Tensor:
+        each = max(2, SCORED // task.classes)
+        of_class = [coefficients(task.real.sample_class(c, each, generator)).var(0) for c in range(task.classes)]
+        return torch.stack(of_class).mean(0).cpu()
+
+    def scores_again(self, images: Tensor, kept: Tensor, task: Task, generator: torch.Generator) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class ResponseToFrequencies:
     """How strongly the proxy network responds to each coefficient: its variance times the Fisher information about it.
 

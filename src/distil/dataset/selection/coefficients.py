@@ -6,7 +6,7 @@ Source: UDD names the response-based and the data-jittering-based policy; their 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -66,11 +66,13 @@ class CoefficientSelection:
                 mean, std = (noise.new_tensor(values).view(1, -1, 1, 1) for values in (real.mean, real.std))
                 images = mean + std * noise
             else:
-                images = first_images(self.task, label, ipc * count)
+                images = first_images(self.task, label, ipc * count, self.settings.init_from)
             items.append(placed.encode(images.unflatten(0, (ipc, count))))
         return torch.cat(items)
 
-    def refresh(self, outer: int, placed: Parameterization, params: Tensor, momentum: Tensor) -> Parameterization:
+    def refresh(
+        self, outer: int, placed: Parameterization, params: Tensor, moments: Sequence[Tensor]
+    ) -> Parameterization:
         """Put idle coefficients in the place of underutilized ones, if a choice is due.
 
         What is new begins with the coefficients of the images that the images began with, and without momentum.
@@ -92,7 +94,7 @@ class CoefficientSelection:
             fresh = self.first_params(after)
             stay = torch.isin(kept, before.kept)
             places = torch.searchsorted(before.kept, kept[stay])
-            for now, new in ((params, fresh), (momentum, torch.zeros_like(fresh))):
+            for now, new in ((params, fresh), *((each, torch.zeros_like(fresh)) for each in moments)):
                 numbers = after.numbers_by_image(new)
                 numbers[..., stay] = before.numbers_by_image(now)[..., places]
                 after.numbers_by_image(now).copy_(numbers)

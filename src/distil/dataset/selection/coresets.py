@@ -85,6 +85,17 @@ def choose(rule: str, embeddings: Float[Tensor, "n d"], count: int, seed: int, n
 
 
 @torch.no_grad()
+def embedded(net: nn.Module, real: ImageSet, rows: Int[Tensor, " n"], batch: int = 512) -> Float[Tensor, "n d"]:
+    """The network's embedding of the real images at these positions, in float32 on the CPU; it may compute in another
+    precision."""
+    dtype, parts = next(net.parameters()).dtype, []
+    for some in rows.split(batch):
+        images = normalize(real.batch(some).images, real.mean, real.std).to(dtype)
+        parts.append(net.embed(images).flatten(1).float().cpu())  # pyright: ignore[reportCallIssue]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
 def embed_all(
     net: nn.Module, real: ImageSet, *, batch: int = 512, progress: Progress | None = None
 ) -> Float[Tensor, "n d"]:

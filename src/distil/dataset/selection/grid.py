@@ -1,7 +1,7 @@
 """Items cut into the cells of a grid, which stay as they are (DC, DSA, DM, IDC)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from distil.dataset.config import Grid
 from distil.dataset.protocols import Expected, Task
 from distil.dataset.restoring import LARGEST
+from distil.dataset.selection.first_images import chosen_images
 from distil.errors import DistilError
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
@@ -46,12 +47,15 @@ class GridSelection:
             noise = torch.randn(ipc, real.channels, *real.size, generator=generator).to(self.task.device)
             mean, std = (noise.new_tensor(values).view(1, -1, 1, 1) for values in (real.mean, real.std))
             return (mean + std * noise).clamp(0, 1)[:, None]
+        how = self.settings.init_from
         if self.settings.init == "real" or factor == 1:
-            return real.sample_class(label, ipc, generator)[:, None]
-        images = real.sample_class(label, ipc * factor**2, generator)
+            return chosen_images(self.task, label, ipc, how, generator)[:, None]
+        images = chosen_images(self.task, label, ipc * factor**2, how, generator)
         return images.unflatten(0, (factor**2, ipc)).transpose(0, 1)
 
-    def refresh(self, outer: int, placed: Parameterization, params: Tensor, momentum: Tensor) -> Parameterization:
+    def refresh(
+        self, outer: int, placed: Parameterization, params: Tensor, moments: Sequence[Tensor]
+    ) -> Parameterization:
         return placed
 
     def finished(self, placed: Parameterization, params: Tensor) -> Parameterization:

@@ -1,6 +1,6 @@
 """A parameterization that stays as it is for the whole run: how one of the user's making stands in a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
@@ -57,7 +57,9 @@ class UnchangingSelection:
         except DistilError as error:
             raise DistilError(f"what {name}.quantize made cannot be saved: {error}") from error
 
-    def refresh(self, outer: int, placed: Parameterization, params: Tensor, momentum: Tensor) -> Parameterization:
+    def refresh(
+        self, outer: int, placed: Parameterization, params: Tensor, moments: Sequence[Tensor]
+    ) -> Parameterization:
         return placed
 
     def finished(self, placed: Parameterization, params: Tensor) -> Parameterization:

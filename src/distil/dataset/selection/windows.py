@@ -4,7 +4,7 @@ Source: UDD names the response-based and the data-jittering-based policy; the re
 (docs/methods/udd.md).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -49,7 +49,9 @@ class WindowSelection:
         frozen = outer >= (1 - settings.windows_freeze) * count
         return none_yet or (outer % settings.refresh == 0 and not frozen and self.policy.renews)
 
-    def refresh(self, outer: int, placed: Parameterization, params: Tensor, momentum: Tensor) -> Parameterization:
+    def refresh(
+        self, outer: int, placed: Parameterization, params: Tensor, moments: Sequence[Tensor]
+    ) -> Parameterization:
         """Choose windows if they are due; with windows_init "real", those that were not there before begin with real
         images."""
         crops, settings = cast(Crops, placed), self.settings
