@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import distil.functional as functional
-from distil.functional import augment, contrast, dct, distances, regions, utilization
+from distil.functional import augment, characteristic, contrast, dct, distances, regions, utilization
 from distil.rng import stream
 
 
@@ -44,6 +44,18 @@ CHECKED = {
         (draws(3, 4),),
     ),
     "mean_embedding_distance": (distances.mean_embedding_distance, (draws(3, 4), draws(2, 4, seed=1))),
+    "characteristic_function": (
+        lambda rows: torch.stack(characteristic.characteristic_function(rows, draws(5, 4, seed=1))),
+        (draws(3, 4),),
+    ),
+    "characteristic_distance": (
+        lambda a, b: characteristic.characteristic_distance(a, b, draws(5, 4, seed=2)),
+        (draws(3, 4), draws(2, 4, seed=1)),
+    ),
+    "distance_to": (
+        lambda b: characteristic.distance_to(draws(5, seed=3) / 2, draws(5, seed=4) / 2, b, draws(5, 4, seed=2)),
+        (draws(2, 4, seed=1),),
+    ),
     "coefficients": (dct.coefficients, (draws(2, 3, 4, 5),)),
     "from_coefficients": (lambda a: dct.from_coefficients(a, (3, 2, 2)), (draws(2, 12),)),
     "from_kept_coefficients": (

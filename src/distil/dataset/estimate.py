@@ -6,6 +6,7 @@ from dataclasses import replace
 from distil.data.images.image_set import ImageSet
 from distil.dataset.compose import matching_loop, task_of
 from distil.dataset.config import Matching
+from distil.dataset.protocols import Task
 from distil.dataset.proxies import trained_proxy
 from distil.distilled_set.record import DistilledSet
 
