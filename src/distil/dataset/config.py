@@ -366,7 +366,7 @@ class ImageAdam:
     """Learning rate of the stored parameters."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the run: constant, or falling to zero along half a cosine."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Range(0, below=1)] = (0.9, 0.999)
     """Decay of the mean of the gradients, and of the mean of their squares, in a step."""
     weight_decay: NonNegative = 0.01
     """Decay of the stored parameters in a step, times the learning rate."""
