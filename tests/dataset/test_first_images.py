@@ -27,7 +27,9 @@ def test_cells_begin_as_the_images_nearest_to_centers(real, ipc):
     loop = loop_of(real, settings)
     items = loop.params.unflatten(0, (3, ipc))
     for label in range(3):
-        wanted = interpolate(nearest_to_centers(real, settings, label, 4 * ipc), size=(4, 4), antialias=True, mode="bilinear")
+        wanted = interpolate(
+            nearest_to_centers(real, settings, label, 4 * ipc), size=(4, 4), antialias=True, mode="bilinear"
+        )
         cells = torch.cat([items[label][..., y : y + 4, x : x + 4] for y in (0, 4) for x in (0, 4)])
         gaps = (cells[:, None] - wanted[None]).abs().amax((2, 3, 4))
         assert float(gaps.amin(0).max()) < 1e-5

@@ -7,18 +7,19 @@ import pytest
 import torch
 
 from distil.dataset.distil import distil_dataset
-from distil.errors import DistilError, Interrupted
-from distil.runs import RESULT
+from distil.errors import DistilError
+from distil.runs import RESULT, Interrupted
 
 from .conftest import tiny
 
 TEN = {"outer": 2, "inner": 5}
-DREAM = TEN | {"cluster_every": 4, "batch": 4}
+DREAM = {"outer": 1, "inner": 10, "cluster_every": 4, "batch": 4}
+ADAM = {"optimizer": "adam", "images": 4, "objective": "feature"}
 POOL = {"outer": 10, "inner": 1, "network_first": 2, "network_most": 4, "network_every": 2}
 PARTS = {
     "characteristic": ("idc", TEN | {"objective": "characteristic", "frequencies": 16, "factor": 1}),
-    "adamw": ("udd", TEN | {"optimizer": "adam", "policy": "fixed", "images": 4, "objective": "feature"}),
-    "adamw, refreshed": ("udd", TEN | {"optimizer": "adam", "images": 4, "start": "random", "refresh": 1, "inner": 1, "outer": 10}),
+    "adamw": ("udd", TEN | ADAM | {"policy": "fixed"}),
+    "adamw, refreshed": ("udd", ADAM | {"start": "random", "refresh": 4, "inner": 1, "outer": 10}),
     "k-means": ("dream", DREAM),
     "k-means, targets reused": ("dream", DREAM | {"inner": 1, "outer": 2, "target_reuse": 5}),
     "k-means among a part": ("dream", DREAM | {"cluster_pool": 6}),
@@ -30,24 +31,21 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize("stop", [5, 7])
-def test_ten_steps_are_some_then_a_resume_and_the_others(real, tmp_path, name, stop):
+def test_ten_steps_are_five_then_a_resume_and_five(real, tmp_path, name):
     method, changes = PARTS[name]
     settings = tiny(method, **changes)
     whole = distil_dataset(real, settings, folder=tmp_path / "whole")
 
     def interrupt(name, **fields):
-        if name == "step" and fields["step"] == stop:
+        if name == "step" and fields["step"] == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
     folder = tmp_path / "stopped"
-    with pytest.raises(Interrupted, match=f"stopped after step {stop} of 10"):
+    with pytest.raises(Interrupted, match="stopped after step 5 of 10"):
         distil_dataset(real, settings, folder=folder, events=interrupt)
     again = distil_dataset(real, settings, folder=folder, resume=True)
     assert torch.equal(again.params, whole.params)
     assert (folder / RESULT).read_bytes() == (tmp_path / "whole" / RESULT).read_bytes()
-    begun = distil_dataset(real, tiny(method, **(changes | {"lr": 1e-12})))
-    assert not torch.equal(begun.params, whole.params)
 
 
 REFUSED = {
@@ -73,7 +71,10 @@ REFUSED = {
         "refresh 2 chooses frequencies again by a network's response: use policy response or jitter, or refresh 0.",
     ),
     "queue": (("idm", {"network_most": 0}), "network_most is 0: it must be above 0."),
-    "frequencies": (("idc", {"objective": "characteristic", "frequencies": 0}), "frequencies is 0: it must be above 0."),
+    "frequencies": (
+        ("idc", {"objective": "characteristic", "frequencies": 0}),
+        "frequencies is 0: it must be above 0.",
+    ),
 }
 
 

@@ -50,7 +50,9 @@ def test_the_distance_is_its_definition(amplitude, phase):
 def test_with_both_weights_one_it_is_the_distance_of_complex_numbers():
     real, synthetic, frequencies = draws(7, 5), draws(4, 5, seed=1), draws(9, 5, seed=2)
     gaps = [abs(slow_function(real, t) - slow_function(synthetic, t)) for t in frequencies.tolist()]
-    assert float(characteristic_distance(real, synthetic, frequencies, 1.0, 1.0)) == pytest.approx(sum(gaps) / len(gaps))
+    assert float(characteristic_distance(real, synthetic, frequencies, 1.0, 1.0)) == pytest.approx(
+        sum(gaps) / len(gaps)
+    )
 
 
 def test_equal_sets_are_as_near_as_the_bound_of_the_phase_allows():

@@ -505,7 +505,7 @@ def check_settings(settings: Settings) -> None:
         raise DistilError(
             f"{{networks}} {settings.networks.kind} takes another network in every step: use {{inner}} 1 and as many "
             f"{{outer}} iterations, not {{inner}} {settings.inner}.",
-            field=("inner", "networks"),
+            field=("inner", "outer", "networks"),
         )
     weighed = settings.classification is not None and settings.classification.by_accuracy
     if weighed and not isinstance(settings.networks, Pool):
