@@ -370,7 +370,7 @@ class ImageAdam:
     """Learning rate of the stored parameters."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the run: constant, or falling to zero along half a cosine."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Range(0, below=1)] = (0.9, 0.999)
     """Decay of the mean of the gradients, and of the mean of their squares, in a step."""
     weight_decay: NonNegative = 0.01
     """Decay of the stored parameters in a step, times the learning rate."""
@@ -616,7 +616,7 @@ def check_settings(settings: Settings) -> None:
         raise DistilError(
             f"{{networks}} {settings.networks.kind} takes another network in every step: use {{inner}} 1 and as many "
             f"{{outer}} iterations, not {{inner}} {settings.inner}.",
-            field=("inner", "networks"),
+            field=("inner", "outer", "networks"),
         )
     weighed = settings.classification is not None and settings.classification.by_accuracy
     if weighed and not isinstance(settings.networks, Pool):

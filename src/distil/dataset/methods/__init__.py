@@ -7,9 +7,11 @@ from distil.dataset.config import Matching, Settings
 from distil.dataset.methods import (
     dc,
     dm,
+    dream,
     dsa,
     herding,
     idc,
+    idm,
     k_center,
     k_means,
     random_images,
@@ -26,7 +28,7 @@ from distil.lookup import unknown
 RECIPES = ("published", "fast")
 """Whose numbers a preset holds: the papers', or those of this library for little time."""
 
-MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idc, udd, udd_jitter, udd_windows)
+MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idm, idc, dream, udd, udd_jitter, udd_windows)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
 """Every method by name, in the order in which they are best read."""
 
