@@ -46,7 +46,7 @@ def source_key(spec: str) -> str:
 def preset(method: str, key: str, ipc: int, recipe: str | None = None, *, seed: int = 0) -> Settings:
     """The settings of a method for a data set and a number of images per class.
 
-    key: a name in DATASETS, or "custom". recipe: "published"; or "fast" for this library's settings of IDC and UDD,
+    key: a name in DATASETS, or "custom". recipe: "published"; or "fast" for this library's settings of IDC, DREAM, IDM and UDD,
     which get near it in minutes (docs/results/speed.md); None for the method's own default (see `default_recipe`).
     Raises: DistilError on an unknown method, with the nearest name, on an unknown key, and on a recipe that the method
     does not have.

@@ -8,17 +8,18 @@ from distil.dataset.methods.method import Method
 from distil.dataset.methods.shared import GENERAL
 
 
-def by_ipc(key: str, ipc: int) -> tuple[int, int, float]:
-    """(real images of a class in a step, steps between two new networks, weight of the class term), as published for
-    the nearest of 1, 10 and 50 images per class."""
+def by_ipc(key: str, ipc: int) -> tuple[int, int, int, float]:
+    """(real images of a class in a step, steps between two new networks, updates of a network, weight of the class
+    term), as published for the nearest of 1, 10 and 50 images per class."""
     nearest = min((1, 10, 50), key=lambda known: abs(known - ipc))
-    light = nearest == 50 or (nearest == 10 and key == "cifar100")
-    whole = {"cifar100": 500, "custom": 256}.get(key, 5000)
-    return whole if nearest == 1 else 256, 5 if nearest == 1 else 30, 0.1 if light else 0.5
+    if nearest == 1:
+        return {"cifar100": 500, "custom": 256}.get(key, 5000), 5, 10, 0.5
+    many = key == "cifar100" and nearest == 10
+    return 256, 30, 50 if many else 10, 0.1 if many or nearest == 50 else 0.5
 
 
 def settings(key: str, ipc: int) -> config.Matching:
-    batch, every, weight = by_ipc(key, ipc)
+    batch, every, steps, weight = by_ipc(key, ipc)
     made = config.Matching(
         method="idm",
         ipc=ipc,
@@ -30,14 +31,7 @@ def settings(key: str, ipc: int) -> config.Matching:
         sampler=config.Uniform(batch=batch),
         batch_synthetic=256,
         optimizer=config.ImageSGD(lr=0.2, lr_space="normalized", momentum=0.5),
-        networks=config.Pool(
-            every=every,
-            steps=50 if (key, batch, weight) == ("cifar100", 256, 0.1) and ipc < 30 else 10,
-            batch=256,
-            lr=0.01,
-            momentum=0.9,
-            weight_decay=5e-4,
-        ),
+        networks=config.Pool(every=every, steps=steps, batch=256, lr=0.01, momentum=0.9, weight_decay=5e-4),
         augment=operations(key),
         augment_one=True,
     )
@@ -68,7 +62,7 @@ SOURCES = GENERAL | {
     "network_most": "IDM's released code: 100 networks at most",
     "network_every": "IDM's released code: net_generate_interval 5 at 1 image per class, 30 at 10 and 50",
     "network_trained": "IDM's released code: 2 networks are trained in each iteration",
-    "network_steps": "IDM's released code: 10 updates each",
+    "network_steps": "IDM's released commands: 10 updates each; 50 for CIFAR-100 at 10 images per class",
     "network_batch": "IDM's released code: batch_train 256",
     "network_lr": "IDM's released code: lr_net 0.01",
     "network_momentum": "IDM's released code: 0.9",
