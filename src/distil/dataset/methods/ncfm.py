@@ -52,9 +52,11 @@ def _optimizer(key: str, ipc: int) -> config.ImageSGD | config.ImageAdam:
 
 
 def _for_digits(made: config.Matching) -> config.Matching:
-    experts = replace(made.networks.experts, runs=3, epochs=12)
+    found = config.experts_of(made)
+    assert found is not None
+    experts = replace(found, runs=3, epochs=12)
     objective = replace(made.objective, frequencies=1024)
-    networks, sampler = replace(made.networks, experts=experts), config.Uniform(64)
+    networks, sampler = config.Interpolated(experts), config.Uniform(64)
     return replace(made, width=32, outer=300, objective=objective, networks=networks, sampler=sampler)
 
 

@@ -50,8 +50,15 @@ def fast(settings: config.Matching) -> config.Matching:
         inner=1 if another else 20,
         target_reuse=5,
         bfloat16="real_network_synthetic",
-        optimizer=replace(settings.optimizer, **SCALED),
+        optimizer=scaled(settings.optimizer),
     )
+
+
+def scaled(optimizer: config.ImageSGD | config.ImageAdam) -> config.ImageSGD | config.ImageAdam:
+    """The optimizer with steps in units of pixels, falling to zero over the run."""
+    if isinstance(optimizer, config.ImageAdam):
+        return replace(optimizer, lr_schedule="cosine")
+    return replace(optimizer, **SCALED)
 
 
 def for_digits(settings: config.Matching) -> config.Matching:
@@ -60,7 +67,7 @@ def for_digits(settings: config.Matching) -> config.Matching:
         return replace(
             settings, width=32, outer=300, sampler=config.Uniform(64), optimizer=replace(settings.optimizer, lr=0.3)
         )
-    if settings.objective.distance == "cosine":
+    if getattr(settings.objective, "distance", "") == "cosine":
         outer = max(1, 200 // settings.inner)
         optimizer = replace(settings.optimizer, lr=0.3)
         return replace(settings, width=32, outer=outer, sampler=config.Uniform(64), optimizer=optimizer)
