@@ -13,7 +13,8 @@ from .conftest import tiny
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Finding the clusters of a class takes 100 seconds, training a network of the queue 10, a gradient 1."""
+    """In seconds: the clusters of a class 100, training a network of the queue 10, an update of an expert 1000, a
+    gradient 1."""
     now = [0.0]
 
     def slow(place, name, seconds):
@@ -27,6 +28,7 @@ def clock(monkeypatch):
 
     slow(KMeansSampler, "_choose", 100.0)
     slow(pool, "train_on_real", 10.0)
+    slow(estimate, "train_on_real", 1000.0)
     slow(MatchingLoop, "gradient", 1.0)
     monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -40,6 +42,7 @@ def clock(monkeypatch):
         ("dream", {"outer": 4, "inner": 20, "cluster_every": 10, "target_reuse": 5}, 400 + 4 * 2 * 300),
         ("idm", {"outer": 40}, 40 + 40 * 20),
         ("idm", {"outer": 40, "target_reuse": 5}, 200 + 40 * 20),
+        ("ncfm", {"outer": 40, "expert_runs": 5, "expert_epochs": 7, "expert_batch": 12}, 40 + 5 * 7 * 3 * 1000),
     ],
 )
 def test_clusters_and_queues_count_as_often_as_they_come(real, clock, method, changes, seconds):

@@ -3,12 +3,16 @@
 import time
 from dataclasses import replace
 
+import torch
+
 from distil.data.images.image_set import ImageSet
 from distil.dataset.compose import matching_loop, task_of
-from distil.dataset.config import KMeans, Matching
+from distil.dataset.config import Experts, KMeans, Matching, experts_of
+from distil.dataset.network_state import NetworkState, Training, train_on_real
 from distil.dataset.protocols import Task
 from distil.dataset.proxies import trained_proxy
 from distil.distilled_set.record import DistilledSet
+from distil.networks.experts import held_experts
 
 MEASURED = 3
 """Steps, network stages and updates of the proxy network that are measured; the first of each does not count, but where
@@ -16,8 +20,8 @@ it alone finds clusters (DREAM): they take as long as it takes longer."""
 
 
 def seconds_of_run(real: ImageSet, settings: Matching) -> float:
-    """Seconds that all steps of a run take on the device of the images, its networks' training and the proxy's
-    included; validations are not."""
+    """Seconds that all steps of a run take on the device of the images, its networks' training, the proxy's and the
+    experts' included; validations are not."""
     steps = getattr(getattr(settings.parameterization, "policy", None), "proxy_steps", None)
     task = task_of(real, settings)
     each = 0.0
@@ -27,6 +31,8 @@ def seconds_of_run(real: ImageSet, settings: Matching) -> float:
         moments = [time.monotonic()]
         task.proxy = trained_proxy(*proxy, MEASURED, progress=lambda *_: moments.append(time.monotonic()), **options)
         each = (moments[-1] - moments[1]) / (len(moments) - 2) * steps
+    if (wanted := experts_of(settings)) is not None:
+        each += _seconds_of_experts(task, wanted)
     if settings.target_reuse == 1:
         short = replace(settings, outer=MEASURED, inner=min(settings.inner, MEASURED))
         share = _share_with_clusters(settings)
@@ -44,6 +50,23 @@ def seconds_of_run(real: ImageSet, settings: Matching) -> float:
     stage += _share_with_clusters(settings) * max(0.0, moments[1] - moments[0] - stage)
     step = _timed(loop.step)
     return each + settings.outer * settings.inner * (stage + settings.target_reuse * step)
+
+
+def _seconds_of_experts(task: Task, wanted: Experts) -> float:
+    """Seconds of the experts' training. The task then has experts that have not been trained, to measure steps with."""
+    if task.network is None:
+        raise ValueError("experts are networks of the task")
+    net, real = task.network(), task.real
+    state = NetworkState(net, [torch.zeros_like(weight) for weight in net.parameters()])
+    weights = [weight.detach() for weight in net.parameters()]
+    task.experts = held_experts([[weights, weights]], (0, wanted.epochs))
+    options = {"augment": wanted.augment, "augment_one": wanted.augment_one, "cutmix": wanted.cutmix}
+    training = Training(0.0, wanted.momentum, 0.0, wanted.batch, **options)
+    times = [
+        _timed(lambda at=update: train_on_real(state, real, wanted.batch, training, task.seed, "estimate", at))
+        for update in range(MEASURED)
+    ]
+    return min(times[1:]) * wanted.runs * wanted.epochs * -(-len(real) // wanted.batch)
 
 
 def _share_with_clusters(settings: Matching) -> float:
