@@ -300,12 +300,14 @@ def _refuse_taken(folder: Path) -> None:
 def _tell_time(method: str, source: "Source", settings: Learning, device: str, run: RunFlags, shown: Events) -> None:
     """Print how long a long run will take, and what is quicker. Raises: DistilError where that is days, and nobody has
     asked for it in so many words."""
-    from distil.dataset.estimate import seconds_of_run
+    from distil.dataset.estimate import seconds_of_experts, seconds_of_run
     from distil.report.progress import spoken
 
     shown("preparing", what="measuring the first steps")
     images = source.train.to(device)
     seconds = seconds_of_run(images, settings)
+    if run.experts is None and (wanted := experts_of(settings)) is not None:
+        seconds += seconds_of_experts(images, wanted, settings.network, settings.width)
     told = f"{method} by the recipe {run.recipe or 'published'} takes about {spoken(seconds)} here"
     quicker = ""
     if METHODS[method].has_fast and run.recipe != "fast":
