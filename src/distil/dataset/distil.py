@@ -1,6 +1,7 @@
 """distil_dataset: real images in, a distilled set out."""
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def distil_dataset(
     method: str | Settings = "udd",
     *,
     ipc: int = 1,
+    classes: Sequence[str] | None = None,
     seed: int = 0,
     recipe: str | None = None,
     device: torch.device | str = "cpu",
@@ -53,6 +55,7 @@ def distil_dataset(
     share `settings.validation` of them is held out before anything else.
     method: the name of a method, whose settings for these images are then taken, with `ipc` items per class, `seed` and
     `recipe` (see `preset`); or settings, a `Matching` or a `Selection`, which hold all that themselves.
+    classes: distil these alone, in this order; all of them unless given. Mean and std stay those of all.
     folder: run folder for checkpoints and the result; without one nothing is written.
     resume: continue from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU. If it
     is damaged, the one before it is taken, and an event "damaged" says so. Without `resume` both are removed.
@@ -67,6 +70,7 @@ def distil_dataset(
     """
     events = events or silent
     real, key = _training_images(images)
+    real = real if classes is None else real.only(classes)
     settings = method if isinstance(method, (Matching, Selection)) else preset(method, key, ipc, recipe, seed=seed)
     check_settings(settings)
     check_fit(real, settings)
