@@ -56,7 +56,7 @@ def test_a_source_gives_both_splits_and_says_so():
     assert few.test.classes == few.train.classes == ("7", "2", "4")
     assert "3 of 10 classes are used" in few.inventory.notes
     train, test = few.inventory.splits
-    assert (train.images, test.images) == (len(few.train), len(few.test))
+    assert (train.images, test.images) == (len(few.train.labels), len(few.test.labels))
     assert train.per_class == few.train.counts
     assert source.only(source.train.classes) is source
     held = [one.split(0.1, 3)[1] for one in (source.train, few.train)]
