@@ -80,7 +80,7 @@ def test_a_run_file_whose_classes_make_no_sense(folder, tmp_path, capsys):
 def test_joining_says_what_it_made_and_refuses_what_it_must_not(folder, capsys):
     assert main(["concat", "all.safetensors", "--classes", "8,3", "--out", "two.safetensors"]) == 0
     told = capsys.readouterr().out
-    assert "2 images of 2 classes, 594 bytes" in told
+    assert "2 images of 2 classes, 530 bytes" in told
     assert "  8: dm of digits train (2 of 10 classes), seed 0" in told
     two = DistilledSet.load("two.safetensors")
     assert torch.equal(two.decoded().images, DistilledSet.load("all.safetensors").decoded_of([2, 0]))
