@@ -77,9 +77,9 @@ def distilled_memories(source, settings):
     return memories
 
 
-def main(ipc=2, updates=60, outer=5):
+def main(ipc=2, updates=60, outer=5, inner=10):
     source = open_source("digits")
-    idc = replace(preset("idc", "digits", ipc), outer=outer)
+    idc = replace(preset("idc", "digits", ipc), width=16, outer=outer, inner=inner)
     kept = {
         "nothing": [None] * len(GROUPS),
         f"{ipc} random images per class": distilled_memories(source, preset("random", "digits", ipc)),
