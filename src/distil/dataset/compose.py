@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distil.checks import shown
 from distil.data.images.image_set import ImageSet
 from distil.dataset import config
+from distil.dataset.interpolated import InterpolatedNetworks
 from distil.dataset.matching import MatchingLoop
 from distil.dataset.network_sources import FreshNetworks, RealNetworks, SyntheticNetworks, TargetNetworks
 from distil.dataset.network_state import Progress, Training, fresh_network
@@ -38,6 +39,7 @@ from distil.dataset.selection.window_policies import (
 from distil.dataset.selection.windows import WindowSelection, check_windows
 from distil.dataset.side_losses import ClassTerm, ContrastiveLoss, MinedWindowsLoss, SideLoss
 from distil.dataset.step import Draw, NetworkStage
+from distil.dataset.trajectory import TrajectoryLoop
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.parameterizations.base import Parameterization
@@ -67,14 +69,22 @@ def matching_loop(
     )
 
 
-def task_of(real: ImageSet, settings: config.Matching) -> Task:
+def trajectory_loop(
+    task: Task, settings: config.Trajectory, finish: Callable[[Tensor, Parameterization], DistilledSet]
+) -> TrajectoryLoop:
+    """The loop of a method that matches experts' training."""
+    return TrajectoryLoop(task, settings, selection_of(settings.parameterization, task), finish)
+
+
+def task_of(real: ImageSet, settings: config.Learning) -> Task:
     """What the parts of a run on these images share."""
 
     def network() -> nn.Module:
         where: dict[str, Any] = {"device": real.images.device, "seed": settings.seed, "address": ("initial", "network")}
         return fresh_network(settings.network, settings.width, real, **where).net
 
-    return Task(real, settings.ipc, settings.seed, settings.outer, network=network)
+    outer = settings.steps if isinstance(settings, config.Trajectory) else settings.outer
+    return Task(real, settings.ipc, settings.seed, outer, network=network)
 
 
 def objective_of(settings: config.Matching) -> Objective:
@@ -142,6 +152,8 @@ def networks_of(settings: config.Matching, task: Task) -> NetworkSource:
     drawn = FreshNetworks(settings.network, settings.width, task.real, task.seed, low)
     if isinstance(chosen, config.Fresh):
         return drawn
+    if isinstance(chosen, config.Interpolated):
+        return InterpolatedNetworks(task, drawn)
     known = (config.TrainedOnReal, config.TrainedOnSynthetic, config.TrainedOnTargets, config.Pool)
     if not isinstance(chosen, known):
         return chosen

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 from distil.data.images.image_set import ImageSet
 from distil.dataset.compose import matching_loop, task_of
-from distil.dataset.config import Matching
+from distil.dataset.config import KMeans, Matching
 from distil.dataset.protocols import Task
 from distil.dataset.proxies import trained_proxy
 from distil.distilled_set.record import DistilledSet
 
 MEASURED = 3
-"""Steps, network stages and updates of the proxy network that are measured; the first of each does not count."""
+"""Steps, network stages and updates of the proxy network that are measured; the first of each does not count, but where
+it alone finds clusters (DREAM): they take as long as it takes longer."""
 
 
 def seconds_of_run(real: ImageSet, settings: Matching) -> float:
@@ -28,22 +29,45 @@ def seconds_of_run(real: ImageSet, settings: Matching) -> float:
         each = (moments[-1] - moments[1]) / (len(moments) - 2) * steps
     if settings.target_reuse == 1:
         short = replace(settings, outer=MEASURED, inner=min(settings.inner, MEASURED))
-        return each + settings.outer * settings.inner * _seconds_of_a_step(task, short)
+        share = _share_with_clusters(settings)
+        return each + settings.outer * settings.inner * _seconds_of_a_step(task, short, share)
+    if settings.inner == 1:
+        stage, step = _seconds_of_another_network(task, replace(settings, outer=MEASURED, target_reuse=2))
+        return each + settings.outer * (stage + settings.target_reuse * step)
     short = replace(settings, outer=1, inner=MEASURED, target_reuse=2)
-    moments = [time.monotonic()]
+    moments: list[float] = []
     loop = matching_loop(task, short, _unmade, preparing=lambda *_: moments.append(time.monotonic()))
     loop.begin()
+    moments.append(time.monotonic())
     loop.step()
     stage = (moments[-1] - moments[1]) / (len(moments) - 2)
+    stage += _share_with_clusters(settings) * max(0.0, moments[1] - moments[0] - stage)
     step = _timed(loop.step)
     return each + settings.outer * settings.inner * (stage + settings.target_reuse * step)
 
 
-def _seconds_of_a_step(task: Task, settings: Matching) -> float:
+def _share_with_clusters(settings: Matching) -> float:
+    """Share of the matching steps on a network before which clusters are found."""
+    if not isinstance(settings.sampler, KMeans):
+        return 0.0
+    return -(-settings.inner // settings.sampler.cluster_every) / settings.inner
+
+
+def _seconds_of_a_step(task: Task, settings: Matching, clusters: float) -> float:
     loop = matching_loop(task, settings, _unmade)
     loop.begin()
-    loop.step()
-    return min(_timed(loop.step) for _ in range(MEASURED - 1))
+    first = _timed(loop.step)
+    others = min(_timed(loop.step) for _ in range(MEASURED - 1))
+    return others + clusters * max(0.0, first - others)
+
+
+def _seconds_of_another_network(task: Task, settings: Matching) -> tuple[float, float]:
+    """(seconds until a network's targets are there, seconds of a step with them)."""
+    loop = matching_loop(task, settings, _unmade)
+    loop.begin()
+    times = [_timed(loop.step) for _ in range(2 * MEASURED)]
+    step = min(times[1::2])
+    return min(times[2::2]) - step, step
 
 
 def _timed(step: object) -> float:

@@ -61,6 +61,7 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
         "source_fingerprint": made.source_fingerprint,
         "bytes": made.bytes,
         **to_header(made.parts),
+        **({} if made.student_lr is None else {"student_lr": made.student_lr}),
     }
 
 
@@ -84,6 +85,7 @@ def read(
         described: dict[str, Any] = {name: header[name] for name in DESCRIBED if name != "view_size"}
         described |= {name: tuple(header[name]) for name in LISTS if name != "view_size"}
         described |= {"params": params, "labels": labels if labels.is_floating_point() else labels.long()}
+        described["student_lr"] = header.get("student_lr")
         described["parameterization"] = kind.load(params, tensors, header)
         described["parts"] = from_header(header)
     except DistilError as error:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from distil.checks import check_class_names, check_seed, check_statistics, check_text, shown
+from distil.checks import check_class_names, check_seed, check_statistics, check_text, is_finite, shown
 from distil.data.images.image_set import ImageSet
 from distil.errors import DistilError
 
@@ -30,6 +30,7 @@ class Part:
     seed: int
     source: str
     source_fingerprint: str
+    student_lr: float | None = None
 
 
 def provenance(made: "DistilledSet") -> tuple[Part, ...]:
@@ -56,9 +57,9 @@ def merged(parts: Sequence[Part]) -> tuple[Part, ...]:
 def description(parts: Sequence[Part], classes: tuple[str, ...]) -> dict[str, Any]:
     """The fields of a set of these parts and classes that say what made it.
 
-    method, source: of all parts, different ones joined by " + ". settings: what all parts share. seed: the first
-    part's. source_fingerprint: the common one, or a hash of them all. parts: none where a single run made the set and
-    all its classes.
+    method, source: of all parts, different ones joined by " + ". settings, student_lr: what all parts share. seed: the
+    first part's. source_fingerprint: the common one, or a hash of them all. parts: none where a single run made the set
+    and all its classes.
     """
     first = parts[0]
     shared = {
@@ -74,6 +75,7 @@ def description(parts: Sequence[Part], classes: tuple[str, ...]) -> dict[str, An
         "seed": first.seed,
         "source": " + ".join(dict.fromkeys(part.source for part in parts)),
         "source_fingerprint": prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode()).hexdigest(),
+        "student_lr": first.student_lr if all(part.student_lr == first.student_lr for part in parts) else None,
         "parts": () if whole else tuple(parts),
     }
 
@@ -103,6 +105,8 @@ def check_parts(parts: Sequence[Part], classes: tuple[str, ...], channels: int) 
             raise DistilError(f"a part gives class {shown(missing[0])}, which the images that made it lack.")
         if not isinstance(part.settings, dict):
             raise DistilError(f"the settings of a part are {shown(part.settings)}: they must be a dictionary.")
+        if part.student_lr is not None and not is_finite(part.student_lr):
+            raise DistilError(f"the student_lr of a part is {shown(part.student_lr)}: expected a number, or None.")
         seed = check_seed(part.seed, "the seed of a part")
         checked.append(replace(part, mean=mean, std=std, classes=names, source_classes=source, seed=seed))
     given = [name for part in checked for name in part.classes]

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distil.checks import check_class_names, check_seed, check_statistics, check_text, is_integer, shown
+from distil.checks import check_class_names, check_seed, check_statistics, check_text, is_finite, is_integer, shown
 from distil.distilled_set import concat, file_format
 from distil.distilled_set.parts import Part, check_parts
 from distil.errors import DistilError
@@ -81,6 +81,7 @@ class DistilledSet:
     classes: names, by class index. mean, std: per channel, to apply to an image before it enters a network.
     method, settings, seed: what made the set; settings must be what JSON can hold.
     source, source_fingerprint: name and content hash of the images it was made from.
+    student_lr: learning rate of gradient descent that was learned with the images, for batches of them; None if none was.
     parts: the runs it was put together from, where that is not one run and all of its classes (`concat`, `only`).
 
     Raises: DistilError where the fields contradict each other or are out of range.
@@ -97,6 +98,7 @@ class DistilledSet:
     seed: int
     source: str
     source_fingerprint: str
+    student_lr: float | None = None
     parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
@@ -113,6 +115,10 @@ class DistilledSet:
     def _check_description(self) -> None:
         for name in ("method", "source", "source_fingerprint"):
             check_text(getattr(self, name), name)
+        require(
+            self.student_lr is None or (is_finite(self.student_lr) and self.student_lr > 0),
+            f"student_lr is {shown(self.student_lr)}: expected a finite number above 0, or None.",
+        )
         self._set(seed=check_seed(self.seed), classes=check_class_names(self.classes))
         require(isinstance(self.settings, dict), f"settings are {shown(self.settings)}: they must be a dictionary.")
         try:

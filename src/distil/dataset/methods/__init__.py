@@ -7,9 +7,11 @@ from distil.dataset.config import Matching, Settings
 from distil.dataset.methods import (
     dc,
     dm,
+    dream,
     dsa,
     herding,
     idc,
+    idm,
     k_center,
     k_means,
     random_images,
@@ -26,7 +28,7 @@ from distil.lookup import unknown
 RECIPES = ("published", "fast")
 """Whose numbers a preset holds: the papers', or those of this library for little time."""
 
-MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idc, udd, udd_jitter, udd_windows)
+MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idm, idc, dream, udd, udd_jitter, udd_windows)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
 """Every method by name, in the order in which they are best read."""
 
@@ -44,7 +46,7 @@ def source_key(spec: str) -> str:
 def preset(method: str, key: str, ipc: int, recipe: str | None = None, *, seed: int = 0) -> Settings:
     """The settings of a method for a data set and a number of images per class.
 
-    key: a name in DATASETS, or "custom". recipe: "published"; or "fast" for this library's settings of IDC and UDD,
+    key: a name in DATASETS, or "custom". recipe: "published"; or "fast" for this library's settings of IDC, DREAM, IDM and UDD,
     which get near it in minutes (docs/results/speed.md); None for the method's own default (see `default_recipe`).
     Raises: DistilError on an unknown method, with the nearest name, on an unknown key, and on a recipe that the method
     does not have.

@@ -33,14 +33,21 @@ SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_schedule": "cosine"}
 
 def fast(settings: config.Matching) -> config.Matching:
     """This library's settings for minutes, not days, chosen on held-out training images: docs/results/speed.md."""
-    objective = settings.objective
+    objective, sampler, networks = settings.objective, settings.sampler, settings.networks
     if isinstance(objective, config.GradientMatching):
         objective = replace(objective, distance="squared")
+    if isinstance(sampler, config.KMeans):
+        sampler = replace(sampler, cluster_pool=512)
+    if isinstance(networks, config.Pool):
+        networks = replace(networks, batch=64)
+    another = isinstance(networks, (config.Pool, config.Interpolated))  # in every step
     return replace(
         settings,
         objective=objective,
-        outer=min(settings.outer, 20),
-        inner=20,
+        sampler=sampler,
+        networks=networks,
+        outer=min(settings.outer, 100 if another else 20),
+        inner=1 if another else 20,
         target_reuse=5,
         bfloat16="real_network_synthetic",
         optimizer=replace(settings.optimizer, **SCALED),
