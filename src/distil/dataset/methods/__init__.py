@@ -19,6 +19,7 @@ from distil.dataset.methods import (
     udd_jitter,
     udd_windows,
 )
+from distil.dataset.methods.measured import MEASURED
 from distil.dataset.methods.method import Method
 from distil.dataset.methods.shared import DATASETS, fast
 from distil.errors import DistilError
@@ -29,7 +30,9 @@ RECIPES = ("published", "fast")
 """Whose numbers a preset holds: the papers', or those of this library for little time."""
 
 MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idm, idc, dream, udd, udd_jitter, udd_windows)
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
+METHODS: dict[str, Method] = {
+    module.METHOD.name: replace(module.METHOD, measured=MEASURED.get(module.METHOD.name, {})) for module in MODULES
+}
 """Every method by name, in the order in which they are best read."""
 
 
