@@ -35,6 +35,7 @@ from distil.dataset.config import (
     Settings,
     Trajectory,
     check_settings,
+    experts_of,
     steps_of,
 )
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
