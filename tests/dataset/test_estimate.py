@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from distil.dataset import estimate, pool
+from distil.dataset.config import Experts
 from distil.dataset.matching import MatchingLoop
 from distil.dataset.sampling import KMeansSampler
 
@@ -13,7 +14,8 @@ from .conftest import tiny
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Finding the clusters of a class takes 100 seconds, training a network of the queue 10, a gradient 1."""
+    """In seconds: the clusters of a class 100, training a network of the queue 10, an update of an expert 1000, a
+    gradient 1."""
     now = [0.0]
 
     def slow(place, name, seconds):
@@ -27,6 +29,7 @@ def clock(monkeypatch):
 
     slow(KMeansSampler, "_choose", 100.0)
     slow(pool, "train_on_real", 10.0)
+    slow(estimate, "train_batch", 1000.0)
     slow(MatchingLoop, "gradient", 1.0)
     monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -40,7 +43,14 @@ def clock(monkeypatch):
         ("dream", {"outer": 4, "inner": 20, "cluster_every": 10, "target_reuse": 5}, 400 + 4 * 2 * 300),
         ("idm", {"outer": 40}, 40 + 40 * 20),
         ("idm", {"outer": 40, "target_reuse": 5}, 200 + 40 * 20),
+        ("ncfm", {"outer": 40}, 40),
     ],
 )
 def test_clusters_and_queues_count_as_often_as_they_come(real, clock, method, changes, seconds):
     assert estimate.seconds_of_run(real, tiny(method, **changes)) == pytest.approx(seconds)
+
+
+def test_experts_count_all_their_updates(real, clock):
+    experts = Experts(runs=5, epochs=7, batch=12, augment="none")
+    seconds = estimate.seconds_of_experts(real, experts, "convnet1", 4)
+    assert seconds == pytest.approx(5 * 7 * -(-len(real) // 12) * 1000)

@@ -8,7 +8,7 @@ import pytest
 
 from distil.cli.settings_flags import choices
 from distil.dataset.config import Selection, Trajectory, check_settings
-from distil.dataset.methods import DATASETS, METHODS, default_recipe, ncfm, preset, source_key
+from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
 from distil.dataset.methods.composition import parts_of
 from distil.dataset.methods.measured import MEASURED
 from distil.dataset.upgrade import settings_from_dict
@@ -88,14 +88,14 @@ def test_every_preset_is_sound_and_survives_json(name, key, ipc):
     assert settings_from_dict(json.loads(json.dumps(to_dict(settings)))) == settings
 
 
-@pytest.mark.parametrize("name", ["idc", "dream", "idm", "udd", "udd-jitter", "udd-windows"])
+@pytest.mark.parametrize("name", ["idc", "dream", "idm", "ncfm", "udd", "udd-jitter", "udd-windows"])
 @pytest.mark.parametrize("key", [*DATASETS, "custom"])
 def test_the_fast_recipe_costs_less_and_is_the_same_method(name, key):
     fast: Any = preset(name, key, 10, "fast")
     slow: Any = preset(name, key, 10, "published")
     check_settings(fast)
     same = {"method", "ipc", "parameterization", "augment", "contrastive", "classification"}
-    same |= ({"networks"} if name != "idm" else set()) | ({"sampler"} if name != "dream" else set())
+    same |= ({"networks"} if name not in ("idm", "ncfm") else set()) | ({"sampler"} if name != "dream" else set())
     assert all(getattr(fast, field) == getattr(slow, field) for field in same)
     assert {type(fast.networks), type(fast.sampler)} == {type(slow.networks), type(slow.sampler)}
     assert getattr(fast.objective, "layers", None) == getattr(slow.objective, "layers", None)
@@ -113,7 +113,7 @@ def test_udd_takes_the_fast_recipe_unless_another_is_asked_for_and_published_met
     assert preset("udd", "cifar10", 1) == preset("udd", "cifar10", 1, "fast")
     assert preset("idc", "cifar10", 1) == preset("idc", "cifar10", 1, "published")
     with pytest.raises(
-        DistilError, match="dc has no recipe 'fast': idm, idc, dream, udd, udd-jitter, udd-windows have one"
+        DistilError, match="dc has no recipe 'fast': idm, idc, dream, ncfm, udd, udd-jitter, udd-windows have one"
     ):
         preset("dc", "cifar10", 1, "fast")
 
@@ -208,11 +208,7 @@ def test_idm(key, ipc, batch, every, steps, weight):
     [("cifar10", 1, "adam", 4.472e-3), ("cifar100", 50, "adam", 1.414e-2), ("cifar100", 10, "sgd", 0.01)],
 )
 def test_ncfm(key, ipc, optimizer, lr):
-    made = ncfm.settings(key, ipc)
-    check_settings(made)
-    words = {name: present for name, (_, _, present) in choices(made).items()}
-    s: dict[str, Any] = words | {leaf.name: leaf.value for leaf in leaves(made)}
-    assert set(s) - {"method", "ipc", "contrastive", "parameterization"} - ncfm.METHOD.sources.keys() == set()
+    s = published("ncfm", key, ipc)
     assert (s["optimizer"], s["lr"]) == (optimizer, pytest.approx(lr, rel=1e-3))
     assert (s["objective"], s["frequencies"], s["scale"], s["classification"]) == ("characteristic", 4096, 300.0, "ce")
     assert (s["networks"], s["expert_runs"], s["expert_epochs"], s["inner"]) == ("interpolated", 20, 60, 1)

@@ -25,6 +25,7 @@ PARTS = {
     "k-means among a part": ("dream", DREAM | {"cluster_pool": 6}),
     "pool": ("idm", POOL),
     "pool, targets reused": ("idm", POOL | {"outer": 5, "target_reuse": 2}),
+    "experts": ("ncfm", TEN | {"outer": 10, "inner": 1, "expert_runs": 2, "frequencies": 16}),
     "class term": ("idc", TEN | {"classification": "ce", "ce_weight": 0.5}),
     "variance": ("udd", TEN | {"policy": "variance", "images": 4, "init_from": "kmeans"}),
 }

@@ -19,6 +19,7 @@ from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
 from distil.parameterizations.dct import Dct
 from distil.parameterizations.dct_groups import DctGroups
+from distil.parameterizations.fred import Fred
 from distil.runs import sets_in
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _version_of(header: dict[str, Any], path: Path) -> int:
 def _parameterization(
     header: dict[str, Any], version: int, more: Iterable[type[Parameterization]]
 ) -> type[Parameterization]:
-    known: dict[str, Any] = {kind.kind: kind for kind in (Crops, Dct, DctGroups, *more)}
+    known: dict[str, Any] = {kind.kind: kind for kind in (Crops, Dct, DctGroups, Fred, *more)}
     by_version = {number: kind for kind, number in VERSIONS.items()}
     word = header.get("parameterization", by_version.get(version))
     if not isinstance(word, str) or word not in known:

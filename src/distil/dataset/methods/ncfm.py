@@ -25,6 +25,7 @@ def settings(key: str, ipc: int) -> config.Matching:
             config.Experts(
                 runs=20,
                 epochs=60,
+                every=60,
                 lr=0.01,
                 lr_decay="steps",
                 momentum=0.9,
@@ -52,9 +53,11 @@ def _optimizer(key: str, ipc: int) -> config.ImageSGD | config.ImageAdam:
 
 
 def _for_digits(made: config.Matching) -> config.Matching:
-    experts = replace(made.networks.experts, runs=3, epochs=12)
+    found = config.experts_of(made)
+    assert found is not None
+    experts = replace(found, runs=3, epochs=12, every=12)
     objective = replace(made.objective, frequencies=1024)
-    networks, sampler = replace(made.networks, experts=experts), config.Uniform(64)
+    networks, sampler = config.Interpolated(experts), config.Uniform(64)
     return replace(made, width=32, outer=300, objective=objective, networks=networks, sampler=sampler)
 
 
@@ -84,6 +87,7 @@ SOURCES = GENERAL | {
     "networks": "NCFM's released code: l first weights + (1 - l) last ones of one of 20 networks, l uniform in [0, 1]",
     "expert_runs": "NCFM's released code: num_premodel 20",
     "expert_epochs": "NCFM's released code: pertrain_epochs 60",
+    "expert_every": "NCFM's released code keeps the first and the last weights",
     "expert_lr": "NCFM's released code: lr 0.01",
     "expert_lr_decay": "NCFM's released code: a fifth at 2/3 and 5/6 of the epochs",
     "expert_momentum": "NCFM's released code: 0.9",
