@@ -63,7 +63,7 @@ def for_digits(settings: config.Matching) -> config.Matching:
         return replace(
             settings, width=32, outer=300, sampler=config.Uniform(64), optimizer=replace(settings.optimizer, lr=0.3)
         )
-    if settings.objective.distance == "cosine":
+    if isinstance(settings.objective, config.GradientMatching) and settings.objective.distance == "cosine":
         outer = max(1, 200 // settings.inner)
         optimizer = replace(settings.optimizer, lr=0.3)
         return replace(settings, width=32, outer=outer, sampler=config.Uniform(64), optimizer=optimizer)
