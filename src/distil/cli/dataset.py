@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from distil.cli.experts import tell_experts, with_trained
 from distil.cli.flags import Device, device_named, flag_of, option, parse, scan, versions
 from distil.cli.set_words import Download, Root, Size, SourceWord, in_bytes, opened, short_name
 from distil.cli.settings_flags import flag_classes, from_flags, refuse_unknown, switches, with_choices
-from distil.dataset.config import Matching, Observer, Selection, Settings, check_settings
+from distil.dataset.config import (
+    Learning,
+    Matching,
+    Observer,
+    Selection,
+    Settings,
+    Trajectory,
+    check_settings,
+    steps_of,
+)
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
 from distil.dataset.precision import computes_bfloat16
 from distil.dataset.upgrade import RENAMED, settings_from_dict
@@ -24,6 +34,7 @@ from distil.files import remove_unfinished
 from distil.locks import only_writer
 from distil.runs import (
     CHECKPOINT,
+    EXPERTS_FOLDER,
     LOG,
     MANIFEST,
     PREVIOUS,
@@ -64,6 +75,12 @@ class RunFlags:
             "published|fast",
             "Whose values the settings start from: those of the paper, or those of this library, which take minutes on "
             "a CPU (idc and the udd methods). Unless given, udd takes fast and every other method published.",
+        ),
+    ] = None
+    experts: Annotated[
+        Path | None,
+        option(
+            "DIR", "Trained experts (distil experts) for mtt, datm, fred and ncfm; unless given they are trained first."
         ),
     ] = None
     out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
@@ -129,7 +146,9 @@ def dataset_command(words: list[str]) -> None:
     key, asked = source_key(source or "custom"), values.get("--recipe")
     ipc = values.get("--ipc", "1")
     default = preset(method, key, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, asked)
+    default = with_trained(default, values)
     default = with_choices(default, values)
+    default = with_trained(default, values)
     refuse_unknown(words, default, COMMAND_FLAGS, {old: flag_of(new) for old, new in RENAMED.items()})
     if not source and not wants_help:
         raise DistilError(f"give a SOURCE after {method}: {', '.join(DATASETS)}, a folder, FILE.npz or hf:NAME.")
@@ -179,7 +198,7 @@ def _start_run_without_method(
 def _peek(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The positional words, and the flags with their values."""
     flags = {"-h", "--help", "--download"}
-    for kind in (Matching, Selection):
+    for kind in (Matching, Trajectory, Selection):
         flags |= switches(kind())
     return scan(words, flags)
 
@@ -222,10 +241,13 @@ def _start(
             "device": run.device,
             "settings": to_dict(settings),
             "source_fingerprint": source.train.fingerprint(),
+            "experts": None if run.experts is None else str(run.experts.absolute()),
             "read": None if source.inventory is None else source.inventory.to_dict(),
             "versions": versions(),
         }
-        if isinstance(settings, Matching) and settings.outer * settings.inner * settings.target_reuse >= LONG:
+        if not isinstance(settings, Selection) and run.experts is None:
+            tell_experts(source, settings, device, folder, shown)
+        if not isinstance(settings, Selection) and steps_of(settings) >= LONG:
             _tell_time(method, source, settings, device, run, shown)
         start_run(place, manifest)
         try:
@@ -275,7 +297,7 @@ def _refuse_taken(folder: Path) -> None:
         raise DistilError(f"{folder} holds {left[0]} of another run, without its {MANIFEST}: choose another folder.")
 
 
-def _tell_time(method: str, source: "Source", settings: Matching, device: str, run: RunFlags, shown: Events) -> None:
+def _tell_time(method: str, source: "Source", settings: Learning, device: str, run: RunFlags, shown: Events) -> None:
     """Print how long a long run will take, and what is quicker. Raises: DistilError where that is days, and nobody has
     asked for it in so many words."""
     from distil.dataset.estimate import seconds_of_run
@@ -288,8 +310,10 @@ def _tell_time(method: str, source: "Source", settings: Matching, device: str, r
     quicker = ""
     if METHODS[method].has_fast and run.recipe != "fast":
         fast = preset(method, source.key, settings.ipc, "fast")
-        if isinstance(fast, Matching):
-            fast = fast if computes_bfloat16(device) else replace(fast, bfloat16="none")
+        if not isinstance(fast, Selection):
+            fast = (
+                fast if not isinstance(fast, Matching) or computes_bfloat16(device) else replace(fast, bfloat16="none")
+            )
             quicker = f"; --recipe fast takes about {spoken(seconds_of_run(images, fast))}"
     if seconds > DAY and run.recipe is None:
         raise DistilError(f"{told}{quicker}. Give --recipe published if that is what you want.")
@@ -407,7 +431,7 @@ def _distil(
     from distil.report.progress import both
 
     protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)
-    seen = settings if isinstance(settings, Matching) else Observer()
+    seen = Observer() if isinstance(settings, Selection) else settings
 
     def validate(distilled: "DistilledSet", held_out: "ImageSet") -> float:
         scores = evaluate_distilled(
@@ -426,6 +450,7 @@ def _distil(
         return distil_dataset(
             source.train,
             settings,
+            experts=manifest.get("experts"),
             device=device,
             folder=place,
             resume=resume,
@@ -459,7 +484,7 @@ def _tell_result(
 def forgotten_if_nothing_happened(folder: Path) -> bool:
     """Take back what a run wrote that failed before its first step, so that the mended command can use the folder."""
     log = folder / LOG
-    if has_checkpoint(folder) or (folder / RESULT).exists():
+    if has_checkpoint(folder) or (folder / RESULT).exists() or (folder / EXPERTS_FOLDER).exists():
         return False
     if log.is_file() and any(line.get("event") == "step" for line in read_log(log)):
         return False

@@ -122,8 +122,8 @@ def distil_dataset(
                 )
             result, steps = _selected(kept, real, settings, events), 0
         else:
-            given = None if experts is None else Path(experts).absolute()
-            run = _learning_run(kept, real, settings, folder, given, events, resume, follow, checkpoint_seconds)
+            path = None if experts is None else Path(experts).absolute()
+            run = _learning_run(kept, real, settings, folder, path, events, resume, follow, checkpoint_seconds)
             result, steps = run.drive(resume), run.loop.steps
         if folder is not None:
             result.save(folder / RESULT)

@@ -3,25 +3,34 @@
 import time
 from dataclasses import replace
 
-import torch
-
 from distil.data.images.image_set import ImageSet
-from distil.dataset.compose import matching_loop, task_of
-from distil.dataset.config import Experts, KMeans, Matching, experts_of
-from distil.dataset.network_state import NetworkState, Training, train_on_real
+from distil.dataset.compose import matching_loop, task_of, trajectory_loop
+from distil.dataset.config import (
+    Experts,
+    HardLabels,
+    KMeans,
+    Learning,
+    Matching,
+    Trajectory,
+    experts_of,
+    kept_epochs,
+)
+from distil.dataset.experts import training_of
+from distil.dataset.network_state import fresh_network, train_batch
 from distil.dataset.protocols import Task
 from distil.dataset.proxies import trained_proxy
 from distil.distilled_set.record import DistilledSet
-from distil.networks.experts import held_experts
+from distil.networks.experts import Experts as TrainedExperts
+from distil.rng import stream
 
 MEASURED = 3
 """Steps, network stages and updates of the proxy network that are measured; the first of each does not count, but where
 it alone finds clusters (DREAM): they take as long as it takes longer."""
 
 
-def seconds_of_run(real: ImageSet, settings: Matching) -> float:
-    """Seconds that all steps of a run take on the device of the images, its networks' training, the proxy's and the
-    experts' included; validations are not."""
+def seconds_of_run(real: ImageSet, settings: Learning) -> float:
+    """Seconds that all steps of a run take on the device of the images, its networks' training and the proxy's
+    included; validations and the training of experts (`seconds_of_experts`) are not."""
     steps = getattr(getattr(settings.parameterization, "policy", None), "proxy_steps", None)
     task = task_of(real, settings)
     each = 0.0
@@ -32,7 +41,14 @@ def seconds_of_run(real: ImageSet, settings: Matching) -> float:
         task.proxy = trained_proxy(*proxy, MEASURED, progress=lambda *_: moments.append(time.monotonic()), **options)
         each = (moments[-1] - moments[1]) / (len(moments) - 2) * steps
     if (wanted := experts_of(settings)) is not None:
-        each += _seconds_of_experts(task, wanted)
+        task.experts = _untrained(task, kept_epochs(wanted))
+    if isinstance(settings, Trajectory):
+        short = replace(settings, labels=HardLabels(), skip_above=0.0)
+        short = _with_any_start(short)
+        loop = trajectory_loop(task, short, _unmade)
+        loop.begin()
+        loop.step()
+        return each + settings.steps * min(_timed(loop.step) for _ in range(MEASURED - 1))
     if settings.target_reuse == 1:
         short = replace(settings, outer=MEASURED, inner=min(settings.inner, MEASURED))
         share = _share_with_clusters(settings)
@@ -52,21 +68,33 @@ def seconds_of_run(real: ImageSet, settings: Matching) -> float:
     return each + settings.outer * settings.inner * (stage + settings.target_reuse * step)
 
 
-def _seconds_of_experts(task: Task, wanted: Experts) -> float:
-    """Seconds of the experts' training. The task then has experts that have not been trained, to measure steps with."""
-    if task.network is None:
-        raise ValueError("experts are networks of the task")
-    net, real = task.network(), task.real
-    state = NetworkState(net, [torch.zeros_like(weight) for weight in net.parameters()])
-    weights = [weight.detach() for weight in net.parameters()]
-    task.experts = held_experts([[weights, weights]], (0, wanted.epochs))
-    options = {"augment": wanted.augment, "augment_one": wanted.augment_one, "cutmix": wanted.cutmix}
-    training = Training(0.0, wanted.momentum, 0.0, wanted.batch, **options)
-    times = [
-        _timed(lambda at=update: train_on_real(state, real, wanted.batch, training, task.seed, "estimate", at))
-        for update in range(MEASURED)
-    ]
-    return min(times[1:]) * wanted.runs * wanted.epochs * -(-len(real) // wanted.batch)
+def seconds_of_experts(real: ImageSet, settings: Experts, network: str, width: int) -> float:
+    """Seconds that the training of experts takes on the device of the images."""
+    state = fresh_network(network, width, real, device=real.images.device, seed=0, address=("estimate",))
+    training = training_of(settings)
+
+    def update() -> None:
+        generator = stream(0, "estimate")
+        train_batch(state, real.sample(settings.batch, generator), training, real, generator)
+
+    update()
+    updates = settings.runs * settings.epochs * -(-len(real) // settings.batch)
+    return updates * min(_timed(update) for _ in range(MEASURED))
+
+
+def _untrained(task: Task, epochs: tuple[int, ...]) -> TrainedExperts:
+    """An expert that has moved at random, in the place of trained ones: steps take the same time with it."""
+    assert task.network is not None
+    first = [weight.detach().cpu() for weight in task.network().parameters()]
+    return TrainedExperts(epochs, 1, lambda run, at: [weight * (1 + 0.01 * at) for weight in first])
+
+
+def _with_any_start(settings: Trajectory) -> Trajectory:
+    """The settings with real images to start from that no expert has to recognize."""
+    chosen = settings.parameterization
+    if getattr(chosen, "init_from", "random") != "recognized":
+        return settings
+    return replace(settings, parameterization=replace(chosen, init_from="random"))
 
 
 def _share_with_clusters(settings: Matching) -> float:

@@ -97,7 +97,7 @@ def train_experts(
 
 
 def _begin(folder: Path, described: ExpertsDescription) -> None:
-    """Write the manifest, or see that the folder's experts are of the same kind; there may be more of them than before."""
+    """Write the manifest, or see that the folder's experts are of the same kind; more of them may be wanted now."""
     if is_experts(folder):
         before = read_description(folder)
         refuse_others(folder, before, described)
@@ -142,6 +142,19 @@ def check_experts_fit(found: ExpertsDescription, real: ImageSet, network: str, w
         )
 
 
+def training_of(settings: config.Experts) -> Training:
+    """How an expert is trained, at first."""
+    return Training(
+        settings.lr,
+        settings.momentum,
+        settings.weight_decay,
+        batch=settings.batch,
+        augment=settings.augment,
+        augment_one=settings.augment_one,
+        cutmix=settings.cutmix,
+    )
+
+
 class _Expert:
     """The training of one expert."""
 
@@ -149,15 +162,7 @@ class _Expert:
         self.real, self.described, self.run, self.folder, self.events = real, described, run, folder, events
         training = dict(described.training)
         self.epochs, self.decay, self.seed = training["epochs"], training["lr_decay"] == "steps", described.seed
-        self.training = Training(
-            training["lr"],
-            training["momentum"],
-            training["weight_decay"],
-            batch=training["batch"],
-            augment=training["augment"],
-            augment_one=training["augment_one"],
-            cutmix=training["cutmix"],
-        )
+        self.training = training_of(experts_settings(described))
         self.header = {"kind": "expert", "run": run, "images": described.images, "training": training}
         self.state = self._fresh()
         self.kept: list[list[Tensor]] = []
@@ -230,7 +235,7 @@ class _Expert:
         save_tensors(self.folder / UNFINISHED, named, {**self.header, "done": done})
 
     def _resumed(self) -> int:
-        """Epochs that are done, after taking up what an unfinished expert's file holds, if it is this one's and whole."""
+        """Epochs that are done, after taking up what an unfinished expert's file holds, if it is this one's."""
         path = None if self.folder is None else self.folder / UNFINISHED
         if path is None or not path.is_file():
             return 0

@@ -80,7 +80,7 @@ class DistilledSet:
     classes: names, by class index. mean, std: per channel, to apply to an image before it enters a network.
     method, settings, seed: what made the set; settings must be what JSON can hold.
     source, source_fingerprint: name and content hash of the images it was made from.
-    student_lr: learning rate of gradient descent that was learned with the images, for batches of them; None if none was.
+    student_lr: learning rate of gradient descent on the images that was learned with them; None if none was.
 
     Raises: DistilError where the fields contradict each other or are out of range.
     """

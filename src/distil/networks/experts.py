@@ -150,9 +150,10 @@ def open_experts(folder: Path | str) -> Experts:
     described = read_description(folder)
     missing = [run for run in range(described.runs) if not expert_file(folder, run).is_file()]
     if missing:
+        there, first = described.runs - len(missing), expert_file(folder, missing[0]).name
         raise DistilError(
-            f"{folder} holds {described.runs - len(missing)} of {described.runs} experts: {expert_file(folder, missing[0]).name} is "
-            "missing. Run the same `distil experts` command again, which continues."
+            f"{folder} holds {there} of {described.runs} experts: {first} is missing. Run the same `distil experts` "
+            "command again, which continues."
         )
     shapes = [tuple(weight.shape) for weight in described.network_at(0).parameters()]
 

@@ -16,9 +16,10 @@ REPEATS_NOISE = 0.3
 def first_images(task: Task, label: int, count: int, init_from: str = "random") -> Float[Tensor, "count c h w"]:
     """Real images of a class, in [0, 1] but for noise. The draws are addressed by the class's name.
 
-    init_from: "random"; "recognized" for random ones among those that most experts recognize (`task.experts`), the
-    others after them where they are too few (DATM, Guo et al. 2024, section 3.3); or "kmeans" for those nearest to the centers of `count` clusters of the class, in the embedding
-    of a fresh network (`task.network`). Source of the latter: DREAM (Liu et al. 2023), its released code.
+    init_from: "random"; "kmeans" for those nearest to the centers of `count` clusters of the class, in the embedding of
+    a fresh network (`task.network`; source: DREAM, Liu et al. 2023, its released code); or "recognized" for random ones
+    among those that most experts recognize (`task.experts`), then others where they are too few (source: DATM, Guo et
+    al. 2024, section 3.3).
 
     A class with fewer images than are needed shows some of them again; those begin with noise of REPEATS_NOISE times
     the data's standard deviation, since equal images would have equal gradients and stay equal.
