@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distil.dataset import estimate, pool
+from distil.dataset import config, estimate, pool
 from distil.dataset.matching import MatchingLoop
 from distil.dataset.sampling import KMeansSampler
 
@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
     slow(KMeansSampler, "_choose", 100.0)
     slow(pool, "train_on_real", 10.0)
-    slow(estimate, "train_on_real", 1000.0)
+    slow(estimate, "train_batch", 1000.0)
     slow(MatchingLoop, "gradient", 1.0)
     monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -42,8 +42,13 @@ def clock(monkeypatch):
         ("dream", {"outer": 4, "inner": 20, "cluster_every": 10, "target_reuse": 5}, 400 + 4 * 2 * 300),
         ("idm", {"outer": 40}, 40 + 40 * 20),
         ("idm", {"outer": 40, "target_reuse": 5}, 200 + 40 * 20),
-        ("ncfm", {"outer": 40, "expert_runs": 5, "expert_epochs": 7, "expert_batch": 12}, 40 + 5 * 7 * 3 * 1000),
+        ("ncfm", {"outer": 40}, 40),
     ],
 )
 def test_clusters_and_queues_count_as_often_as_they_come(real, clock, method, changes, seconds):
     assert estimate.seconds_of_run(real, tiny(method, **changes)) == pytest.approx(seconds)
+
+
+def test_experts_count_every_batch_of_every_epoch(real, clock):
+    settings = config.Experts(runs=5, epochs=7, batch=10)
+    assert estimate.seconds_of_experts(real, settings, "convnet2", 4) == pytest.approx(5 * 7 * 4 * 1000)
