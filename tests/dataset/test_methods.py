@@ -113,7 +113,8 @@ def test_udd_takes_the_fast_recipe_unless_another_is_asked_for_and_published_met
     assert preset("udd", "cifar10", 1) == preset("udd", "cifar10", 1, "fast")
     assert preset("idc", "cifar10", 1) == preset("idc", "cifar10", 1, "published")
     with pytest.raises(
-        DistilError, match="dc has no recipe 'fast': idm, idc, dream, ncfm, udd, udd-jitter, udd-windows have one"
+        DistilError,
+        match="dc has no recipe 'fast': idm, idc, dream, ncfm, mtt, datm, udd, udd-jitter, udd-windows have one",
     ):
         preset("dc", "cifar10", 1, "fast")
 
