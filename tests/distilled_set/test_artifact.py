@@ -393,9 +393,9 @@ def test_safetensors_of_another_program(tmp_path):
 
 
 def test_a_newer_format(saved):
-    rewrite(saved, header={"format_version": 4})
+    rewrite(saved, header={"format_version": 5})
     assert refusal(saved) == (
-        f"{saved}: made by a newer distil (format 4, this one reads up to 3): upgrade with pip install -U distil"
+        f"{saved}: made by a newer distil (format 5, this one reads up to 4): upgrade with pip install -U distil"
     )
 
 

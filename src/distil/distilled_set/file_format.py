@@ -22,15 +22,18 @@ from distil.runs import sets_in
 if TYPE_CHECKING:
     from distil.distilled_set.record import DistilledSet
 
-FORMAT_VERSION = 3
-"""Newest version of the file; a reader refuses a newer one."""
+FORMAT_VERSION = 4
+"""Newest version of the file, of sets whose labels a teacher gave or are float16; a reader refuses a newer one."""
 VERSIONS: dict[str, int] = {Crops.kind: 1, Dct.kind: 2}
-"""Versions by parameterization; files of others, which a user's program knows, are of version 3."""
+"""Versions of other sets, by parameterization."""
+OTHERS = 3
+"""The version of those whose parameterization a user's program knows."""
 
 SUFFIX = ".safetensors"
 
 PARAMS = ("uint8", "float32")
-LABELS = ("uint8", "int16", "int32", "int64", "float32")
+INDICES = ("uint8", "int16", "int32", "int64")
+LABELS = (*INDICES, "float32", "float16")
 """Types of the tensors that every file has."""
 LISTS = ("classes", "mean", "std", "view_size")
 DESCRIBED = (*LISTS, "method", "settings", "seed", "source", "source_fingerprint")
@@ -41,7 +44,7 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
     stored, kind = made.stored(), made.parameterization.kind
     kinds = {1: "class index of each canvas", 2: "class probabilities of each canvas"}
     return {
-        "format_version": VERSIONS.get(kind, FORMAT_VERSION),
+        "format_version": FORMAT_VERSION if _is_labelled(made) else VERSIONS.get(kind, OTHERS),
         "parameterization": kind,
         **made.parameterization.header(),
         "value_range": [0, 1],
@@ -57,7 +60,13 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
         "source": made.source,
         "source_fingerprint": made.source_fingerprint,
         "bytes": made.bytes,
+        **({} if made.label_source is None else {"label_source": made.label_source}),
     }
+
+
+def _is_labelled(made: "DistilledSet") -> bool:
+    """Whether a set's labels need what version 4 has."""
+    return made.labels.dtype == torch.float16 or made.item_classes is not None or made.label_source is not None
 
 
 def save(made: "DistilledSet", path: Path | str) -> None:
@@ -80,6 +89,7 @@ def read(
         described: dict[str, Any] = {name: header[name] for name in DESCRIBED if name != "view_size"}
         described |= {name: tuple(header[name]) for name in LISTS if name != "view_size"}
         described |= {"params": params, "labels": labels if labels.is_floating_point() else labels.long()}
+        described |= {"item_classes": tensors.get("item_classes"), "label_source": header.get("label_source")}
         described["parameterization"] = kind.load(params, tensors, header)
     except DistilError as error:
         raise damaged(path, error) from error
@@ -121,15 +131,15 @@ def _parameterization(
             f"its items are stored as {shown(word)}, and distil knows {', '.join(known)}: read it in the program that "
             "made it, with DistilledSet.load(path, parameterizations=[...]), and save .as_images() there for any other."
         )
-    wanted = VERSIONS.get(word, FORMAT_VERSION)
-    if version != wanted:
+    wanted = VERSIONS.get(word, OTHERS)
+    if version not in (wanted, FORMAT_VERSION):
         raise DistilError(f"format_version is {version}, and items stored as {word} have {wanted}.")
     return known[word]
 
 
 def _check_parts(tensors: dict[str, Tensor], header: dict[str, Any], kind: type[Parameterization]) -> None:
     """Refuse a file with other tensors than it should have, tensors of other types, and missing entries."""
-    types = {"canvases": PARAMS, "labels": LABELS, **kind.types}
+    types = {"canvases": PARAMS, "labels": LABELS, "item_classes": INDICES, **kind.types}
     wanted = ("canvases", "labels", *kind.accounts)
     missing = [name for name in wanted if name not in tensors] + [name for name in DESCRIBED if name not in header]
     if missing:
@@ -147,7 +157,7 @@ def _check_parts(tensors: dict[str, Tensor], header: dict[str, Any], kind: type[
 def _check_derived(made: "DistilledSet", header: dict[str, Any]) -> None:
     """Refuse a header that describes other tensors than the file has."""
     expected = header_of(made)
-    for name in ("bytes", "stored_dtype", "label_kind", "value_range"):
+    for name in ("format_version", "bytes", "stored_dtype", "label_kind", "value_range"):
         if name in header and header[name] != expected[name]:
             raise DistilError(f"{name} is {shown(header[name])}, and the file's tensors give {shown(expected[name])}.")
 

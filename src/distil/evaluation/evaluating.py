@@ -11,6 +11,7 @@ from distil.data.images.opener import open_source
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.evaluation.evaluator import Finished, Scores, evaluate_distilled
+from distil.evaluation.labels import Labels
 from distil.evaluation.protocols import Protocol, protocol_for
 from distil.runs import Events
 
@@ -20,6 +21,7 @@ def evaluate(
     test: ImageSet | Source | str | Path,
     protocol: Protocol | str = "idc",
     *,
+    labels: Labels | None = None,
     networks: Sequence[str] = ("convnet3",),
     width: int | None = None,
     runs: int = 5,
@@ -54,6 +56,7 @@ def evaluate(
         made,
         test,
         rules,
+        labels=labels,
         networks=networks,
         width=width,
         runs=runs,
