@@ -38,6 +38,9 @@ def evaluate(
     ranking: Annotated[
         FlagCreatePairsOff[bool], switch("DD-Ranking: the scores without the help of soft labels and augmentation.")
     ] = False,
+    keep_networks: Annotated[
+        Path | None, option("DIR", "Folder for the trained networks, as classifiers that --teacher takes.")
+    ] = None,
     networks: Annotated[
         str, arg(metavar="NAME,NAME", help="convnet3, resnet10, resnet18, vgg11, alexnet, densenet121, vit.")
     ] = "convnet3",
@@ -107,7 +110,7 @@ def evaluate(
             raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
         rules = protocol_for(protocol, real.key)
         options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
-        bench = _Bench(real, options, shown, distilled, digest, path, lasting)
+        bench = _Bench(real, options, shown, distilled, digest, path, lasting, keep_networks)
         if ranking:
             asked = _ranking_parts(bench, rules, own, real_labels)
         else:
@@ -124,6 +127,8 @@ def evaluate(
     if real.note:
         print(f"Note: {real.note}")
     bench.keep(rows)
+    if keep_networks is not None:
+        print(f"Networks: {keep_networks}")
     if out is not None:
         print(f"Scores: {out}")
 
@@ -177,7 +182,9 @@ class _Bench:
     digest: str | None
     path: Path
     lasting: Path | None
+    networks_to: Path | None
     kept: list["Unfinished"] = field(default_factory=list)
+    main: "_Asked | None" = None
 
     def evaluated(self, asked: dict[str, _Asked]) -> dict[str, dict[str, Any]]:
         """The row of each; of those that are one object, one row."""
@@ -188,9 +195,12 @@ class _Bench:
         if self.lasting is not None:
             held = {key: Unfinished(self.lasting, self._deciding(one)) for key, one in each.items()}
             self.kept = [one for one in held.values() if one is not None]
+        self.main = asked["own"]
         wanted = {(network, run) for network in self.options["networks"] for run in range(self.options["runs"])}
         earlier = {
-            key: {} if one is None else {which: value for which, value in one.accuracies.items() if which in wanted}
+            key: {}
+            if one is None or (self.networks_to is not None and each[key] is self.main)
+            else {which: value for which, value in one.accuracies.items() if which in wanted}
             for key, one in held.items()
         }
         counts = _Counts(sum(map(len, earlier.values())), len(each) * len(wanted))
@@ -217,6 +227,17 @@ class _Bench:
             raise error.within(after=" Another place is given with {json}.", field="json") from error
         for unfinished in self.kept:
             unfinished.remove()
+
+    def _keep_network(self, network: str, run: int, trained: Any) -> None:
+        """Write a network as a classifier."""
+        from distil.networks.classifiers import Classifier, save_classifier
+
+        assert self.networks_to is not None
+        test, of = self.real.test, self.distilled or self.real.train
+        assert test is not None
+        classes, mean, std, size, width = test.classes, of.mean, of.std, test.size, self.options["width"]
+        made = Classifier(trained, architecture=network, classes=classes, mean=mean, std=std, size=size, width=width)
+        save_classifier(self.networks_to / f"{network}-run{run}.safetensors", made)
 
     def _row(self, asked: _Asked, scores: "Scores") -> dict[str, Any]:
         from distil.report.scores import set_name
@@ -280,6 +301,10 @@ class _Bench:
                     kept.add(fields["network"], fields["run"], fields["accuracy"])
 
         more = {**self.options, "labels": asked.labels, "events": both(keep, self.shown), "finished": earlier}
+        if self.networks_to is not None and asked is self.main:
+            more |= {
+                "trained": self._keep_network,
+            }
         train, test, rules = self.real.train, self.real.test, asked.rules
         try:
             if asked.distilled is None:

@@ -36,6 +36,7 @@ from distil.runs import Events
 TEST_BATCH = 500
 Finished = Mapping[tuple[str, int], float]
 """(network, run) -> accuracy in percent."""
+Trained = Callable[[str, int, nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def evaluate_distilled(
     at_once: int | None = None,
     events: Events | None = None,
     finished: Finished | None = None,
+    trained: Trained | None = None,
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
@@ -172,6 +174,7 @@ def evaluate_distilled(
         at_once=at_once,
         events=events,
         finished=finished,
+        trained=trained,
     )
     return Scores(
         name=distilled.source,
@@ -207,6 +210,7 @@ def evaluate_real(
     at_once: int | None = None,
     events: Events | None = None,
     finished: Finished | None = None,
+    trained: Trained | None = None,
 ) -> Scores:
     """The same evaluation of real images: the controls of every distilled set.
 
@@ -259,6 +263,7 @@ def evaluate_real(
         at_once=at_once,
         events=events,
         finished=finished,
+        trained=trained,
         whole=whole,
     )
     each = {"hard": index_bytes(classes), "stored": 2 * classes, "teacher": 0}[labels.regime]
@@ -317,6 +322,7 @@ def _judge(
     at_once: int | None,
     events: Events | None,
     finished: Finished | None,
+    trained: Trained | None,
     whole: bool = False,
 ) -> tuple[dict[str, tuple[float, ...]], int]:
     """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalized floats, and
@@ -372,6 +378,8 @@ def _judge(
             )
             for run, net in zip(group, nets, strict=True):
                 values.append(accuracy(net, test, mean=mean, std=std))
+                if trained is not None:
+                    trained(network, run, net)
                 if events is not None:
                     events("evaluate", network=network, run=run, accuracy=values[-1])
         accuracies[network] = tuple(values)
