@@ -501,7 +501,7 @@ def test_networks_judged_alike_share_a_row_and_protocols_get_a_table_each(capsys
     text = capsys.readouterr().out
     assert "Protocol quick v2" in text
     assert "Protocol dc" in text
-    assert "Scores of different protocols or test images are not comparable" in text
+    assert "Scores of different protocols, label regimes or test images are not comparable" in text
 
 
 def test_compare_without_scores_says_which_command_makes_them(capsys, artifact):
