@@ -81,6 +81,11 @@ class Processes:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether the processes cannot speak to each other while their devices are computing."""
+        return self.count > 1 and str(self.device) != "cpu"
+
     def mine(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, Piece]]:
         """This process's share of the pieces, with their numbers: they are dealt out in turn."""
         return ((number, piece) for number, piece in enumerate(pieces) if number % self.count == self.rank)

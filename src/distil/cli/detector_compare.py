@@ -1,6 +1,5 @@
 """`distil detector preflight` and `compare`: before the work, and what it was worth."""
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -28,6 +28,7 @@ from distil.locks import only_writer
 from distil.networks import check_network
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
+from distil.processes import Processes, joined
 from distil.runs import PROXY, RESULT, Events, has_checkpoint, silent
 
 Images = ImageSet | Source | str | Path
@@ -61,6 +62,10 @@ def distil_dataset(
     checkpoint_seconds: time between checkpoints. A stop by Ctrl-C or another signal of `stopping.STOPPING` (in the main
     thread) also writes one, and so does the end, before the last validation.
 
+    With torchrun all processes call this alike and make one set together, which all get; `device` is then of each
+    process, by its type. They spread networks and classes, and on the CPU the bytes are those of one process. Only the
+    first uses `folder`, `events` and `validate`.
+
     Raises: DistilError when settings and images do not fit, when a loss is not finite or a parameter runs away (naming
     the step; the last checkpoint, which was sound, is kept), when the folder cannot be written or another run is
     writing to it, when no checkpoint is sound or it is of other settings or images; Interrupted after a stop.
@@ -81,9 +86,13 @@ def distil_dataset(
         check_count(kept, settings, f" after holding out {{validation}} {settings.validation}")
     else:
         kept, held_out = real, None
-    kept = kept.to(device)
+    processes = joined(device)
+    _check_alike(processes, settings, real)
+    kept = kept.to(device if processes.count == 1 else processes.device)
     follow = None if validate is None or held_out is None else (validate, held_out)
     folder = None if folder is None else Path(folder).absolute()
+    if not processes.first:
+        folder, events, follow = None, silent, None
     with contextlib.nullcontext() if folder is None else only_writer(folder):
         if folder is not None:
             remove_unfinished(folder)
@@ -93,14 +102,28 @@ def distil_dataset(
                     f"{folder} holds a checkpoint, and {settings.method}, which chooses real images, makes none: it is "
                     "of another run. Start in another folder."
                 )
-            result, steps = _selected(kept, real, settings, events), 0
+            result, steps = _selected(kept, real, settings, events) if processes.first else None, 0
         else:
-            run = _matching_run(kept, real, settings, folder, events, resume, follow, checkpoint_seconds)
+            run = _matching_run(kept, real, settings, folder, events, resume, follow, checkpoint_seconds, processes)
             result, steps = run.drive(resume), run.loop.steps
-        if folder is not None:
+        if result is not None and folder is not None:
             result.save(folder / RESULT)
         events("done", step=steps)
+    result = processes.from_first(lambda: result)
+    assert result is not None
     return result
+
+
+def _check_alike(processes: Processes, settings: Settings, real: ImageSet) -> None:
+    """Refuse processes that were given different things to make one set of. Raises: DistilError that names them."""
+    if processes.count > 1:
+        given = processes.every((to_dict(settings), real.fingerprint()))
+        for name, values in zip(("settings", "training images"), zip(*given, strict=True), strict=True):
+            if differing := [number for number, value in enumerate(values) if value != values[0]]:
+                raise DistilError(
+                    f"process {differing[0]} of {processes.count} has other {name} than process 0: with torchrun all "
+                    "make one set together. Give all the same, or start them without torchrun."
+                )
 
 
 def _training_images(images: Images) -> tuple[ImageSet, str]:
@@ -169,9 +192,10 @@ def _matching_run(
     resume: bool,
     follow: tuple[Validate, ImageSet] | None,
     checkpoint_seconds: float,
+    processes: Processes,
 ) -> Run:
     task = task_of(kept, settings)
-    every = settings.inner * settings.target_reuse
+    every = settings.inner * settings.target_reuse * processes.count
     tell = preparing(events, "preparing networks", "network", every=every)
 
     def prepared(done: int, of: int) -> None:
@@ -187,9 +211,11 @@ def _matching_run(
         task.proxy = kept_proxy(made_by, kept, path, events, resume=resume)
 
     finish = partial(finished, real=real, settings=settings)
-    loop = matching_loop(task, settings, finish, preparing=prepared)
+    loop = matching_loop(task, settings, finish, preparing=prepared, processes=processes)
     head = {"settings": to_dict(settings), "source_fingerprint": real.fingerprint()}
-    run = Run(loop, head, folder, events, prepare, _upgraded, follow, settings.validations, checkpoint_seconds)
+    run = Run(
+        loop, head, folder, events, prepare, _upgraded, follow, settings.validations, checkpoint_seconds, processes
+    )
     return run
 
 

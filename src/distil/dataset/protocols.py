@@ -161,6 +161,8 @@ class Loop(Protocol):
     """Steps of the whole run."""
     done: int
     """Steps done."""
+    whole: bool
+    """Whether the state is that after a whole step: a run of several processes of which one dies can then be saved."""
 
     def begin(self) -> None:
         """Make the state before the first step."""
