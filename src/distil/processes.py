@@ -107,7 +107,7 @@ class Processes:
         for owner in range(self.count):
             wanted = [(i, key) for i in range(owner, len(sizes), self.count) for key in like]
             if owner == self.rank:
-                own = {(i, key): found[i][key].contiguous() for i, key in wanted}
+                own = {(i, key): found[i][key] for i, key in wanted}
             else:
                 shapes = {(i, key): ((sizes[i], *like[key][0]), like[key][1]) for i, key in wanted}
                 own = {at: torch.empty(size, dtype=dtype, device=self.device) for at, (size, dtype) in shapes.items()}
@@ -126,16 +126,17 @@ class Processes:
         for size in sizes:
             starts.append(starts[-1] + -(-size // ALIGNED) * ALIGNED)
         packed = torch.zeros(starts[-1], dtype=torch.uint8, device=self.device)
-        places = [packed[start : start + size] for start, size in zip(starts[:-1], sizes, strict=True)]
+        places = [
+            packed[start : start + size].view(tensor.dtype).view(tensor.shape)
+            for start, size, tensor in zip(starts[:-1], sizes, tensors, strict=True)
+        ]
         with torch.no_grad():
-            if owner == self.rank:
-                for place, tensor in zip(places, tensors, strict=True):
-                    place.copy_(tensor.detach().contiguous().reshape(-1).view(torch.uint8))
+            for place, tensor in zip(places, tensors, strict=True) if owner == self.rank else ():
+                place.copy_(tensor)
             with _noticing():
                 torch.distributed.broadcast(packed, owner)
-            if owner != self.rank:
-                for place, tensor in zip(places, tensors, strict=True):
-                    tensor.copy_(place.view(tensor.dtype).view(tensor.shape))
+            for place, tensor in zip(places, tensors, strict=True) if owner != self.rank else ():
+                tensor.copy_(place)
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that the processes give."""
