@@ -67,7 +67,7 @@ def is_first_to_tell() -> bool:
 class Processes:
     """`count` processes, of which this is number `rank`; as it stands, one alone.
 
-    Every method but `mine` is called by all of them in the same order. Raises: Lost where another has ended.
+    All of them call every method but `mine` and `leading`, in the same order. Raises: Lost where another has ended.
     """
 
     rank: int = 0
@@ -165,20 +165,48 @@ class Processes:
 
         Raises: in the first process what `compute` raises; in the others Lost, since that one tells why.
         """
-        if self.count == 1:
-            return compute()
-        value: Any = None
+        if not self.first:
+            return self.follow()
+        with self.leading() as tell:
+            value = compute()
+            tell(value)
+        return value
+
+    @contextmanager
+    def leading(self) -> Iterator[Callable[[Any], None]]:
+        """For the first process, in the place of `follow` in the others: does what only one may do before they begin.
+        Yields what is called with that which they shall know. Where it is not called, there is nothing for them to do;
+        where something is raised before, they end too.
+        """
+        told = False
+
+        def tell(value: Any) -> None:
+            nonlocal told
+            told = True
+            self._from_first(value)
+
         try:
-            value = compute() if self.first else None
+            yield tell
         except BaseException:
-            with suppress(Lost):
-                self._from_first(None, refused=True)
+            if not told and self.count > 1:
+                with suppress(Lost):
+                    self._from_first(None, refused=True)
             raise
-        return self._from_first(value)
+        if not told and self.count > 1:
+            self._from_first(None)
+
+    def follow(self) -> Any:
+        """What the first process lets the others know (see `leading`); None where there is nothing to do.
+
+        Raises: Lost if that has raised something before.
+        """
+        return self._from_first(None)
 
     def _from_first(self, value: Any, *, refused: bool = False) -> Any:
         import torch
 
+        if self.count == 1:
+            return value
         told = [(refused, value)]
         with _noticing():
             torch.distributed.broadcast_object_list(told, device=torch.device(self.device))
