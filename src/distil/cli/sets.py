@@ -1,15 +1,30 @@
 """`distil evaluate`, `compare`, `show` and `export`: what is done with a finished set."""
 
+import contextlib
+import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from distil.cli.dataset_processes import met
 from distil.cli.flags import Device, console, device_named, option, switch, versions
-from distil.cli.set_words import ArtifactFile, Download, Root, Size, SourceWord, in_bytes, opened, short_name
+from distil.cli.set_words import (
+    ArtifactFile,
+    Download,
+    Root,
+    Size,
+    SourceWord,
+    in_bytes,
+    open_images,
+    opened,
+    short_name,
+)
 from distil.errors import DistilError
-from distil.runs import Events, Interrupted
+from distil.processes import Lost, Processes
+from distil.runs import Events, Interrupted, silent
 from distil.stopping import number_of
 
 if TYPE_CHECKING:
@@ -49,7 +64,8 @@ def evaluate(
     Reported: the last epoch, mean and standard deviation over the runs. The same
     command scores real images: all of them (whole), or a fresh random draw for each
     run (random:N). Scores of different protocols cannot be compared. A stopped
-    evaluation continues from its finished networks when it is given again.
+    evaluation continues from its finished networks when it is given again. Several
+    processes or GPUs: torchrun --nproc-per-node N -m distil evaluate ...
 
     Examples:
     distil evaluate runs/digits-idc-ipc1-seed0/distilled.safetensors digits --protocol quick
@@ -78,14 +94,21 @@ def evaluate(
     if out is not None and out.exists():
         read_scores(out)  # refuses another file before the work, not after it
     where = device_named(device)
-    with show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
+    processes = met(where)
+    where = where if processes.count == 1 else str(processes.device)
+    options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
+    options["processes"] = processes
+    if not processes.first:
+        _take_part(file, per_class, (source, root, size), protocol, options)
+        return
+    with processes.leading() as tell, show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
         real = opened(source, root, size, download, shown)
-        if real.test is None:
-            raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
-        rules = protocol_for(protocol, real.key)
-        options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
-        kept = None if lasting is None else Unfinished(lasting, _deciding(digest, per_class, real, rules, **options))
-        scores = _evaluated(distilled, per_class, real, rules, options, kept, shown)
+        rules = protocol_for(protocol, _tested(real).key)
+        deciding = _deciding(digest, per_class, real, rules, **options)
+        kept = None if lasting is None else Unfinished(lasting, deciding)
+        scores = _evaluated(
+            distilled, per_class, real, rules, options, kept, shown, lambda found: tell((deciding, found))
+        )
     row = {
         **scores.to_dict(),
         "file_sha256": digest,
@@ -109,6 +132,40 @@ def evaluate(
         kept.remove()
 
 
+def _tested(real: "Source") -> "Source":
+    """The source, which has test images. Raises: DistilError if it has none."""
+    if real.test is None:
+        raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
+    return real
+
+
+def _take_part(
+    file: str,
+    per_class: int | None,
+    source: tuple[str, Path | None, int | None],
+    protocol: str,
+    options: dict[str, Any],
+) -> None:
+    """Train this process's part of the networks, once the first has begun; nothing is written or printed."""
+    from distil.distilled_set.record import DistilledSet
+    from distil.evaluation.protocols import protocol_for
+    from distil.report.scores import file_hash
+
+    processes = options["processes"]
+    begun = processes.follow()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        real = _tested(open_images(*source, False))
+    rules = protocol_for(protocol, real.key)
+    distilled = None if per_class is not None else DistilledSet.load(file)
+    digest = None if distilled is None else file_hash(Path(file))
+    if _deciding(digest, per_class, real, rules, **options) != begun[0]:
+        raise DistilError(
+            f"process {processes.rank} reads another {file} or {source[0]} than process 0, or computes otherwise: give "
+            "all processes the same files and one kind of machine."
+        )
+    _evaluated(distilled, per_class, real, rules, options, None, silent, finished=begun[1])
+
+
 def _deciding(
     digest: str | None,
     per_class: int | None,
@@ -121,6 +178,7 @@ def _deciding(
     device: str,
     at_once: int | None,
     networks: list[str],
+    processes: Processes,
 ) -> dict[str, Any]:
     """All that the accuracy of a network depends on: an evaluation that was stopped continues if this is equal."""
     import torch
@@ -128,7 +186,7 @@ def _deciding(
     from distil.evaluation.evaluator import trained_at_once
 
     assert real.test is not None
-    together = trained_at_once(at_once, runs, device)
+    together = trained_at_once(at_once, runs, device, processes.count)
     return {
         "file_sha256": digest,
         "real": None if digest else [real.train.fingerprint(), per_class],
@@ -151,14 +209,20 @@ def _evaluated(
     options: dict[str, Any],
     kept: "Unfinished | None",
     shown: Events,
+    tell: Callable[[dict[tuple[str, int], float]], None] = lambda finished: None,
+    finished: dict[tuple[str, int], float] | None = None,
 ) -> "Scores":
-    """The scores, from the networks that an earlier call has trained on. Raises: Interrupted that says what is kept."""
+    """The scores, from the networks that an earlier call has trained on. Raises: Interrupted that says what is kept.
+
+    tell: called with these networks' accuracies before the others are trained. finished: those accuracies, where they
+    are known.
+    """
     from distil.evaluation.evaluator import evaluate_distilled, evaluate_real
     from distil.report.progress import both
 
     assert real.test is not None
     total = options["runs"] * len(options["networks"])
-    earlier: dict[tuple[str, int], float] = {}
+    earlier = finished or {}
     if kept is not None:
         asked = {(network, run) for network in options["networks"] for run in range(options["runs"])}
         earlier = {which: value for which, value in kept.accuracies.items() if which in asked}
@@ -166,6 +230,7 @@ def _evaluated(
         print(f"Note: {len(earlier)} of {total} networks were trained before this command was stopped; it continues.")
     done = len(earlier)
     shown("start", step=done, steps=max(1, total))
+    tell(earlier)
 
     def keep(name: str, **fields: Any) -> None:
         nonlocal done
@@ -179,12 +244,16 @@ def _evaluated(
         if distilled is None:
             return evaluate_real(real.train, real.test, rules, images_per_class=per_class or None, **options)
         return evaluate_distilled(distilled, real.test, rules, **options)
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Lost) as stop:
+        if isinstance(stop, Lost) and stop.explained:
+            raise
         told = "no network was finished"
         if done and kept is None:
             told = f"{done} of {total} networks were finished and are lost: with --json they would have been kept"
         elif done:
             told = f"{done} of {total} networks are finished and kept: the same command continues with the others"
+        if isinstance(stop, Lost):
+            raise Lost(f"another process of this evaluation has ended, so all have stopped: {told}") from stop
         raise Interrupted(f"interrupted: {told}", number_of(stop)) from stop
 
 
