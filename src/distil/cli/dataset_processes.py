@@ -3,8 +3,10 @@ steps, but write and print nothing."""
 
 import contextlib
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distil.cli.flags import device_named
 from distil.dataset.config import Settings
@@ -17,9 +19,9 @@ from distil.runs import Interrupted
 class Follow:
     """What the others have to know of a run."""
 
-    source: str
+    manifest: Mapping[str, Any]
+    """What run.json holds."""
     root: Path | None
-    size: int | None
     device: str
     settings: Settings
     resume: bool
@@ -32,6 +34,13 @@ def met(device: str) -> Processes:
     return joined(device_named(device)) if several() else ONE
 
 
+@contextlib.contextmanager
+def open_quietly() -> Iterator[None]:
+    """Within the block nothing is printed of what is read: the first process does."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
 def follow_run(processes: Processes) -> None:
     """Wait for the first process to begin a run, and take part in it.
 
@@ -40,13 +49,15 @@ def follow_run(processes: Processes) -> None:
     run: Follow | None = processes.follow()
     if run is None:
         return
-    from distil.cli.set_words import open_images
+    from distil.cli.set_words import of_classes, open_images
     from distil.dataset.distil import distil_dataset
 
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            images = open_images(run.source, run.root, run.size, False).train
-        distil_dataset(images, run.settings, device=run.device, resume=run.resume)
+        with open_quietly():
+            source = open_images(run.manifest["source"], run.root, run.manifest["size"], False)
+            if run.manifest.get("classes") is not None:
+                source = of_classes(source, run.manifest["classes"])
+        distil_dataset(source.train, run.settings, device=run.device, resume=run.resume)
     except Interrupted as stop:
         raise SystemExit(128 + stop.number) from stop
     except Lost as lost:

@@ -16,8 +16,8 @@ from distil.dataset.network_state import Progress
 from distil.dataset.protocols import NetworkSource, Objective, Sampler, Selection, Task
 from distil.dataset.restoring import LARGEST, check_state, load_state, state_of
 from distil.dataset.side_losses import SideLoss, side_gradient
+from distil.dataset.spreading import NetworksAhead, agree
 from distil.dataset.step import Augment, Draw, Here, NetworkStage, params_gradient, real_targets
-from distil.dataset.trajectories import NetworksAhead, agree
 from distil.distilled_set.record import DistilledSet
 from distil.parameterizations.base import Parameterization
 from distil.processes import ONE, Processes

@@ -46,7 +46,7 @@ class Run:
     head: what a checkpoint's header says beside the step, "settings" and "source_fingerprint". prepare: called once the
     run has begun and before the loop's first state is made, to train what it needs. follow: (validate, held-out images)
     to be called `validations` times. processes: those that take the steps together. Only the first has a folder,
-    events, something to prepare and to follow; all stop after the same step.
+    events and something to follow; all stop after the same step.
     """
 
     loop: Loop
@@ -91,7 +91,7 @@ class Run:
             except StopNow:
                 raise self.stopped(self.stopped_by) from None
             except Lost:
-                if loop.whole and loop.done > self.begun:
+                if getattr(loop, "whole", False) and loop.done > self.begun:
                     self.save()
                 raise
         return loop.snapshot() if self.processes.first else None
@@ -113,8 +113,7 @@ class Run:
         self.events("start", step=self.begun, steps=loop.steps)
         if saved is not None and saved[2]:
             self.events("damaged", step=self.begun, message=saved[2])
-        if self.processes.first:
-            self.prepare()
+        self.prepare()
         if saved is None:
             loop.begin()
             self.told = None
