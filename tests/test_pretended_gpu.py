@@ -27,8 +27,9 @@ from distil.detector.gkd.generation import generate_prototypes
 from distil.detector.gkd.loss import GlobalKnowledge
 from distil.detector.presets import student_preset
 from distil.detector.training import train as training
-from distil.detector.training.setup import make_fabric, make_losses
+from distil.detector.training.setup import make_losses
 from distil.fields import with_values
+from distil.processes import make_fabric
 from tests.dataset.conftest import changed_where, loop_of
 from tests.detector.tiny import scripted
 from tests.pretended_gpu import CPU, GPU, WrongDevice, place_of, pretended_gpu

@@ -1,8 +1,10 @@
 """Signals that ask a run to stop: it saves first, or, where there is nothing to save, ends as Ctrl-C ends it."""
 
 import contextlib
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 
@@ -12,6 +14,10 @@ STOPPING = tuple(
     if hasattr(signal, name)
 )
 """Ctrl-C; kill and schedulers; a closed terminal; a scheduler's warning before the end; a limit of processor time."""
+
+
+REPEATED = 2.0
+"""Seconds within which torchrun passes on a Ctrl-C that has reached its processes already."""
 
 
 class StopRequest:
@@ -33,18 +39,22 @@ class Signalled(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While active, each of STOPPING is remembered instead of ending the process; a second Ctrl-C acts as usual.
+    """While active, each of STOPPING is remembered instead of ending the process; a second Ctrl-C acts as usual, unless
+    it is the first one, which torchrun passes on.
 
     Yields what tells whether a stop was asked for, and by which signal. A hang-up that the process already ignores
     (nohup) stays ignored. Outside the main thread signals are left alone.
     """
-    asked = StopRequest()
+    asked, first = StopRequest(), 0.0
 
     def remember(number: int, frame: FrameType | None) -> None:
-        if asked() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        nonlocal first
         if not asked():
-            asked.number = number
+            asked.number, first = number, time.monotonic()
+        elif number == signal.SIGINT and not (
+            "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - first < REPEATED
+        ):
+            raise KeyboardInterrupt
 
     with _handled(STOPPING, remember):
         yield asked

@@ -16,13 +16,14 @@ from distil.data.detection.detection_set import match_classes
 from distil.detector.gkd.prototypes import PrototypeSet
 from distil.detector.settings import DetectorSettings, losses_named
 from distil.detector.training.prediction import predict
-from distil.detector.training.setup import class_match, in_data_labels, make_fabric
+from distil.detector.training.setup import class_match, in_data_labels
 from distil.detector.training.step import Columns, learning_rate, shares
 from distil.detector.training.train import hold_out, train_detector
 from distil.detector.training.trainer import BEST, LAST
 from distil.errors import DistilError
 from distil.fields import leaves, with_values
 from distil.files import load_tensors, save_tensors
+from distil.processes import make_fabric
 from distil.runs import CHECKPOINT, PREVIOUS, Interrupted
 from distil.types import Trace
 from tests.forked import in_two_processes

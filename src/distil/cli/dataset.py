@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from distil.cli.dataset_processes import Follow, follow_run, lost_of, met
 from distil.cli.experts import tell_experts, with_trained
 from distil.cli.flags import Device, device_named, flag_of, option, parse, scan, versions
 from distil.cli.set_words import (
@@ -45,6 +46,7 @@ from distil.errors import DistilError
 from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.locks import only_writer
+from distil.processes import Lost, several
 from distil.runs import (
     CHECKPOINT,
     EXPERTS_FOLDER,
@@ -130,7 +132,8 @@ def dataset() -> None:
 
     The run folder receives run.json (all settings), log.jsonl (every event),
     checkpoint.safetensors every two minutes and distilled.safetensors at the end.
-    Ctrl-C saves; --resume continues.
+    Ctrl-C saves; --resume continues. Several processes or GPUs:
+    torchrun --nproc-per-node N -m distil dataset ...
 
     Examples:
     distil dataset idc digits
@@ -221,22 +224,34 @@ def _peek(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _start_run(method: str, word: str, settings: Settings, run: RunFlags, emulated: bool) -> None:
-    check_settings(settings)
-    folder = (
-        run.out
-        or Path("runs")
-        / f"{short_name(word)}{named_in_path(run.classes)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
-    )
-    _refuse_inside(folder, word)
-    place = folder.absolute()  # that is found again if the working folder is deleted
-    with only_writer(folder):
-        _refuse_taken(folder)
-        made = _start(method, word, settings, run, folder, place, emulated)
+    processes = met(run.device)
+    if not processes.first:
+        follow_run(processes)
+        return
+    with processes.leading() as tell:
+        check_settings(settings)
+        folder = (
+            run.out
+            or Path("runs")
+            / f"{short_name(word)}{named_in_path(run.classes)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+        )
+        _refuse_inside(folder, word)
+        place = folder.absolute()  # that is found again if the working folder is deleted
+        with only_writer(folder):
+            _refuse_taken(folder)
+            made = _start(method, word, settings, run, folder, place, emulated, tell)
     _tell_result(folder, *made)
 
 
 def _start(
-    method: str, word: str, settings: Settings, run: RunFlags, folder: Path, place: Path, emulated: bool
+    method: str,
+    word: str,
+    settings: Settings,
+    run: RunFlags,
+    folder: Path,
+    place: Path,
+    emulated: bool,
+    tell: Callable[[Follow], None],
 ) -> "tuple[DistilledSet, Source, dict[str, Any], str]":
     """What a new run made, and what its next commands have to know; its folder is locked."""
     from distil.report.progress import show_progress
@@ -274,11 +289,14 @@ def _start(
         if not isinstance(settings, Selection) and steps_of(settings) >= LONG:
             _tell_time(method, source, settings, device, run, shown)
         start_run(place, manifest)
+        tell(Follow(manifest, run.root, device, settings, False, _resume_command(folder)))
         try:
             made = _distil(
                 folder, place, source, settings, device, run.checkpoint_seconds, manifest, shown, resume=False
             )
         except BaseException as error:
+            if isinstance(error, Lost):
+                raise
             if forgotten_if_nothing_happened(place) and isinstance(error, Interrupted):
                 raise Interrupted("interrupted before the first step: nothing was kept", error.number) from error
             raise
@@ -332,7 +350,8 @@ def _tell_time(method: str, source: "Source", settings: Learning, device: str, r
     seconds = seconds_of_run(images, settings)
     if run.experts is None and (wanted := experts_of(settings)) is not None:
         seconds += seconds_of_experts(images, wanted, settings.network, settings.width)
-    told = f"{method} by the recipe {run.recipe or 'published'} takes about {spoken(seconds)} here"
+    where = "here in one process" if several() else "here"
+    told = f"{method} by the recipe {run.recipe or 'published'} takes about {spoken(seconds)} {where}"
     quicker = ""
     if METHODS[method].has_fast and run.recipe != "fast":
         fast = preset(method, source.key, settings.ipc, "fast")
@@ -347,10 +366,19 @@ def _tell_time(method: str, source: "Source", settings: Learning, device: str, r
 
 
 def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
+    manifest = _checked_manifest(resume.resume)
+    processes = met(manifest["device"] if resume.device == "auto" else resume.device)
+    if not processes.first:
+        follow_run(processes)
+        return
+    with processes.leading() as tell:
+        _resume(resume, manifest, tell)
+
+
+def _resume(resume: ResumeFlags, manifest: dict[str, Any], tell: Callable[[Follow], None]) -> None:
     from distil.report.progress import show_progress
 
     folder, place = resume.resume, resume.resume.absolute()
-    manifest = _checked_manifest(folder)
     settings = _checked_settings(folder, manifest)
     if (folder / RESULT).is_file() and _is_sound(folder / RESULT):
         with contextlib.suppress(DistilError), only_writer(folder):
@@ -370,6 +398,7 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
                 "(their hash differs): put the old images back, or start a new run."
             )
         seconds = resume.checkpoint_seconds
+        tell(Follow(manifest, root, device, settings, True, _resume_command(folder)))
         made = _distil(folder, place, source, settings, device, seconds, manifest, shown, resume=True)
     _tell_result(folder, made, source, manifest, device)
 
@@ -492,6 +521,8 @@ def _distil(
             validate=validate,
             checkpoint_seconds=checkpoint_seconds,
         )
+    except Lost as lost:
+        raise lost_of(lost, _resume_command(folder)) from lost
     except Interrupted as stop:
         where = f"{str(stop).partition(':')[0]}: continue with {_resume_command(folder)}"
         raise Interrupted(where, stop.number) from stop

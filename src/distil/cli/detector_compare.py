@@ -1,6 +1,5 @@
 """`distil detector preflight` and `compare`: before the work, and what it was worth."""
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ from distil.cli.detector_words import (
     architecture_of,
     first_weights,
     folder_name,
-    is_first,
     open_boxes,
     pretrained_word,
     refuse_among_data,
@@ -23,6 +21,7 @@ from distil.detector.settings import DetectorSettings
 from distil.errors import DistilError
 from distil.fields import with_values
 from distil.locks import only_writer
+from distil.processes import is_first, several
 from distil.runs import Events
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def run_comparison(
 ) -> None:
     if seeds < 1:
         raise DistilError(f"--seeds is {seeds}: it must be at least 1.")
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1":
+    if several():
         raise DistilError("a comparison runs in one process: start it without torchrun.")
     variants = {"plain": with_values(settings, method="plain", loss="none")}
     variants |= {named: with_values(settings, loss=named) for named in losses}

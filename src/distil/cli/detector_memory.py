@@ -5,10 +5,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from distil.cli.detector_flags import DataFlags
-from distil.cli.detector_words import is_first
 from distil.cli.flags import device_named
 from distil.detector.settings import DetectorSettings
 from distil.errors import DistilError
+from distil.processes import is_first
 from distil.runs import silent
 
 if TYPE_CHECKING:

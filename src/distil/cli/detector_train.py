@@ -19,7 +19,6 @@ from distil.cli.detector_words import (
     architecture_of,
     first_weights,
     folder_name,
-    is_first,
     lasting,
     open_boxes,
     pretrained_word,
@@ -32,6 +31,7 @@ from distil.errors import DistilError
 from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.locks import only_writer
+from distil.processes import is_first
 from distil.runs import (
     CHECKPOINT,
     LOG,
@@ -88,7 +88,7 @@ def resume(
     download: Download = False,
     checkpoint_seconds: float = 120.0,
 ) -> None:
-    from distil.detector.training.setup import make_fabric
+    from distil.processes import make_fabric
 
     manifest, settings = _recorded(resume)
     if (resume / STUDENT).is_file():
@@ -143,7 +143,7 @@ def start_training(
     *,
     preflight: bool = True,
 ) -> None:
-    from distil.detector.training.setup import make_fabric
+    from distil.processes import make_fabric
 
     label = settings.method if teacher is None or settings.method != "gkd" else settings.distillation.loss
     folder = place.out or Path("runs") / folder_name(source, label, student.detector, settings.training.seed)

@@ -1,6 +1,5 @@
 """What words of the commands on detectors mean: models, data, folders."""
 
-import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.cli.detector_flags import DataFlags, StudentFlags
 from distil.errors import DistilError
+from distil.processes import is_first
 from distil.runs import silent
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 STUDENT = "student.safetensors"
 READ = ("train", "val", "test", "dev", "eval", "annotation", "image", "label", "jpegimages", "voc")
 """How the names of folders begin in which readers of boxes look for pictures and annotations."""
-
-
-def is_first() -> bool:
-    """Whether this is the only process, or the first of those that torchrun started."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
 
 
 def architecture_of(student: StudentFlags, data: "DetectionSet") -> "Architecture":

@@ -1,16 +1,30 @@
 """`distil evaluate`: fresh networks are trained on a set, or on real images, and tested."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from distil.cli.dataset_processes import met, open_quietly
 from distil.cli.flags import Device, console, device_named, option, switch, versions
 from distil.cli.label_words import LabelsWord, Teachers, Temperature, own_labels, random_labels
-from distil.cli.set_words import Classes, Download, Root, Size, SourceWord, class_names, of_classes, opened, short_name
+from distil.cli.set_words import (
+    Classes,
+    Download,
+    Root,
+    Size,
+    SourceWord,
+    class_names,
+    of_classes,
+    open_images,
+    opened,
+    short_name,
+)
 from distil.errors import DistilError
-from distil.runs import Events, Interrupted
+from distil.processes import Lost
+from distil.runs import Events, Interrupted, silent
 from distil.stopping import number_of
 
 if TYPE_CHECKING:
@@ -66,6 +80,7 @@ def evaluate(
     run (random:N). A set of some classes is scored with --classes. Scores of
     different protocols, or with labels of different regimes, cannot be compared. A
     stopped evaluation continues from its finished networks when it is given again.
+    Several processes or GPUs: torchrun --nproc-per-node N -m distil evaluate ...
 
     Examples:
     distil evaluate runs/digits-idc-ipc1-seed0/distilled.safetensors digits --protocol quick
@@ -102,28 +117,36 @@ def evaluate(
     path = Path(file).absolute()
     if out is not None and out.exists():
         read_scores(out)  # refuses another file before the work, not after it
-    where = device_named(device)
+    processes = met(device)
+    where = device_named(device) if processes.count == 1 else str(processes.device)
     own = own_labels(labels, temperature, teacher, distilled, download=download)
     real_labels = own
     if distilled is not None and (with_random or ranking):
         real_labels = random_labels(own, distilled, teacher, download=download)
-    with show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
-        whole = real = opened(source, root, size, download, shown)
-        if classes is not None:
-            wanted = class_names(classes, whole.train.classes)
-            real = of_classes(whole, [name for name in whole.train.classes if name in wanted])
-        if real.test is None:
-            raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
-        rules = protocol_for(protocol, real.key)
-        options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
-        bench = _Bench(real, options, shown, distilled, digest, path, lasting, keep_networks)
+    options = {"networks": names, "width": width, "runs": runs, "seed": seed, "device": where, "at_once": at_once}
+    options["processes"] = processes
+
+    def asked_of(bench: _Bench) -> dict[str, _Asked]:
+        rules = protocol_for(protocol, bench.real.key)
         if ranking:
-            asked = _ranking_parts(bench, rules, own, real_labels)
-        else:
-            asked = {"own": _Asked(distilled, per_class, own, rules)}
-            if with_random and distilled is not None:
-                asked["random"] = _Asked(None, distilled.images_per_class, real_labels, rules)
-        rows = bench.evaluated(asked)
+            return _ranking_parts(bench, rules, own, real_labels)
+        asked = {"own": _Asked(distilled, per_class, own, rules)}
+        if with_random and distilled is not None:
+            asked["random"] = _Asked(None, distilled.images_per_class, real_labels, rules)
+        return asked
+
+    if not processes.first:
+        with open_quietly():
+            begun, whole = processes.follow(), open_images(source, root, size, False)
+            real = _of_classes(whole, classes)
+        bench = _Bench(real, options, silent, distilled, digest, path, None, keep_networks)
+        bench.followed(asked_of(bench), begun, f"{file} or {source}")
+        return
+    with processes.leading() as tell, show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
+        whole = opened(source, root, size, download, shown)
+        real = _of_classes(whole, classes)
+        bench = _Bench(real, options, shown, distilled, digest, path, lasting, keep_networks)
+        rows = bench.evaluated(asked_of(bench), tell)
     shown_rows = [rows["own"], *([rows["random"]] if "random" in rows else [])]
     console().print(compare_table(shown_rows))
     if ranking:
@@ -192,8 +215,21 @@ class _Bench:
     kept: list["Unfinished"] = field(default_factory=list)
     main: "_Asked | None" = None
 
-    def evaluated(self, asked: dict[str, _Asked]) -> dict[str, dict[str, Any]]:
-        """The row of each; of those that are one object, one row."""
+    def followed(self, asked: dict[str, _Asked], begun: tuple[list[Any], list[Any]], what: str) -> None:
+        """Take a process's part in what process 0 has begun. Raises: DistilError if it reads other files than that."""
+        each = {id(one): one for one in asked.values()}
+        self.main = asked["own"]
+        if [self._deciding(one) for one in each.values()] != begun[0]:
+            raise DistilError(
+                f"process {self.options['processes'].rank} reads another {what} than process 0, or computes otherwise: "
+                "give all processes the same files and one kind of machine."
+            )
+        counts = _Counts(sum(map(len, begun[1])), len(each) * self.options["runs"] * len(self.options["networks"]))
+        for one, earlier in zip(each.values(), begun[1], strict=True):
+            self._scores(one, None, earlier, counts)
+
+    def evaluated(self, asked: dict[str, _Asked], tell: Callable[[Any], object]) -> dict[str, dict[str, Any]]:
+        """The row of each; of those that are one object, one row. tell: called with what other processes need."""
         from distil.report.unfinished import Unfinished
 
         each = {id(one): one for one in asked.values()}
@@ -215,6 +251,7 @@ class _Bench:
                 f"Note: {counts.done} of {counts.total} networks were trained before this command was stopped; it "
                 "continues."
             )
+        tell(([self._deciding(one) for one in each.values()], list(earlier.values())))
         self.shown("start", step=counts.done, steps=max(1, counts.total))
         made = {key: self._scores(one, held[key], earlier[key], counts) for key, one in each.items()}
         rows = {key: self._row(each[key], scores) for key, scores in made.items()}
@@ -270,7 +307,7 @@ class _Bench:
         assert self.real.test is not None
         options, labels = self.options, asked.labels
         device, runs = options["device"], options["runs"]
-        together = trained_at_once(options["at_once"], runs, device)
+        together = trained_at_once(options["at_once"], runs, device, options["processes"].count)
         of_set = asked.distilled is not None
         return {
             "file_sha256": self.digest if of_set else None,
@@ -316,8 +353,24 @@ class _Bench:
             if asked.distilled is None:
                 return evaluate_real(train, test, rules, images_per_class=asked.per_class or None, **more)
             return evaluate_distilled(asked.distilled, test, rules, **more)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(f"interrupted: {counts.told(kept is not None)}", number_of(stop)) from stop
+        except (KeyboardInterrupt, Lost) as stop:
+            if isinstance(stop, Lost) and stop.explained:
+                raise
+            told = counts.told(kept is not None or not self.options["processes"].first)
+            if isinstance(stop, Lost):
+                raise Lost(f"another process of this evaluation has ended, so all have stopped: {told}") from stop
+            raise Interrupted(f"interrupted: {told}", number_of(stop)) from stop
+
+
+def _of_classes(whole: "Source", classes: str | None) -> "Source":
+    """The images of the classes that a --classes word names. Raises: DistilError if there are none to test on."""
+    real = whole
+    if classes is not None:
+        wanted = class_names(classes, whole.train.classes)
+        real = of_classes(whole, [name for name in whole.train.classes if name in wanted])
+    if real.test is None:
+        raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
+    return real
 
 
 @dataclass

@@ -21,6 +21,7 @@ from distil.dataset.methods import METHODS
 from distil.errors import DistilError
 from distil.lookup import chosen
 from distil.memory import freed_memory_kept
+from distil.processes import Lost, is_first_to_tell, several
 from distil.runs import Interrupted
 from distil.stopping import number_of, signals_interrupt
 
@@ -57,6 +58,9 @@ Start here:
 RUNS = ("dataset", "experts", "evaluate", "demo", "detector")
 """Commands whose work does not stop when nobody reads what they print."""
 
+SPREAD = ("dataset", "evaluate", "detector")
+"""Commands that several processes can share."""
+
 NO_SPACE = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO")}
 
 
@@ -79,6 +83,8 @@ def _status(words: list[str]) -> int:
         return status
     except Interrupted as stop:
         return _fail(stop, 128 + stop.number)
+    except Lost as lost:
+        return 2 if lost.explained else _fail(lost, 2)
     except DistilError as error:
         return _fail(error.told(flag_of), 2)
     except KeyboardInterrupt as stop:
@@ -125,6 +131,8 @@ def _run(words: list[str]) -> int:
     name, rest = words[0], words[1:]
     known = (*COMMANDS, "detector")
     chosen("command", name, known)
+    if several() and name not in SPREAD:
+        raise DistilError(f"distil {name} runs in one process: start it without torchrun.")
     try:
         if name == "dataset":
             dataset_command(rest)
@@ -142,8 +150,10 @@ def _run(words: list[str]) -> int:
 
 
 def _fail(message: object, status: int) -> int:
+    """Tell why a command ends; of several processes the first to end does."""
     try:
-        print(f"distil: {message}", file=sys.stderr, flush=True)
+        if is_first_to_tell():
+            print(f"distil: {message}", file=sys.stderr, flush=True)
     except OSError:
         to_nowhere(sys.stderr)
     return status

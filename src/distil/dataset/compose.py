@@ -19,6 +19,7 @@ from distil.dataset.objectives.feature import FeatureObjective
 from distil.dataset.objectives.gradient import GradientObjective
 from distil.dataset.pool import PoolNetworks
 from distil.dataset.protocols import NetworkSource, Objective, Sampler, Selection, Task
+from distil.dataset.restoring import remembering
 from distil.dataset.sampling import KMeansSampler
 from distil.dataset.selection.coefficient_policies import (
     JitterOfFrequencies,
@@ -38,12 +39,15 @@ from distil.dataset.selection.window_policies import (
     ResponseToWindows,
 )
 from distil.dataset.selection.windows import WindowSelection, check_windows
+from distil.dataset.shared_selection import SharedSelection
 from distil.dataset.side_losses import ClassTerm, ContrastiveLoss, MinedWindowsLoss, SideLoss
+from distil.dataset.spreading import NetworksAhead, SharedStages
 from distil.dataset.step import Draw, NetworkStage
 from distil.dataset.trajectory import TrajectoryLoop
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.parameterizations.base import Parameterization
+from distil.processes import ONE, Processes
 
 
 def matching_loop(
@@ -53,10 +57,12 @@ def matching_loop(
     *,
     stages: Callable[[int], list[NetworkStage]] | None = None,
     preparing: Progress | None = None,
+    processes: Processes = ONE,
 ) -> MatchingLoop:
-    """The loop that these settings compose. finish: makes a distilled set of stored parameters."""
+    """The loop that these settings compose. finish: makes a distilled set of stored parameters. processes: those that
+    share its work."""
     objective = objective_of(settings)
-    return MatchingLoop(
+    loop = MatchingLoop(
         task,
         settings,
         selection_of(settings.parameterization, task),
@@ -68,6 +74,23 @@ def matching_loop(
         stages=stages,
         preparing=preparing,
     )
+    return loop if processes.count == 1 else shared_loop(loop, processes)
+
+
+def shared_loop(loop: MatchingLoop, processes: Processes) -> MatchingLoop:
+    """The same loop in several processes: trajectories are spread over them where nothing is remembered from one to the
+    next, and the classes of every step."""
+    settings, networks = loop.settings, loop.networks
+    shared = replace(loop, selection=SharedSelection(loop.selection, processes, loop.task), processes=processes)
+    how = (processes, settings.outer, settings.inner, loop.preparing)
+    if remembering(loop) or loop.stages is not None:
+        return shared
+    if settings.target_reuse > 1:
+        return replace(shared, stages=SharedStages(*how, loop.all_stages, networks.fresh))
+    if getattr(networks, "ahead", False) and settings.inner > 1:
+        ahead = NetworksAhead(*how, networks)
+        return replace(shared, networks=ahead, ahead=ahead)
+    return shared
 
 
 def trajectory_loop(

@@ -44,9 +44,10 @@ from distil.files import remove_unfinished
 from distil.functional.augment import operations_of
 from distil.locks import only_writer
 from distil.networks import check_network
-from distil.networks.experts import Experts, open_experts, read_description
+from distil.networks.experts import Experts, held_experts, in_memory, open_experts, read_description
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
+from distil.processes import Processes, joined
 from distil.runs import EXPERTS_FOLDER, PROXY, RESULT, Events, has_checkpoint, silent
 
 Images = ImageSet | Source | str | Path
@@ -85,6 +86,10 @@ def distil_dataset(
     checkpoint_seconds: time between checkpoints. A stop by Ctrl-C or another signal of `stopping.STOPPING` (in the main
     thread) also writes one, and so does the end, before the last validation.
 
+    With torchrun all processes call this alike and make one set together, which all get; `device` is then of each
+    process, by its type. They spread networks and classes, and on the CPU the bytes are those of one process. Only the
+    first uses `folder`, `events` and `validate`.
+
     Raises: DistilError when settings and images do not fit, when a loss is not finite or a parameter runs away (naming
     the step; the last checkpoint, which was sound, is kept), when the folder cannot be written or another run is
     writing to it, when no checkpoint is sound or it is of other settings or images; Interrupted after a stop.
@@ -112,9 +117,18 @@ def distil_dataset(
         check_count(kept, settings, f" after holding out {{validation}} {settings.validation}")
     else:
         kept, held_out = real, None
-    kept = kept.to(device)
+    processes = joined(device)
+    if processes.count > 1 and isinstance(settings, Trajectory):
+        raise DistilError(
+            f"{settings.method} unrolls the training of one network after another, which cannot be spread over "
+            "processes: start it without torchrun."
+        )
+    _check_alike(processes, settings, real)
+    kept = kept.to(device if processes.count == 1 else processes.device)
     follow = None if validate is None or held_out is None else (validate, held_out)
     folder = None if folder is None else Path(folder).absolute()
+    if not processes.first:
+        folder, events, follow = None, silent, None
     with contextlib.nullcontext() if folder is None else only_writer(folder):
         if folder is not None:
             remove_unfinished(folder)
@@ -124,15 +138,31 @@ def distil_dataset(
                     f"{folder} holds a checkpoint, and {settings.method}, which chooses real images, makes none: it is "
                     "of another run. Start in another folder."
                 )
-            result, steps = _selected(kept, real, settings, events), 0
+            result, steps = _selected(kept, real, settings, events) if processes.first else None, 0
         else:
             path = None if experts is None else Path(experts).absolute()
-            run = _learning_run(kept, real, settings, folder, path, events, resume, follow, checkpoint_seconds)
+            run = _learning_run(
+                kept, real, settings, folder, path, events, resume, follow, checkpoint_seconds, processes
+            )
             result, steps = run.drive(resume), run.loop.steps
-        if folder is not None:
+        if result is not None and folder is not None:
             result.save(folder / RESULT)
         events("done", step=steps)
+    result = processes.from_first(lambda: result)
+    assert result is not None
     return result
+
+
+def _check_alike(processes: Processes, settings: Settings, real: ImageSet) -> None:
+    """Refuse processes that were given different things to make one set of. Raises: DistilError that names them."""
+    if processes.count > 1:
+        given = processes.every((to_dict(settings), real.fingerprint()))
+        for name, values in zip(("settings", "training images"), zip(*given, strict=True), strict=True):
+            if differing := [number for number, value in enumerate(values) if value != values[0]]:
+                raise DistilError(
+                    f"process {differing[0]} of {processes.count} has other {name} than process 0: with torchrun all "
+                    "make one set together. Give all the same, or start them without torchrun."
+                )
 
 
 def _training_images(images: Images) -> tuple[ImageSet, str]:
@@ -203,9 +233,10 @@ def _learning_run(
     resume: bool,
     follow: tuple[Validate, ImageSet] | None,
     checkpoint_seconds: float,
+    processes: Processes,
 ) -> Run:
     task = task_of(kept, settings)
-    every = 1 if isinstance(settings, Trajectory) else settings.inner * settings.target_reuse
+    every = 1 if isinstance(settings, Trajectory) else settings.inner * settings.target_reuse * processes.count
     tell = preparing(events, "preparing networks", "network", every=every)
     if experts is not None:
         check_experts_fit(read_description(experts), kept, settings.network, settings.width, experts)
@@ -215,6 +246,19 @@ def _learning_run(
         run.pause()
 
     def prepare() -> None:
+        """Only the first process trains, and asks the proxy network; experts are read by all."""
+        made = processes.from_first(prepared_first)
+        if not processes.first and made is not None:
+            task.experts = open_experts(made) if isinstance(made, Path) else held_experts(*made)
+
+    def prepared_first() -> Any:
+        train_first()
+        if processes.count == 1 or task.experts is None:
+            return None
+        kept_in = experts or (None if folder is None else folder / EXPERTS_FOLDER)
+        return kept_in or (in_memory(task.experts), task.experts.epochs)
+
+    def train_first() -> None:
         if (wanted := experts_of(settings)) is not None:
             task.experts = open_experts(experts) if experts else trained(wanted)
         steps = getattr(getattr(settings.parameterization, "policy", None), "proxy_steps", None)
@@ -233,9 +277,11 @@ def _learning_run(
     if isinstance(settings, Trajectory):
         loop = trajectory_loop(task, settings, finish)
     else:
-        loop = matching_loop(task, settings, finish, preparing=prepared)
+        loop = matching_loop(task, settings, finish, preparing=prepared, processes=processes)
     head = {"settings": to_dict(settings), "source_fingerprint": real.fingerprint()}
-    run = Run(loop, head, folder, events, prepare, _upgraded, follow, settings.validations, checkpoint_seconds)
+    run = Run(
+        loop, head, folder, events, prepare, _upgraded, follow, settings.validations, checkpoint_seconds, processes
+    )
     return run
 
 

@@ -13,12 +13,14 @@ from distil.dataset.config import Matching
 from distil.dataset.image_optimizer import image_optimizer
 from distil.dataset.labels import hard_labels
 from distil.dataset.network_state import Progress
-from distil.dataset.protocols import NetworkSource, Objective, Remembers, Sampler, Selection, Task
-from distil.dataset.restoring import LARGEST, check_state, load_network, network_tensors
+from distil.dataset.protocols import NetworkSource, Objective, Sampler, Selection, Task
+from distil.dataset.restoring import LARGEST, check_state, load_state, state_of
 from distil.dataset.side_losses import SideLoss, side_gradient
+from distil.dataset.spreading import NetworksAhead, agree
 from distil.dataset.step import Augment, Draw, Here, NetworkStage, params_gradient, real_targets
 from distil.distilled_set.record import DistilledSet
 from distil.parameterizations.base import Parameterization
+from distil.processes import ONE, Processes
 from distil.rng import stream
 from distil.types import Batch
 
@@ -30,7 +32,9 @@ class MatchingLoop:
 
     With target_reuse 1 the network is trained after each step. Above 1, a trajectory's stages and their real targets
     are computed first, since they do not depend on the parameters, and each serves so many steps, in random order.
-    stages: computes them where several runs share them. preparing: called with progress, between whole steps.
+    stages: computes them where several runs, or processes, share them. ahead: the networks, where each process trains
+    others before they are needed. preparing: called with progress, between whole steps.
+    processes: those that share the classes of a step; all hold the same state and take the same steps.
 
     Differs: IDC moves the pixels after every class; only the moment at which the momentum acts differs. DC, DSA and DM
     work on normalized pixels without bounds; here the learning rate carries the normalization.
@@ -45,7 +49,11 @@ class MatchingLoop:
     finish: Callable[[Tensor, Parameterization], DistilledSet]
     side_losses: Sequence[SideLoss] = ()
     stages: Callable[[int], list[NetworkStage]] | None = None
+    ahead: NetworksAhead | None = None
     preparing: Progress | None = None
+    processes: Processes = ONE
+    whole: bool = False
+    """Whether the state is that after a whole step; it is not while parameters are being changed."""
     done: int = 0
     held: list[NetworkStage] = field(default_factory=list)
     """The stages of the present trajectory: all of them, or the one in training."""
@@ -57,16 +65,6 @@ class MatchingLoop:
         self.augmentation = Augment(self.settings.augment, self.settings.augment_one)
         self.draw = Draw(self.settings.batch_synthetic, "views")
 
-    @property
-    def keeps_network(self) -> bool:
-        """Whether a checkpoint holds the network in training."""
-        return self.settings.target_reuse == 1 and not isinstance(self.networks, Remembers)
-
-    @property
-    def remembering(self) -> list[Remembers]:
-        """The parts that carry something from step to step."""
-        return [part for part in (self.networks, self.sampler) if isinstance(part, Remembers)]
-
     def begin(self) -> None:
         self.placed, self.params = self.selection.initial()
         self.moments = {name: torch.zeros_like(self.params) for name in self.optimizer.moments}
@@ -75,15 +73,17 @@ class MatchingLoop:
 
     def step(self) -> dict[str, Tensor]:
         outer, within = divmod(self.done, self.each)
-        if self.settings.target_reuse > 1 and (within == 0 or not self.held):
-            self.held = self.stages(outer) if self.stages else self.all_stages(outer)
+        self.whole = True
+        self._prepare(outer, within)
         if within == 0:
+            self.whole = False
             self.placed.project_(self.params)
             before, moments = self.placed, list(self.moments.values())
             self.placed = self.selection.refresh(outer, before, self.params, moments)
             self.told = self.told if self.placed is before else self.selection.event(self.placed)
         stage = self._stage(outer, within)
         gradient, losses = self.gradient(stage)
+        self.whole = False
         scale = self.optimizer.scale(self.placed, self.params, self.task.real.std)
         self.optimizer.move_(self.params, self.moments, gradient, self.done, scale)
         if self.settings.target_reuse == 1 and within < self.settings.inner - 1:
@@ -91,7 +91,15 @@ class MatchingLoop:
         self.done += 1
         if self.done == self.steps:
             self.placed.project_(self.params)
+        self.whole = True
         return losses
+
+    def _prepare(self, outer: int, within: int) -> None:
+        """What takes long before a step. The state is that after a whole one: a stop may come."""
+        if self.settings.target_reuse > 1 and (within == 0 or not self.held):
+            self.held = self.stages(outer) if self.stages else self.all_stages(outer)
+        if self.ahead is not None:
+            self.ahead.prepare(outer, within, self.held[0].state if within else None)
 
     def _stage(self, outer: int, within: int) -> NetworkStage:
         if self.settings.target_reuse > 1:
@@ -115,14 +123,15 @@ class MatchingLoop:
         return stages
 
     def with_targets(self, stage: NetworkStage) -> NetworkStage:
+        agree(stage.state, self.processes)
         net = stage.state.computing("real" in self.settings.bfloat16)
         objectives = {side.targets: side.objective for side in self.side_losses} | {"loss": self.objective}
-        found = real_targets(objectives, net, self.sampler, self.augmentation, self.task, stage.outer, stage.inner)
-        return replace(stage, targets=found)
+        how = (self.sampler, self.augmentation, self.task, stage.outer, stage.inner, self.processes)
+        return replace(stage, targets=real_targets(objectives, net, *how))
 
     def gradient(self, stage: NetworkStage) -> tuple[Tensor, dict[str, Tensor]]:
         low = "synthetic" in self.settings.bfloat16
-        here = Here(self.params, stage.state.computing(low), stage, self.augmentation, self.task, low)
+        here = Here(self.params, stage.state.computing(low), stage, self.augmentation, self.task, low, self.processes)
         total, loss = params_gradient(self.objective, stage.targets["loss"], self.placed.matched, self.draw, here)
         beside, losses = side_gradient(self.side_losses, total, self.placed, here)
         return total + beside, {"loss": loss, **losses}
@@ -138,29 +147,17 @@ class MatchingLoop:
         return self.params.abs().max() < LARGEST
 
     def state_dict(self) -> dict[str, Tensor]:
-        trained = self.keeps_network and self.held
-        network = network_tensors(self.held[0].state) if trained else {}
-        carried = {name: tensor for part in self.remembering for name, tensor in part.state().items()}
-        carried = carried if self.done else {}
-        return {"canvases": self.params, **self.moments, **self.placed.state(), **network, **carried}
+        return state_of(self)
 
     def check(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         check_state(self, step, tensors)
 
     def load_state_dict(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        tensors = {name: tensor.to(self.task.device) for name, tensor in tensors.items()}
-        self.done, self.params = step, tensors["canvases"]
-        self.moments = {name: tensors[name] for name in self.optimizer.moments}
-        for part in self.remembering if step else []:
-            part.restore(tensors)
-        self.placed, self.held = self.selection.restored(tensors), []
+        load_state(self, step, {name: tensor.to(self.task.device) for name, tensor in tensors.items()})
         self.told = self.selection.event(self.placed)
-        if "weight.0" in tensors:
-            self.held = [NetworkStage(load_network(self.networks.fresh(0), tensors), {}, 0, 0)]
 
     def snapshot(self) -> DistilledSet:
-        placed = self.selection.finished(self.placed, self.params)
-        return self.finish(*placed.quantize(self.params))
+        return self.finish(*self.selection.finished(self.placed, self.params).quantize(self.params))
 
     def event(self) -> tuple[str, dict[str, Any]] | None:
         return self.told

@@ -3,6 +3,7 @@ or along the matched gradients."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from distil.data.images.image_set import ImageSet
 from distil.dataset.network_state import (
@@ -54,6 +55,10 @@ class RealNetworks:
     drawn: FreshNetworks
     training: Training
     samples: int
+
+    ahead: ClassVar[bool] = True
+    """Whether training looks neither at the synthetic images nor at the targets, so that several processes can train
+    several networks before they are needed."""
 
     def fresh(self, outer: int) -> NetworkState:
         return self.drawn.fresh(outer)

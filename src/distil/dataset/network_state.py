@@ -38,6 +38,11 @@ class NetworkState:
     def weights(self) -> list[nn.Parameter]:
         return list(self.net.parameters())
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that training has changed."""
+        return [*self.net.parameters(), *self.net.buffers(), *self.momenta]
+
     def computing(self, bfloat16: bool) -> nn.Module:
         """The network to compute with: the bfloat16 copy where that is asked for."""
         return self.low if bfloat16 and self.low is not None else self.net

@@ -1,4 +1,4 @@
-"""Whether a run can continue from the tensors of a checkpoint."""
+"""The state of a matching loop as the tensors of a checkpoint, and whether a run can continue from them."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -9,8 +9,10 @@ from torch import Tensor
 from distil.dataset.config import Matching
 from distil.dataset.image_optimizer import ImageOptimizer
 from distil.dataset.network_state import NetworkState
-from distil.dataset.protocols import Expected, NetworkSource, Remembers, Selection, Task
+from distil.dataset.protocols import Expected, NetworkSource, Remembers, Sampler, Selection, Task
+from distil.dataset.step import NetworkStage
 from distil.errors import DistilError
+from distil.parameterizations.base import Parameterization
 
 LARGEST = 1e4
 """A parameter beyond this, thousands of times what an image can hold, has run away."""
@@ -60,9 +62,46 @@ class Checked(Protocol):
     @property
     def optimizer(self) -> ImageOptimizer: ...
     @property
-    def remembering(self) -> list[Remembers]: ...
-    @property
-    def keeps_network(self) -> bool: ...
+    def sampler(self) -> Sampler: ...
+
+
+class Stateful(Checked, Protocol):
+    """The same, and the state itself."""
+
+    done: int
+    params: Tensor
+    moments: dict[str, Tensor]
+    placed: Parameterization
+    held: list[NetworkStage]
+
+
+def remembering(loop: Checked) -> list[Remembers]:
+    """The parts that carry something from step to step."""
+    return [part for part in (loop.networks, loop.sampler) if isinstance(part, Remembers)]
+
+
+def keeps_network(loop: Checked) -> bool:
+    """Whether a checkpoint holds the network in training."""
+    return loop.settings.target_reuse == 1 and not isinstance(loop.networks, Remembers)
+
+
+def state_of(loop: Stateful) -> dict[str, Tensor]:
+    """The state after a step by the names of a checkpoint."""
+    network = network_tensors(loop.held[0].state) if keeps_network(loop) and loop.held else {}
+    carried = {name: tensor for part in remembering(loop) for name, tensor in part.state().items()}
+    carried = carried if loop.done else {}
+    return {"canvases": loop.params, **loop.moments, **loop.placed.state(), **network, **carried}
+
+
+def load_state(loop: Stateful, step: int, tensors: Mapping[str, Tensor]) -> None:
+    """Give a loop the state that another had after `step` steps; the tensors are on its device."""
+    loop.done, loop.params = step, tensors["canvases"]
+    loop.moments = {name: tensors[name] for name in loop.optimizer.moments}
+    for part in remembering(loop) if step else []:
+        part.restore(tensors)
+    loop.placed, loop.held = loop.selection.restored(tensors), []
+    if "weight.0" in tensors:
+        loop.held = [NetworkStage(load_network(loop.networks.fresh(0), tensors), {}, 0, 0)]
 
 
 def check_state(loop: Checked, step: int, tensors: Mapping[str, Tensor]) -> None:
@@ -76,9 +115,9 @@ def check_state(loop: Checked, step: int, tensors: Mapping[str, Tensor]) -> None
     for name, largest in loop.optimizer.largest(step, loop.task.real.std, LARGEST).items():
         expected[name] = Expected(expected["canvases"].shape, -largest, largest)
     if outer is not None:
-        if loop.keeps_network:
+        if keeps_network(loop):
             expected |= expected_network(loop.networks.fresh(0))
-        for part in loop.remembering:
+        for part in remembering(loop):
             expected |= part.expected(outer)
     check_tensors(tensors, expected)
     loop.selection.restored(tensors)

@@ -15,6 +15,7 @@ from distil.dataset.protocols import Loop
 from distil.dataset.restoring import check_step
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
+from distil.processes import ONE, Lost, Processes
 from distil.runs import (
     CHECKPOINT,
     PREVIOUS,
@@ -26,6 +27,8 @@ from distil.runs import (
 )
 from distil.stopping import StopRequest, stop_requests
 
+STOP_CHECK = 10
+"""Steps between two looks at the other processes' Ctrl-C where a look waits for the device."""
 LOG_LINES = 500
 """About so many "step" events in a run."""
 
@@ -42,7 +45,8 @@ class Run:
 
     head: what a checkpoint's header says beside the step, "settings" and "source_fingerprint". prepare: called once the
     run has begun and before the loop's first state is made, to train what it needs. follow: (validate, held-out images)
-    to be called `validations` times.
+    to be called `validations` times. processes: those that take the steps together. Only the first has a folder,
+    events and something to follow; all stop after the same step.
     """
 
     loop: Loop
@@ -55,6 +59,7 @@ class Run:
     follow: tuple[Validate, ImageSet] | None = None
     validations: int = 0
     checkpoint_seconds: float = 120.0
+    processes: Processes = ONE
 
     def __post_init__(self) -> None:
         steps = self.loop.steps
@@ -66,9 +71,10 @@ class Run:
         self.bad_step: Tensor | None = None
         self.saved_at = time.monotonic()
         self.stop_asked: StopRequest | None = None
+        self.stopped_by = 0
 
-    def drive(self, resume: bool) -> DistilledSet:
-        """Do all the steps that are left; the set that they make."""
+    def drive(self, resume: bool) -> DistilledSet | None:
+        """Do all the steps that are left; the set that they make, in the first process."""
         loop = self.loop
         self.begin(resume)
         if self.begun:
@@ -77,27 +83,32 @@ class Run:
             try:
                 while loop.done < loop.steps:
                     self.after_step(loop.step())
-                    if self.stop_asked() and loop.done < loop.steps:
-                        raise StopNow
+                    if loop.done < loop.steps:
+                        self.pause(looks=loop.done % STOP_CHECK == 0)
                     if loop.done == loop.steps or time.monotonic() - self.saved_at > self.checkpoint_seconds:
                         self.save()
                     self.validate()
             except StopNow:
-                raise self.stopped(self.stop_asked.number) from None
-        return loop.snapshot()
+                raise self.stopped(self.stopped_by) from None
+            except Lost:
+                if getattr(loop, "whole", False) and loop.done > self.begun:
+                    self.save()
+                raise
+        return loop.snapshot() if self.processes.first else None
 
-    def pause(self) -> None:
-        """Called by what prepares a step, at moments when the state is that after a whole step."""
-        if self.stop_asked is not None and self.stop_asked():
+    def pause(self, looks: bool = True) -> None:
+        """Called between steps, and by what prepares one, at moments when the state is that after a whole step: all
+        processes stop if any was asked to. looks: whether now is a time to ask GPUs, which wait for an answer."""
+        if self.stop_asked is None or (not looks and self.processes.waits_for_device):
+            return
+        self.stopped_by = self.processes.largest(self.stop_asked.number or 0)
+        if self.stopped_by:
             raise StopNow
 
     def begin(self, resume: bool) -> None:
         """The state before the first step of this run: a checkpoint's, if it continues from one."""
-        saved, loop = None, self.loop
-        if self.folder is not None and resume:
-            saved = load_checkpoint(self.folder, self.check_sound)
-        elif self.folder is not None:
-            remove_checkpoints(self.folder)
+        loop = self.loop
+        saved = self.processes.from_first(lambda: self.read(resume))
         self.begun: int = 0 if saved is None else saved[1]["step"]
         self.events("start", step=self.begun, steps=loop.steps)
         if saved is not None and saved[2]:
@@ -110,6 +121,14 @@ class Run:
         else:
             loop.load_state_dict(self.begun, saved[0])
             self.told = loop.event()
+
+    def read(self, resume: bool) -> tuple[dict[str, Any], dict[str, Any], str] | None:
+        """The checkpoint that the run continues from; None if it begins, and then older ones are removed."""
+        if self.folder is not None and resume:
+            return load_checkpoint(self.folder, self.check_sound)
+        if self.folder is not None:
+            remove_checkpoints(self.folder)
+        return None
 
     def tell_choice(self) -> None:
         """Tell what has been chosen since it was last told."""

@@ -1,7 +1,8 @@
 """One matching step: the real targets in the present network, and the gradient that they give the parameters."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -9,11 +10,15 @@ from torch import Tensor, nn
 
 from distil.data.images.image_set import ImageSet
 from distil.dataset.network_state import NetworkState
-from distil.dataset.protocols import Objective, Sampler, Targets, Task
+from distil.dataset.protocols import Objective, Remembers, Sampler, Targets, Task
 from distil.functional.augment import augment, normalize
 from distil.parameterizations.base import Parameterization
+from distil.processes import ONE, Processes
 from distil.rng import seed_at, stream
 
+CHUNKS = {"cpu": 4}
+"""Elsewhere as many as there are processes. On the CPU, where two processes give the bytes of one, it cannot depend on
+them: classes share passes in a multiple of so many chunks."""
 IMAGES_AT_ONCE = {"cpu": 128}
 IMAGES_AT_ONCE_ELSEWHERE = 4096
 REAL_IMAGES_AT_ONCE = {"cpu": 1}
@@ -66,23 +71,32 @@ def real_targets(
     task: Task,
     outer: int,
     inner: int,
+    processes: Processes = ONE,
 ) -> dict[str, Targets]:
     """The targets of each objective, by its name, in the step (outer, inner): each class's real batch is drawn and
-    augmented at the class's address."""
+    augmented at the class's address. Each process computes those of its classes; all get all.
+
+    A sampler that remembers draws the batches of all classes in every process, so that it remembers the same.
+    """
     real, dtype = task.real, next(net.parameters()).dtype
     most = REAL_IMAGES_AT_ONCE.get(task.device.type, REAL_IMAGES_AT_ONCE_ELSEWHERE)
     seed = seed_at(task.seed, "objective", outer, inner)
-    found: dict[str, list[Targets]] = {name: [] for name in objectives}
-    for classes in together(task.classes, sampler.batch, most):
+    found: dict[str, dict[int, Targets]] = {name: {} for name in objectives}
+    chunks = together(task.classes, sampler.batch, most, CHUNKS.get(task.device.type, processes.count))
+    own = dict(processes.mine(chunks))
+    for number, classes in enumerate(chunks) if isinstance(sampler, Remembers) else own.items():
         batches = []
         for label in classes:
             address = step_address(outer, inner, real.classes[label])
             images = sampler(real, label, net, stream(task.seed, *address, "real"), inner)
-            batches.append(augmentation(images, real, task.seed, address).to(dtype))
-        images, labels = torch.stack(batches), torch.tensor(classes, device=task.device)
-        for name, objective in objectives.items():
-            found[name].append(objective.targets(net, images, labels, seed))
-    return {name: {key: torch.cat([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()}
+            if number in own:
+                batches.append(augmentation(images, real, task.seed, address).to(dtype))
+        if number in own:
+            images, labels = torch.stack(batches), torch.tensor(classes, device=task.device)
+            for name, objective in objectives.items():
+                found[name][number] = objective.targets(net, images, labels, seed)
+    sizes = [len(classes) for classes in chunks]
+    return {name: processes.rows(f"targets {name}", sizes, pieces) for name, pieces in found.items()}
 
 
 @dataclass(frozen=True)
@@ -109,19 +123,23 @@ class Here:
     task: Task
     low: bool = False
     """Whether that precision is bfloat16."""
+    processes: Processes = ONE
+    """Those that share the classes."""
 
 
 def params_gradient(
     objective: Objective, targets: Targets, placed: Parameterization, draw: Draw, here: Here
 ) -> tuple[Float[Tensor, "n ..."], Float[Tensor, ""]]:
-    """Gradient of an objective with respect to all parameters, through the images of `placed`, and the loss."""
+    """Gradient of an objective with respect to all parameters, through the images of `placed`, and the loss. Each
+    process computes those of its classes; all get all."""
     task, real, dtype = here.task, here.task.real, next(here.net.parameters()).dtype
     params, net = here.params, here.net
-    total, losses = torch.zeros_like(params), []
+    found: dict[int, Targets] = {}
     count = min(task.ipc * placed.images_per_item, draw.most)
     most = IMAGES_AT_ONCE.get(task.device.type, IMAGES_AT_ONCE_ELSEWHERE)
-    chunks = [list(range(task.classes))] if draw.everyone else together(task.classes, count, most)
-    for classes in chunks:
+    least = CHUNKS.get(task.device.type, here.processes.count)
+    chunks = [list(range(task.classes))] if draw.everyone else together(task.classes, count, most, least)
+    for number, classes in here.processes.mine(chunks):
         first, last = task.rows(classes[0]).start, task.rows(classes[-1]).stop
         leaf = params[first:last].detach().requires_grad_()
         images = []
@@ -135,16 +153,21 @@ def params_gradient(
         wanted = {name: rows[classes[0] : classes[-1] + 1] for name, rows in targets.items()}
         labels = torch.tensor(classes, device=task.device)
         loss = objective.loss(net, torch.stack(images), labels, wanted)
-        total[first:last] = torch.autograd.grad(loss, leaf)[0]
-        losses.append(loss.detach())
-    return total, torch.stack(losses).sum()
+        found[number] = {"gradient": torch.autograd.grad(loss, leaf)[0], "loss": loss.detach().expand(last - first)}
+    sizes = [len(classes) * task.ipc for classes in chunks]
+    shared = here.processes.rows(f"gradient {type(objective).__qualname__} {draw.name}", sizes, found)
+    firsts = [task.rows(classes[0]).start for classes in chunks]
+    return shared["gradient"], shared["loss"][firsts].sum()
 
 
-def together(classes: int, images: int, most: int) -> Iterator[list[int]]:
-    """Runs of classes that share a pass: together `most` images at most, or one class."""
-    size = max(1, most // images)
-    for first in range(0, classes, size):
-        yield list(range(first, min(classes, first + size)))
+def together(classes: int, images: int, most: int, least: int = 1) -> list[list[int]]:
+    """Chunks of classes that share a pass: together `most` images at most, or one class. They are as equal as can be,
+    and their number is a multiple of `least` where there are so many classes."""
+    count = -(-classes // max(1, most // images))
+    count = min(classes, -(-count // least) * least)
+    size, more = divmod(classes, count)
+    starts = [number * size + min(number, more) for number in range(count + 1)]
+    return [list(range(*ends)) for ends in pairwise(starts)]
 
 
 def share_of(whole: Tensor, part: Tensor, share: float) -> Tensor:

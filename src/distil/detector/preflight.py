@@ -21,7 +21,6 @@ from distil.detector.training.setup import (
     class_match,
     in_data_labels,
     make_augmentation,
-    make_fabric,
     make_losses,
     make_student,
     own_random_numbers,
@@ -29,6 +28,7 @@ from distil.detector.training.setup import (
 from distil.detector.training.step import Step, Work
 from distil.errors import DistilError
 from distil.networks.detectors import Architecture
+from distil.processes import make_fabric
 from distil.rng import seed_at, stream
 from distil.runs import Events, silent
 

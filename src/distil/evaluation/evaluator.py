@@ -30,6 +30,7 @@ from distil.evaluation.protocols import Protocol, updates_of
 from distil.evaluation.training import probabilities, train_together
 from distil.functional.augment import normalize
 from distil.networks import build_network, check_network
+from distil.processes import ONE, Processes
 from distil.rng import seed_at, stream
 from distil.runs import Events
 
@@ -135,6 +136,7 @@ def evaluate_distilled(
     events: Events | None = None,
     finished: Finished | None = None,
     trained: Trained | None = None,
+    processes: Processes = ONE,
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
@@ -149,6 +151,8 @@ def evaluate_distilled(
     are trained.
     finished: accuracies of an earlier call with equal arguments that was stopped; those networks are not trained again
     (of some that are trained together, all have to be there) and not told of.
+    processes: those that share the runs. Each calls this alike, trains its part of them and gets all scores, which on
+    the CPU are those of one process; events tell of them in rounds.
 
     Raises: DistilError when the set or the teacher is for other classes, channels or sizes than the test images, when
     the set lacks the labels, on an unknown network, on runs or at_once below 1, and when a loss is not finite, which
@@ -178,6 +182,7 @@ def evaluate_distilled(
         events=events,
         finished=finished,
         trained=trained,
+        processes=processes,
     )
     return Scores(
         name=distilled.source,
@@ -214,6 +219,7 @@ def evaluate_real(
     events: Events | None = None,
     finished: Finished | None = None,
     trained: Trained | None = None,
+    processes: Processes = ONE,
 ) -> Scores:
     """The same evaluation of real images: the controls of every distilled set.
 
@@ -267,6 +273,7 @@ def evaluate_real(
         events=events,
         finished=finished,
         trained=trained,
+        processes=processes,
         whole=whole,
     )
     each = {"hard": index_bytes(classes), "stored": 2 * classes, "teacher": 0}[labels.regime]
@@ -326,6 +333,7 @@ def _judge(
     events: Events | None,
     finished: Finished | None,
     trained: Trained | None,
+    processes: Processes,
     whole: bool = False,
 ) -> tuple[dict[str, tuple[float, ...]], int]:
     """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalized floats, and
@@ -343,57 +351,64 @@ def _judge(
             f"network {repeated[0]} is named twice: raise {{runs}} to train more of one kind.",
             field=("networks", "runs"),
         )
-    at_once = trained_at_once(at_once, runs, device)
+    at_once = trained_at_once(at_once, runs, device, processes.count)
     test = test.to(device)
-    accuracies: dict[str, tuple[float, ...]] = {}
     updates = 0
-    for network in networks:
-        values: list[float] = []
-        for first in range(0, runs, at_once):
-            group = range(first, min(first + at_once, runs))
-            images, targets = zip(*(draw(run) for run in group), strict=True)
-            updates = updates_of(protocol, len(images[0]), whole=whole)
-            if finished is not None and all((network, run) in finished for run in group):
-                values += [finished[network, run] for run in group]
-                continue
-            nets = [
-                build_network(
-                    network,
-                    channels=test.channels,
-                    size=test.size,
-                    classes=len(test.classes),
-                    width=width,
-                    seed=seed_at(seed, "judge", "network", run),
-                ).to(device)
-                for run in group
-            ]
-            train_together(
-                nets,
-                images,
-                targets,
-                protocol,
-                mean=mean,
-                std=std,
-                seeds=[seed_at(seed, "judge", "training", network, run) for run in group],
-                updates=updates,
-                names=[f"{network}, run {run + 1} of {runs}" for run in group],
-                loss_of=loss,
-            )
+
+    def accuracies_of(network: str, group: range) -> list[float]:
+        """The accuracies of networks that are trained together."""
+        images, targets = zip(*(draw(run) for run in group), strict=True)
+        nets = [
+            build_network(
+                network,
+                channels=test.channels,
+                size=test.size,
+                classes=len(test.classes),
+                width=width,
+                seed=seed_at(seed, "judge", "network", run),
+            ).to(device)
+            for run in group
+        ]
+        train_together(
+            nets,
+            images,
+            targets,
+            protocol,
+            mean=mean,
+            std=std,
+            seeds=[seed_at(seed, "judge", "training", network, run) for run in group],
+            updates=updates,
+            names=[f"{network}, run {run + 1} of {runs}" for run in group],
+            loss_of=loss,
+        )
+        if trained is not None:
             for run, net in zip(group, nets, strict=True):
-                values.append(accuracy(net, test, mean=mean, std=std))
-                if trained is not None:
-                    trained(network, run, net)
+                trained(network, run, net)
+        return [accuracy(net, test, mean=mean, std=std) for net in nets]
+
+    updates = updates_of(protocol, len(draw(0)[0]), whole=whole)
+    groups = [
+        (network, range(first, min(first + at_once, runs))) for network in networks for first in range(0, runs, at_once)
+    ]
+    found = dict(finished or {})
+    left = [(network, group) for network, group in groups if any((network, run) not in found for run in group)]
+    for first in range(0, len(left), processes.count):
+        share = left[first : first + processes.count]
+        own = accuracies_of(*share[processes.rank]) if processes.rank < len(share) else []
+        for (network, group), values in zip(share, processes.every(own), strict=False):
+            for run, value in zip(group, values, strict=True):
+                found[network, run] = value
                 if events is not None:
-                    events("evaluate", network=network, run=run, accuracy=values[-1])
-        accuracies[network] = tuple(values)
-    return accuracies, updates
+                    events("evaluate", network=network, run=run, accuracy=value)
+    return {network: tuple(found[network, run] for run in range(runs)) for network in networks}, updates
 
 
-def trained_at_once(at_once: int | None, runs: int, device: torch.device | str) -> int:
-    """Networks of one name that are trained together: `at_once`, or for None all runs on a GPU and 1 elsewhere."""
+def trained_at_once(at_once: int | None, runs: int, device: torch.device | str, processes: int = 1) -> int:
+    """Networks of one name that are trained together: `at_once`; or for None all runs of a GPU, each of which has its
+    share of them, and 1 elsewhere."""
     if at_once is not None:
         return at_once
-    return runs if torch.device(device).type == "cuda" else 1
+    return -(-runs // processes) if torch.device(device).type == "cuda" else 1
 
 
 @torch.no_grad()

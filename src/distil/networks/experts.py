@@ -190,3 +190,8 @@ def check_weights(tensors: Mapping[str, Tensor], shapes: list[tuple[int, ...]], 
 def held_experts(snapshots: list[list[list[Tensor]]], epochs: tuple[int, ...]) -> Experts:
     """Experts in memory. snapshots: by expert, by epoch, the weights."""
     return Experts(epochs, len(snapshots), lambda run, at: [weight.clone() for weight in snapshots[run][at]])
+
+
+def in_memory(experts: Experts) -> list[list[list[Tensor]]]:
+    """The snapshots of all experts: by expert, by epoch, the weights."""
+    return [[experts.read(run, at) for at in range(len(experts.epochs))] for run in range(experts.runs)]

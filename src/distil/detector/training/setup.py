@@ -1,10 +1,7 @@
 """What a training run and its preflight start from: student, losses, the two detectors' classes, the processes."""
 
-import atexit
-import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -114,55 +111,6 @@ def in_data_labels(found: Sequence[Mapping[str, Tensor]], match: ClassMatch) -> 
 def make_augmentation(training: DetectorTraining) -> Augmentation:
     """The part of the settings that says how training images are changed."""
     return Augmentation(flip=training.flip, color=training.color, scale=training.scale)
-
-
-def make_fabric(device: torch.device | str, precision: str) -> Any:
-    """Lightning Fabric on one device, or on those of all processes that torchrun started.
-
-    Raises: DistilError when the device is not there or cannot compute in this precision.
-    """
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
-
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DistilError("this machine has no CUDA device, or torch cannot see it: use {device=cpu}.", field="device")
-    if device.type == "cpu" and precision == "16-mixed":
-        raise DistilError("{precision=16-mixed} needs a GPU: use bf16-mixed or 32.", field="precision")
-    options: dict[str, Any] = {"devices": 1 if device.index is None else [device.index]}
-    if device.type == "cpu":
-        options = {"devices": 1}
-    if torch.distributed.is_available() and torch.distributed.is_torchelastic_launched():
-        local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
-        options = {"devices": local, "num_nodes": world // local}
-        if world > 1:
-            options["strategy"] = DDPStrategy(find_unused_parameters=True)
-    with _without_remarks("lightning_fabric", "lightning.fabric"):
-        fabric = Fabric(accelerator=device.type, precision=precision, **options)  # pyright: ignore[reportArgumentType]
-        fabric.launch()
-    if fabric.world_size > 1:
-        atexit.register(_leave_group)
-    return fabric
-
-
-def _leave_group() -> None:
-    """Leave the other processes before the interpreter ends: threads that still serve them would abort it."""
-    if torch.distributed.is_initialized():
-        with suppress(RuntimeError):
-            torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def _without_remarks(*loggers: str) -> Iterator[None]:
-    """Loggers tell warnings only."""
-    levels = {name: logging.getLogger(name).level for name in loggers}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

@@ -15,13 +15,14 @@ from distil.detector.losses.base import DistillationLoss
 from distil.detector.losses.named import loss_objects
 from distil.detector.settings import DetectorSettings, DetectorTraining
 from distil.detector.training.prediction import Measure, predict
-from distil.detector.training.setup import make_fabric, make_losses, make_student, own_random_numbers
+from distil.detector.training.setup import make_losses, make_student, own_random_numbers
 from distil.detector.training.step import Step
 from distil.detector.training.trainer import BEST, LAST, Run
 from distil.errors import DistilError
 from distil.fields import with_values
 from distil.locks import only_writer
 from distil.networks.detectors import Architecture
+from distil.processes import make_fabric
 from distil.runs import Events, has_checkpoint, silent
 from distil.stopping import stop_requests
 
