@@ -1,13 +1,16 @@
 """The published settings, number by number where the papers' code fixes them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distil.cli.settings_flags import choices
-from distil.dataset.config import Selection, check_settings
+from distil.dataset.config import Selection, Trajectory, check_settings
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
+from distil.dataset.methods.composition import parts_of
+from distil.dataset.methods.measured import MEASURED
 from distil.dataset.upgrade import settings_from_dict
 from distil.errors import DistilError
 from distil.fields import leaves, to_dict
@@ -29,6 +32,42 @@ def test_every_setting_has_a_source(name):
         needed.discard("parameterization")
     assert needed - method.sources.keys() == set()
     assert all(method.sources.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_tells_its_paper_its_parts_and_its_cost(name):
+    method = METHODS[name]
+    assert all(text.strip() for text in (method.title, method.description, method.cost, method.paper))
+    for recipe in ("published", "fast") if method.has_fast else ("published",):
+        parts = parts_of(preset(name, "cifar10", 1, recipe))
+        needed = {"parameterization", "objective", "networks", "labels"}
+        assert needed | ({"sampler"} if method.kind == "matching" else set()) <= parts.keys()
+        assert all(parts.values())
+
+
+def test_parts_by_their_names():
+    assert parts_of(preset("udd", "cifar10", 1)) == {
+        "parameterization": "dct, images 32, bits 4, policy response",
+        "objective": "gradient, squared distance",
+        "networks": "real, batch 64",
+        "sampler": "uniform, batch 64",
+        "labels": "hard",
+        "optimizer": "sgd",
+    }
+    assert parts_of(preset("herding", "mnist", 1))["networks"] == "convnet3 trained on all images"
+    assert parts_of(Trajectory())["objective"] == "trajectory, 50 updates for 2 epochs"
+    assert "experts" in parts_of(Trajectory())["networks"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "row"),
+    [(name, key, row) for name in MEASURED for key in MEASURED[name] for row in MEASURED[name][key]],
+)
+def test_what_was_measured_stands_on_its_page(name, key, row):
+    assert name in METHODS
+    assert key in DATASETS
+    page = (Path(__file__).parents[2] / row.conditions.page.partition("#")[0]).read_text(encoding="utf-8")
+    assert f"{row.mean:.1f} ± {row.std:.1f}" in page
 
 
 @pytest.mark.parametrize("name", METHODS)

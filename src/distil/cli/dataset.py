@@ -13,7 +13,19 @@ from tyro.conf import Positional, arg
 
 from distil.cli.experts import tell_experts, with_trained
 from distil.cli.flags import Device, device_named, flag_of, option, parse, scan, versions
-from distil.cli.set_words import Download, Root, Size, SourceWord, in_bytes, opened, short_name
+from distil.cli.set_words import (
+    Classes,
+    Download,
+    Root,
+    Size,
+    SourceWord,
+    class_names,
+    in_bytes,
+    named_in_path,
+    of_classes,
+    opened,
+    short_name,
+)
 from distil.cli.settings_flags import flag_classes, from_flags, refuse_unknown, switches, with_choices
 from distil.dataset.config import (
     Learning,
@@ -23,6 +35,7 @@ from distil.dataset.config import (
     Settings,
     Trajectory,
     check_settings,
+    experts_of,
     steps_of,
 )
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
@@ -83,10 +96,13 @@ class RunFlags:
             "DIR", "Trained experts (distil experts) for mtt, datm, fred and ncfm; unless given they are trained first."
         ),
     ] = None
-    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
+    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE[-CLASSES]-METHOD-ipcN-seedS unless given.")] = (
+        None
+    )
     root: Root = None
     size: Size = None
     download: Download = False
+    classes: Classes = None
     device: Device = "auto"
     checkpoint_seconds: float = 120.0
     """Time between checkpoints."""
@@ -120,6 +136,7 @@ def dataset() -> None:
     distil dataset idc digits
     distil dataset idc cifar10 --ipc 10 --root data
     distil dataset udd photos/ --size 32 --recipe fast --out runs/photos
+    distil dataset dm digits --classes 0,1,2 --out runs/first
     distil dataset --resume runs/cifar10-idc-ipc10-seed0
     """
 
@@ -205,7 +222,11 @@ def _peek(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def _start_run(method: str, word: str, settings: Settings, run: RunFlags, emulated: bool) -> None:
     check_settings(settings)
-    folder = run.out or Path("runs") / f"{short_name(word)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+    folder = (
+        run.out
+        or Path("runs")
+        / f"{short_name(word)}{named_in_path(run.classes)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+    )
     _refuse_inside(folder, word)
     place = folder.absolute()  # that is found again if the working folder is deleted
     with only_writer(folder):
@@ -232,12 +253,15 @@ def _start(
                 f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number "
                 "of classes differs): give it another name."
             )
+        names = None if run.classes is None else class_names(run.classes, source.train.classes)
+        source = source if names is None else of_classes(source, names)
         manifest = {
             "format_version": RUN_FORMAT,
             "command": "dataset",
             "source": _lasting(word),
             "root": None if run.root is None else str(run.root.absolute()),
             "size": run.size,
+            "classes": names,
             "device": run.device,
             "settings": to_dict(settings),
             "source_fingerprint": source.train.fingerprint(),
@@ -300,12 +324,14 @@ def _refuse_taken(folder: Path) -> None:
 def _tell_time(method: str, source: "Source", settings: Learning, device: str, run: RunFlags, shown: Events) -> None:
     """Print how long a long run will take, and what is quicker. Raises: DistilError where that is days, and nobody has
     asked for it in so many words."""
-    from distil.dataset.estimate import seconds_of_run
+    from distil.dataset.estimate import seconds_of_experts, seconds_of_run
     from distil.report.progress import spoken
 
     shown("preparing", what="measuring the first steps")
     images = source.train.to(device)
     seconds = seconds_of_run(images, settings)
+    if run.experts is None and (wanted := experts_of(settings)) is not None:
+        seconds += seconds_of_experts(images, wanted, settings.network, settings.width)
     told = f"{method} by the recipe {run.recipe or 'published'} takes about {spoken(seconds)} here"
     quicker = ""
     if METHODS[method].has_fast and run.recipe != "fast":
@@ -336,6 +362,8 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
     word = manifest["source"]
     with only_writer(folder), show_progress(f"{settings.method} on {short_name(word)}") as shown:
         source = opened(word, root, manifest["size"], False, shown)
+        if manifest.get("classes") is not None:
+            source = of_classes(source, manifest["classes"])
         if source.train.fingerprint() != manifest["source_fingerprint"]:
             raise DistilError(
                 f"the training images of {_shortest(word)} are not those that the run in {folder} began with "
@@ -387,6 +415,12 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
                 f"{path} does not describe a run: {name} is {_short(value)} and should be {wanted}. Put a sound copy "
                 "there, or start the run again in another folder."
             )
+    names = manifest.get("classes")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise DistilError(
+            f"{path} does not describe a run: classes is {_short(names)} and should be a list of names or null. Put a "
+            "sound copy there, or start the run again in another folder."
+        )
     if manifest["command"] != "dataset":
         raise DistilError(
             f"{folder} holds a run of distil {manifest['command']}, not of distil dataset: give the folder of one."
@@ -472,6 +506,8 @@ def _tell_result(
     file, count = shlex.quote(str(folder / RESULT)), len(distilled.params)
     where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
     where += "" if manifest["size"] is None else f" --size {manifest['size']}"
+    names = manifest.get("classes")
+    where += "" if names is None else f" --classes {shlex.quote(','.join(names))}"
     if source.note:
         print(f"Note: {source.note}")
     print(f"{folder / RESULT}")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import distil
+from distil.cli.concat import concat
 from distil.cli.dataset import dataset, dataset_command
 from distil.cli.demo import demo
 from distil.cli.evaluate import evaluate
@@ -33,6 +34,7 @@ Distil a dataset into a few images a class, or a detector into a smaller one; ev
   distil compare FILE FILE ...    one table of sets that were evaluated
   distil show FILE                draw its images, its regions and the views that a network sees
   distil export FILE --to LAYOUT  write it as an image folder, npz or parquet
+  distil concat A B --out C       join sets of different classes in one file
   distil methods [NAME]           what each method is, costs and reaches; every published setting
   distil detector COMMAND         train a small object detector with the knowledge of a large one
   distil demo [detector]          the tour on embedded handwriting, in three minutes, or five
@@ -152,6 +154,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "show": show,
     "export": export,
+    "concat": concat,
     "methods": methods,
     "demo": demo,
 }

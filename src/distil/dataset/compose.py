@@ -28,6 +28,7 @@ from distil.dataset.selection.coefficient_policies import (
     VarianceOfFrequencies,
 )
 from distil.dataset.selection.coefficients import CoefficientSelection, coefficients_of_an_image
+from distil.dataset.selection.fred import FredSelection, coefficients_of_a_channel
 from distil.dataset.selection.grid import GridSelection, check_grid
 from distil.dataset.selection.unchanging import UnchangingSelection
 from distil.dataset.selection.window_policies import (
@@ -115,6 +116,8 @@ def selection_of(chosen: Any, task: Task) -> Selection:
             policy = coefficient_policy(chosen.policy)
             starts = {"policy": policy, "fixed": LowestFrequencies(), "random": RandomFrequencies()}
             return CoefficientSelection(chosen, policy, starts[chosen.start], task)
+        case config.Fred():
+            return FredSelection(chosen, task)
         case _:
             return UnchangingSelection(chosen, task) if hasattr(chosen, "decode") else chosen(task)
 
@@ -192,11 +195,17 @@ def check_parameterization(chosen: Any, channels: int, size: tuple[int, int]) ->
     """Refuse a parameterization that images of this shape cannot have. Raises: DistilError that names the field."""
     if isinstance(chosen, config.Dct):
         coefficients_of_an_image((channels, *size), chosen)
+    if isinstance(chosen, config.Fred):
+        coefficients_of_a_channel((channels, *size), chosen)
     if isinstance(chosen, config.Grid):
         check_grid(chosen, size)
     if isinstance(chosen, config.Windows):
         check_windows(chosen, size)
-    if not isinstance(chosen, (config.Dct, config.Grid)) and not hasattr(chosen, "decode") and not callable(chosen):
+    if (
+        not isinstance(chosen, (config.Dct, config.Fred, config.Grid))
+        and not hasattr(chosen, "decode")
+        and not callable(chosen)
+    ):
         raise DistilError(
             f"parameterization is {shown(type(chosen).__name__)}, which can neither decode nor be called with the "
             "task: give a parameterization, or what makes a selection."

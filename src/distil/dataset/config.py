@@ -156,6 +156,20 @@ class Dct:
             )
 
 
+@dataclass(frozen=True)
+class Fred:
+    """Stored parameters are DCT coefficients of each color channel, at frequencies that each class keeps (FreD)."""
+
+    kind: ClassVar = "fred"
+    images: Annotated[int, Range(1, 512)] = 16
+    """At least so many images in each item; each has their share of its numbers as coefficients."""
+    bits: Literal[4, 8, 32] = 8
+    """Bits of a stored coefficient. With 4 an item has two coefficients for each byte of a real image."""
+    init_from: Literal["random", "kmeans", "recognized"] = "random"
+    """Real images to start from: random ones, those nearest to k-means centers of their class (DREAM), or random ones
+    among those that experts recognize (DATM)."""
+
+
 # ------------------------------------------------------------------------------------------------------ objectives
 
 
@@ -415,7 +429,7 @@ class Matching:
     """Network in which real and synthetic images are matched."""
     width: Annotated[int, Range(1, 4096)] = 128
     """Channels of the network's layers."""
-    parameterization: Grid | Windows | Dct | Any = field(default_factory=Grid)
+    parameterization: Grid | Windows | Dct | Fred | Any = field(default_factory=Grid)
     optimizer: ImageSGD | ImageAdam = field(default_factory=ImageSGD)
     objective: GradientMatching | FeatureMatching | CharacteristicMatching | Any = field(
         default_factory=GradientMatching
@@ -478,7 +492,7 @@ class Trajectory:
     """Network whose training is matched."""
     width: Annotated[int, Range(1, 4096)] = 128
     """Channels of the network's layers."""
-    parameterization: Grid | Windows | Dct | Any = field(default_factory=Grid)
+    parameterization: Grid | Windows | Dct | Fred | Any = field(default_factory=Grid)
     optimizer: ImageSGD | ImageAdam = field(default_factory=ImageSGD)
     labels: HardLabels | LearnedLabels = field(default_factory=HardLabels)
     student_steps: Count = 50

@@ -1,6 +1,7 @@
 """distil_dataset: real images in, a distilled set out."""
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def distil_dataset(
     method: str | Settings = "udd",
     *,
     ipc: int = 1,
+    classes: Sequence[str] | None = None,
     seed: int = 0,
     recipe: str | None = None,
     experts: Path | str | None = None,
@@ -72,6 +74,7 @@ def distil_dataset(
     share `settings.validation` of them is held out before anything else.
     method: the name of a method, whose settings for these images are then taken, with `ipc` items per class, `seed` and
     `recipe` (see `preset`); or settings, a `Matching`, a `Trajectory` or a `Selection`, which hold all that themselves.
+    classes: distil these alone, in this order; all of them unless given. Mean and std stay those of all.
     experts: a folder of trained experts (`train_experts`, `distil experts`) for a method that needs some; the settings
     take those with which they were trained. Without it they are trained first, into the run folder if there is one.
     folder: run folder for checkpoints and the result; without one nothing is written.
@@ -88,6 +91,7 @@ def distil_dataset(
     """
     events = events or silent
     real, key = _training_images(images)
+    real = real if classes is None else real.only(classes)
     settings = (
         method if isinstance(method, (Matching, Trajectory, Selection)) else preset(method, key, ipc, recipe, seed=seed)
     )

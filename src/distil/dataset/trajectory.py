@@ -78,7 +78,7 @@ class TrajectoryLoop:
     def last_start(self, step: int) -> int:
         """The last epoch at which a student of this step may start."""
         first, last = self.settings.start_to_first, self.settings.start_to
-        return last if first is None else first + (last - first) * step // max(1, self.steps - 1)
+        return last if first is None else first + (last - first + 1) * step // self.steps
 
     def segment(self, step: int) -> tuple[list[Tensor], list[Tensor]]:
         """(weights to start from, weights to reach) of a step, on the device."""

@@ -10,6 +10,7 @@ from distil.dataset.methods import (
     dm,
     dream,
     dsa,
+    fred,
     herding,
     idc,
     idm,
@@ -23,6 +24,7 @@ from distil.dataset.methods import (
     udd_jitter,
     udd_windows,
 )
+from distil.dataset.methods.measured import MEASURED
 from distil.dataset.methods.method import Method
 from distil.dataset.methods.shared import DATASETS, fast
 from distil.errors import DistilError
@@ -46,11 +48,14 @@ MODULES = (
     ncfm,
     mtt,
     datm,
+    fred,
     udd,
     udd_jitter,
     udd_windows,
 )
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
+METHODS: dict[str, Method] = {
+    module.METHOD.name: replace(module.METHOD, measured=MEASURED.get(module.METHOD.name, {})) for module in MODULES
+}
 """Every method by name, in the order in which they are best read."""
 
 

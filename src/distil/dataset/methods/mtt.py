@@ -36,8 +36,6 @@ METHOD = Method(
     settings=settings,
     sources=SOURCES,
     published={
-        "mnist": (91.4, 97.3, 98.5),
-        "fashionmnist": (75.1, 87.2, 88.3),
         "cifar10": (46.2, 65.4, 71.6),
         "cifar100": (24.3, 39.7, 47.7),
     },
