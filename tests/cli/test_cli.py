@@ -252,7 +252,7 @@ def test_misspelt_flag(capsys):
         (["dataset", "idc", "digits", "--recipe", "quick"], "unknown recipe 'quick'. Choose from published, fast."),
         (
             ["dataset", "dm", "digits", "--recipe", "fast"],
-            "dm has no recipe 'fast': idm, idc, dream, ncfm, mtt, datm, udd, udd-jitter, udd-windows have one.",
+            "dm has no recipe 'fast': idm, idc, dream, ncfm, mtt, datm, fred, udd, udd-jitter, udd-windows have one.",
         ),
         (["dataset", "idc", "digits", "--ipc", "0"], "--ipc is 0: ask for at least 1"),
         (["dataset", "idc", "digits", "--ipc", "-3"], "--ipc is -3: ask for at least 1"),

@@ -56,7 +56,7 @@ def _optimizer(key: str, ipc: int) -> config.ImageSGD | config.ImageAdam:
 def _for_digits(made: config.Matching) -> config.Matching:
     networks = config.Interpolated(replace(EXPERTS, runs=3, epochs=12, every=12))
     objective = config.CharacteristicMatching(frequencies=1024)
-    return replace(made, width=32, outer=300, objective=objective, networks=networks, sampler=config.Uniform(64))
+    return replace(made, width=32, outer=200, objective=objective, networks=networks, sampler=config.Uniform(64))
 
 
 SOURCES = GENERAL | {
