@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from distil.cli.flags import Device, device_named, flag_of, option, parse, scan, versions
-from distil.cli.set_words import Download, Root, Size, SourceWord, in_bytes, opened, short_name
+from distil.cli.set_words import Download, Memory, Root, Size, SourceWord, in_bytes, opened, short_name
 from distil.cli.settings_flags import flag_classes, from_flags, refuse_unknown, switches, with_choices
+from distil.data.catalog import MEMORY
 from distil.dataset.config import Matching, Observer, Selection, Settings, check_settings
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
 from distil.dataset.precision import computes_bfloat16
@@ -69,6 +70,7 @@ class RunFlags:
     out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
     root: Root = None
     size: Size = None
+    memory: Memory = MEMORY
     download: Download = False
     device: Device = "auto"
     checkpoint_seconds: float = 120.0
@@ -207,7 +209,7 @@ def _start(
     elif isinstance(settings, Matching) and settings.bfloat16 != "none" and not computes_bfloat16(device):
         print("This device has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
     with show_progress(f"{method} on {short_name(word)}") as shown:
-        source = opened(word, run.root, run.size, run.download, shown)
+        source = opened(word, run.root, run.size, run.download, shown, run.memory)
         if (key := source_key(word)) != source.key:
             raise DistilError(
                 f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number "
@@ -219,6 +221,7 @@ def _start(
             "source": _lasting(word),
             "root": None if run.root is None else str(run.root.absolute()),
             "size": run.size,
+            "memory": run.memory,
             "device": run.device,
             "settings": to_dict(settings),
             "source_fingerprint": source.train.fingerprint(),
@@ -311,7 +314,7 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
     root = resume.root or (Path(manifest["root"]) if manifest["root"] else None)
     word = manifest["source"]
     with only_writer(folder), show_progress(f"{settings.method} on {short_name(word)}") as shown:
-        source = opened(word, root, manifest["size"], False, shown)
+        source = opened(word, root, manifest["size"], False, shown, manifest.get("memory", UNLIMITED))
         if source.train.fingerprint() != manifest["source_fingerprint"]:
             raise DistilError(
                 f"the training images of {_shortest(word)} are not those that the run in {folder} began with "
@@ -345,7 +348,9 @@ FIELDS = {
     "source_fingerprint": (str,),
 }
 """What run.json has to hold, and of which type."""
-KINDS = {int: "a whole number", str: "text", dict: "an object", type(None): "null"}
+UNLIMITED = 1e9
+"""Gigabytes of a run from before there was a limit."""
+KINDS = {int: "a whole number", float: "a number", str: "text", dict: "an object", type(None): "null"}
 
 
 def _checked_manifest(folder: Path) -> dict[str, Any]:
@@ -447,6 +452,8 @@ def _tell_result(
     file, count = shlex.quote(str(folder / RESULT)), len(distilled.params)
     where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
     where += "" if manifest["size"] is None else f" --size {manifest['size']}"
+    memory = manifest.get("memory", MEMORY)
+    where += "" if memory == MEMORY else f" --memory {memory:g}"
     if source.note:
         print(f"Note: {source.note}")
     print(f"{folder / RESULT}")

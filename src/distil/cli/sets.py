@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from distil.cli.flags import Device, console, device_named, option, switch, versions
-from distil.cli.set_words import ArtifactFile, Download, Root, Size, SourceWord, in_bytes, opened, short_name
+from distil.cli.set_words import ArtifactFile, Download, Memory, Root, Size, SourceWord, in_bytes, opened, short_name
+from distil.data.catalog import MEMORY
 from distil.errors import DistilError
 from distil.runs import Events, Interrupted
 from distil.stopping import number_of
@@ -39,6 +40,7 @@ def evaluate(
     device: Device = "auto",
     root: Root = None,
     size: Size = None,
+    memory: Memory = MEMORY,
     download: Download = False,
     json: Annotated[
         Path | None, option("OUT", "Score file; FILE.scores.json beside a distilled set unless given.")
@@ -79,7 +81,7 @@ def evaluate(
         read_scores(out)  # refuses another file before the work, not after it
     where = device_named(device)
     with show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
-        real = opened(source, root, size, download, shown)
+        real = opened(source, root, size, download, shown, memory)
         if real.test is None:
             raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
         rules = protocol_for(protocol, real.key)

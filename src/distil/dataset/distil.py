@@ -221,7 +221,7 @@ def _selected(kept: ImageSet, real: ImageSet, settings: Selection, events: Event
             chosen = choose(settings.method, embeddings[members], settings.ipc, settings.seed, name)
             choosing(label + 1, len(kept.classes))
         picks.append(members[chosen])
-    return finished(kept.images.cpu()[torch.cat(picks)], Crops.grid(1, real.size), real=real, settings=settings)
+    return finished(kept.images[torch.cat(picks)], Crops.grid(1, real.size), real=real, settings=settings)
 
 
 def finished(stored: Tensor, placed: Parameterization, *, real: ImageSet, settings: Settings) -> DistilledSet:

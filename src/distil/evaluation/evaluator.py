@@ -5,13 +5,16 @@ Nothing is selected: a network is tested once, after its last update.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distil.data.arrays import seen_at_once
 from distil.data.images.image_set import ImageSet
+from distil.data.images.lazy_images import LazyImages
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.evaluation.protocols import Protocol, updates_of
@@ -193,7 +196,7 @@ def evaluate_real(
     )
     targets = probabilities(labels.to(device), len(train.classes))
 
-    def draw(run: int) -> tuple[Tensor, Tensor]:
+    def draw(run: int) -> tuple[Tensor | LazyImages, Tensor]:
         if images_per_class is None:
             return on_device.images, targets
         drawn = [
@@ -224,7 +227,7 @@ def evaluate_real(
         method="whole set" if whole else "random",
         images_per_class=images_per_class,
         views=views,
-        bytes=views * (train.images[0].numel() + _label_bytes(len(train.classes))),
+        bytes=views * (prod(train.images.shape[1:]) + _label_bytes(len(train.classes))),
         protocol=protocol,
         width=width,
         seed=seed,
@@ -236,7 +239,7 @@ def evaluate_real(
 
 
 def _judge(
-    draw: Callable[[int], tuple[Tensor, Tensor]],
+    draw: Callable[[int], tuple[Tensor | LazyImages, Tensor]],
     test: ImageSet,
     protocol: Protocol,
     *,
@@ -331,7 +334,8 @@ def accuracy(
     """
     mean, std = test.mean if mean is None else mean, test.std if std is None else std
     correct = torch.zeros((), dtype=torch.int64, device=test.images.device)
-    for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
+    batch = seen_at_once(test.size, TEST_BATCH)
+    for images, labels in zip(test.images.split(batch), test.labels.split(batch), strict=True):
         logits = net(normalize(images.float() / 255, mean, std))
         correct += (logits.argmax(1) == labels).sum()
     return 100 * int(correct) / len(test.images)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import one_hot
 
+from distil.data.images.lazy_images import LazyImages
 from distil.errors import DistilError
 from distil.evaluation.protocols import Protocol, lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalize
@@ -66,7 +67,7 @@ def train_network(
 
 def train_together(
     nets: Sequence[nn.Module],
-    images: Sequence[UInt8[Tensor, "m c h w"] | Float[Tensor, "m c h w"]],
+    images: Sequence[UInt8[Tensor, "m c h w"] | Float[Tensor, "m c h w"] | LazyImages],
     targets: Sequence[Float[Tensor, "m k"]],
     protocol: Protocol,
     *,
