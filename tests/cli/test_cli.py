@@ -100,6 +100,7 @@ assert not heavy, heavy
 LIGHT = [
     "cli.main",
     "cli.dataset",
+    "cli.evaluate",
     "cli.sets",
     "cli.detector",
     "cli.flags",

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import distil
 from distil.cli.dataset import dataset, dataset_command
 from distil.cli.demo import demo
+from distil.cli.evaluate import evaluate
 from distil.cli.flags import flag_of, parse
 from distil.cli.methods import methods
-from distil.cli.sets import compare, evaluate, export, show
+from distil.cli.sets import compare, export, show
 from distil.cli.streams import lasting_streams, open_standard_streams, to_nowhere
 from distil.data.catalog import NAMES
 from distil.dataset.methods import METHODS
