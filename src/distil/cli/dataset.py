@@ -131,6 +131,8 @@ def dataset_command(words: list[str]) -> None:
     key, asked = source_key(source or "custom"), values.get("--recipe")
     ipc = values.get("--ipc", "1")
     default = preset(method, key, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, asked)
+    if "--model" in values:
+        values = {"--observer": "pretrained", **values}
     default = with_choices(default, values)
     refuse_unknown(words, default, COMMAND_FLAGS, {old: flag_of(new) for old, new in RENAMED.items()})
     if not source and not wants_help:
@@ -232,9 +234,8 @@ def _start(
             _tell_time(method, source, settings, device, run, shown)
         start_run(place, manifest)
         try:
-            made = _distil(
-                folder, place, source, settings, device, run.checkpoint_seconds, manifest, shown, resume=False
-            )
+            seconds, options = run.checkpoint_seconds, {"resume": False, "download": run.download}
+            made = _distil(folder, place, source, settings, device, seconds, manifest, shown, **options)
         except BaseException as error:
             if forgotten_if_nothing_happened(place) and isinstance(error, Interrupted):
                 raise Interrupted("interrupted before the first step: nothing was kept", error.number) from error
@@ -405,6 +406,7 @@ def _distil(
     shown: Events,
     *,
     resume: bool,
+    download: bool = False,
 ) -> "DistilledSet":
     from distil.dataset.distil import distil_dataset
     from distil.evaluation.evaluator import evaluate_distilled
@@ -437,6 +439,7 @@ def _distil(
             events=both(EventLog(place / LOG, resumed=resume), shown, watch),
             validate=validate,
             checkpoint_seconds=checkpoint_seconds,
+            download=download,
         )
     except Interrupted as stop:
         where = f"{str(stop).partition(':')[0]}: continue with {_resume_command(folder)}"

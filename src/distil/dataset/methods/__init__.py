@@ -13,6 +13,7 @@ from distil.dataset.methods import (
     k_center,
     k_means,
     random_images,
+    rded,
     udd,
     udd_jitter,
     udd_windows,
@@ -26,7 +27,7 @@ from distil.lookup import unknown
 RECIPES = ("published", "fast")
 """Whose numbers a preset holds: the papers', or those of this library for little time."""
 
-MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idc, udd, udd_jitter, udd_windows)
+MODULES = (random_images, herding, k_center, k_means, rded, dc, dsa, dm, idc, udd, udd_jitter, udd_windows)
 METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
 """Every method by name, in the order in which they are best read."""
 

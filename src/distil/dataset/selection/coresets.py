@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from distil.data.arrays import seen_at_once
 from distil.data.images.image_set import ImageSet
-from distil.dataset.network_state import Progress
 from distil.functional.augment import normalize
 from distil.rng import seed_at, stream
 
@@ -93,18 +92,4 @@ def embedded(net: nn.Module, real: ImageSet, rows: Int[Tensor, " n"], batch: int
     for some in rows.split(seen_at_once(real.size, batch)):
         images = normalize(real.batch(some).images, real.mean, real.std).to(dtype)
         parts.append(net.embed(images).flatten(1).float().cpu())  # pyright: ignore[reportCallIssue]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def embed_all(
-    net: nn.Module, real: ImageSet, *, batch: int = 512, progress: Progress | None = None
-) -> Float[Tensor, "n d"]:
-    """The network's embedding of every real image, on the CPU. progress: called with how many images are done."""
-    parts = []
-    for rows in torch.arange(len(real.labels)).split(seen_at_once(real.size, batch)):
-        images = normalize(real.batch(rows.to(real.labels.device)).images, real.mean, real.std)
-        parts.append(net.embed(images).flatten(1).cpu())  # pyright: ignore[reportCallIssue]
-        if progress:
-            progress(int(rows[-1]) + 1, len(real.labels))
     return torch.cat(parts)
