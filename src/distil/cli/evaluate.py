@@ -27,9 +27,10 @@ def evaluate(
         arg(metavar="FILE", help="A distilled set; or whole: all real images; or random:N: N real images per class."),
     ],
     source: Positional[SourceWord],
-    protocol: Annotated[str, arg(metavar="idc|dc|quick|medium", help="How the networks are trained.")] = "idc",
+    protocol: Annotated[str, arg(metavar="idc|dc|rded|quick|medium", help="How the networks are trained.")] = "idc",
     networks: Annotated[
-        str, arg(metavar="NAME,NAME", help="convnet3, resnet10, resnet18, vgg11, alexnet, densenet121, vit.")
+        str,
+        arg(metavar="NAME,NAME", help="convnet3, resnet10, resnet18, resnet18_bn, vgg11, alexnet, densenet121, vit."),
     ] = "convnet3",
     width: Annotated[int | None, option("N", "Channels of the networks' layers, if not their own.")] = None,
     runs: Annotated[int, arg(metavar="N", help="Networks trained of each kind.")] = 5,

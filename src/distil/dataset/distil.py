@@ -27,7 +27,7 @@ from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.functional.augment import operations_of
 from distil.locks import only_writer
-from distil.networks import check_network
+from distil.networks import BATCH_NORMED, check_network
 from distil.parameterizations.base import Parameterization
 from distil.runs import PROXY, RESULT, Events, has_checkpoint, silent
 
@@ -122,6 +122,12 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
     check_text(real.name, "the name of the images")
     if isinstance(settings, Matching):
         check_network(settings.network)
+        if settings.network in BATCH_NORMED:
+            raise DistilError(
+                f"{{network}} {settings.network} has batch norm, whose statistics follow each batch, so that nothing can "
+                "be matched in it: use resnet18.",
+                field="network",
+            )
         for operations in (settings.augment, getattr(settings.networks, "augment", "none")):
             try:
                 operations_of(operations)

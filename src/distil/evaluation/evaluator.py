@@ -94,8 +94,10 @@ class Scores:
 
 
 def _numbers(protocol: Protocol) -> dict[str, Any]:
-    """The fields of a protocol but for its version, which score files name beside it."""
-    return {name: value for name, value in asdict(protocol).items() if name != "version"}
+    """The fields of a protocol but for its version, which score files name beside it, and for those that files of
+    version 0.1 do not have, where they change nothing."""
+    plain = {name: getattr(Protocol, name) for name in ("optimizer", "half_cosine", "resized_crop")}
+    return {name: x for name, x in asdict(protocol).items() if name != "version" and x != plain.get(name, ...)}
 
 
 def evaluate_distilled(
@@ -328,16 +330,20 @@ def accuracy(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> float:
-    """Percent of the images whose largest logit is that of their label; net and images are on one device.
+    """Percent of the images whose largest logit, in eval mode, is that of their label; net and images are on one
+    device.
 
     mean, std: what the network was trained with; None for the image set's own.
     """
     mean, std = test.mean if mean is None else mean, test.std if std is None else std
+    mode = net.training
+    net.eval()
     correct = torch.zeros((), dtype=torch.int64, device=test.images.device)
     batch = seen_at_once(test.size, TEST_BATCH)
     for images, labels in zip(test.images.split(batch), test.labels.split(batch), strict=True):
         logits = net(normalize(images.float() / 255, mean, std))
         correct += (logits.argmax(1) == labels).sum()
+    net.train(mode)
     return 100 * int(correct) / len(test.images)
 
 
