@@ -124,8 +124,8 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
         check_network(settings.network)
         if settings.network in BATCH_NORMED:
             raise DistilError(
-                f"{{network}} {settings.network} has batch norm, whose statistics follow each batch, so that nothing can "
-                "be matched in it: use resnet18.",
+                f"{{network}} {settings.network} has batch norm, whose statistics follow each batch: nothing is matched in "
+                "it. Use resnet18.",
                 field="network",
             )
         for operations in (settings.augment, getattr(settings.networks, "augment", "none")):
