@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from distil.cli.flags import Device, console, device_named, option, versions
-from distil.cli.set_words import Download, Memory, Root, Size, SourceWord, opened, short_name
+from distil.cli.set_words import (
+    Classes,
+    Download,
+    Memory,
+    Root,
+    Size,
+    SourceWord,
+    class_names,
+    of_classes,
+    opened,
+    short_name,
+)
 from distil.data.catalog import MEMORY
 from distil.errors import DistilError
 from distil.runs import Events, Interrupted
@@ -38,6 +49,7 @@ def evaluate(
         int | None, option("N", "Networks of a kind trained together; all of them on a GPU, else 1, unless given.")
     ] = None,
     seed: Annotated[int, arg(metavar="N", help="Seed of every draw.")] = 0,
+    classes: Classes = None,
     device: Device = "auto",
     root: Root = None,
     size: Size = None,
@@ -51,20 +63,23 @@ def evaluate(
 
     Reported: the last epoch, mean and standard deviation over the runs. The same
     command scores real images: all of them (whole), or a fresh random draw for each
-    run (random:N). Scores of different protocols cannot be compared. A stopped
-    evaluation continues from its finished networks when it is given again.
+    run (random:N). A set of some classes is scored with --classes. Scores of
+    different protocols cannot be compared. A stopped evaluation continues from its
+    finished networks when it is given again.
 
     Examples:
     distil evaluate runs/digits-idc-ipc1-seed0/distilled.safetensors digits --protocol quick
     distil evaluate set.safetensors cifar10 --networks convnet3,resnet18,vit --runs 3
     distil evaluate random:10 cifar10 --json random10.json
     distil evaluate whole digits --protocol quick --json whole.json
+    distil evaluate first.safetensors digits --classes 0,1,2
     """
     per_class = _images_per_class(file)
     names = [name.strip() for name in networks.split(",") if name.strip()]
     if width is not None and width < 1:
         raise DistilError(f"{{width}} is {width}: it must be at least 1.", field="width")
 
+    from distil.distilled_set.parts import made_from
     from distil.distilled_set.record import DistilledSet
     from distil.evaluation.compare import compare_table
     from distil.evaluation.protocols import protocol_for
@@ -82,7 +97,10 @@ def evaluate(
         read_scores(out)  # refuses another file before the work, not after it
     where = device_named(device)
     with show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
-        real = opened(source, root, size, download, shown, memory)
+        whole = real = opened(source, root, size, download, shown, memory)
+        if classes is not None:
+            wanted = class_names(classes, whole.train.classes)
+            real = of_classes(whole, [name for name in whole.train.classes if name in wanted])
         if real.test is None:
             raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
         rules = protocol_for(protocol, real.key)
@@ -98,7 +116,7 @@ def evaluate(
     if distilled is not None:
         row |= {"name": set_name(Path(file)), "path": path}
     console().print(compare_table([row]))
-    if distilled is not None and distilled.source_fingerprint != real.train.fingerprint():
+    if distilled is not None and not made_from(distilled, whole.train):
         print(f"Note: this set was made from other images than the training images of {real.name}.")
     if real.note:
         print(f"Note: {real.note}")

@@ -12,20 +12,24 @@ import torch
 from torch import Tensor
 
 from distil.checks import is_integer, shown
+from distil.distilled_set.parts import from_header, to_header
 from distil.errors import DistilError
 from distil.files import UNREADABLE, checked_header, read_safetensors, save_tensors
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
 from distil.parameterizations.dct import Dct
+from distil.parameterizations.dct_groups import DctGroups
+from distil.parameterizations.fred import Fred
 from distil.runs import sets_in
 
 if TYPE_CHECKING:
     from distil.distilled_set.record import DistilledSet
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Newest version of the file; a reader refuses a newer one."""
-VERSIONS: dict[str, int] = {Crops.kind: 1, Dct.kind: 2}
-"""Versions by parameterization; files of others, which a user's program knows, are of version 3."""
+VERSIONS: dict[str, int] = {Crops.kind: 1, Dct.kind: 2, DctGroups.kind: 4}
+OTHERS = 3
+"""Versions by parameterization, and that of files of others, which a user's program knows."""
 
 SUFFIX = ".safetensors"
 
@@ -41,7 +45,7 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
     stored, kind = made.stored(), made.parameterization.kind
     kinds = {1: "class index of each canvas", 2: "class probabilities of each canvas"}
     return {
-        "format_version": VERSIONS.get(kind, FORMAT_VERSION),
+        "format_version": VERSIONS.get(kind, OTHERS),
         "parameterization": kind,
         **made.parameterization.header(),
         "value_range": [0, 1],
@@ -57,6 +61,8 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
         "source": made.source,
         "source_fingerprint": made.source_fingerprint,
         "bytes": made.bytes,
+        **to_header(made.parts),
+        **({} if made.student_lr is None else {"student_lr": made.student_lr}),
     }
 
 
@@ -80,7 +86,9 @@ def read(
         described: dict[str, Any] = {name: header[name] for name in DESCRIBED if name != "view_size"}
         described |= {name: tuple(header[name]) for name in LISTS if name != "view_size"}
         described |= {"params": params, "labels": labels if labels.is_floating_point() else labels.long()}
+        described["student_lr"] = header.get("student_lr")
         described["parameterization"] = kind.load(params, tensors, header)
+        described["parts"] = from_header(header)
     except DistilError as error:
         raise damaged(path, error) from error
     return described, header, checked
@@ -113,7 +121,7 @@ def _version_of(header: dict[str, Any], path: Path) -> int:
 def _parameterization(
     header: dict[str, Any], version: int, more: Iterable[type[Parameterization]]
 ) -> type[Parameterization]:
-    known: dict[str, Any] = {kind.kind: kind for kind in (Crops, Dct, *more)}
+    known: dict[str, Any] = {kind.kind: kind for kind in (Crops, Dct, DctGroups, Fred, *more)}
     by_version = {number: kind for kind, number in VERSIONS.items()}
     word = header.get("parameterization", by_version.get(version))
     if not isinstance(word, str) or word not in known:
@@ -121,7 +129,7 @@ def _parameterization(
             f"its items are stored as {shown(word)}, and distil knows {', '.join(known)}: read it in the program that "
             "made it, with DistilledSet.load(path, parameterizations=[...]), and save .as_images() there for any other."
         )
-    wanted = VERSIONS.get(word, FORMAT_VERSION)
+    wanted = VERSIONS.get(word, OTHERS)
     if version != wanted:
         raise DistilError(f"format_version is {version}, and items stored as {word} have {wanted}.")
     return known[word]

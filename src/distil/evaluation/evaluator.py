@@ -116,6 +116,8 @@ def evaluate_distilled(
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
+    test: of the classes of the set, in any order.
+
     networks: names, see `distil.networks.NETWORKS`. width: of every network, None for each one's own. runs: networks of
     each name. Equal arguments give equal scores on the CPU.
     at_once: networks of one name that are trained together, in batched operations; every update is the same up to
@@ -130,6 +132,8 @@ def evaluate_distilled(
     network, on runs or at_once below 1, and when a loss is not finite, which names the network and the run.
     """
     channels = len(distilled.mean)
+    if sorted(test.classes) == sorted(distilled.classes):
+        test = test.only(distilled.classes)
     test.check_matches(distilled.classes, channels, distilled.size, what=f"the distilled set of {distilled.source}")
     views = distilled.decoded().to(device)
     images = normalize(views.images, distilled.mean, distilled.std)

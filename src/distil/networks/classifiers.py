@@ -15,6 +15,7 @@ from distil.files import checksum, load_tensors, read_json, save_tensors
 from distil.lookup import unknown
 from distil.networks import DEFAULT_WIDTHS, NETWORKS, build_network
 from distil.networks.backbones import COUNTER, download, load_strictly, read_weights
+from distil.networks.experts import is_experts, open_experts
 
 FORMAT_VERSION = 1
 """Version of a classifier's file; a reader refuses a newer one."""
@@ -286,8 +287,31 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _experts(folder: Path) -> AnyClassifier:
-    """The ensemble of a folder of expert networks."""
-    raise DistilError(f"{folder} is a folder: give the file of one classifier.")
+    """The ensemble of a folder of expert networks, as they are at the end of their training."""
+    if not is_experts(folder):
+        raise DistilError(f"{folder} holds no experts: give the file of one classifier, or a folder of experts.")
+    experts = open_experts(folder)
+    described = experts.description
+    assert described is not None
+    members = []
+    for run in range(experts.runs):
+        network = described.network_at(0)
+        with torch.no_grad():
+            for weight, value in zip(network.parameters(), experts.last(run), strict=True):
+                weight.copy_(value)
+        members.append(
+            Classifier(
+                network,
+                architecture=described.network,
+                classes=described.classes,
+                mean=described.mean,
+                std=described.std,
+                size=described.size,
+                width=described.width,
+                word=f"{folder}, expert {run + 1}",
+            )
+        )
+    return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def _timm_network(name: str, **options: Any) -> Any:

@@ -59,6 +59,7 @@ def test_what_is_drawn_is_the_same(photos):
         lambda images: images.split(0.3, 1)[1].batch(torch.tensor([1])).images,
         lambda images: torch.cat(list(images.images.split(5))),
         lambda images: images.images[0],
+        lambda images: images.only(["b", "a"]).batch(torch.arange(3)).images,
     ):
         assert torch.equal(draw(held), draw(lazy))
     with pytest.raises(IndexError):
