@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from distil import DistilledSet, ImageSet, Matching
 from distil.cli.flags import flag_of
 from distil.cli.settings_flags import choices, with_choices
-from distil.dataset.compose import matching_loop
+from distil.dataset.compose import matching_loop, task_of
 from distil.dataset.distil import finished
 from distil.dataset.matching import MatchingLoop
-from distil.dataset.protocols import Task
 from distil.dataset.proxies import trained_proxy
 from distil.dataset.upgrade import RENAMED
 from distil.fields import leaves, with_value
@@ -68,7 +67,8 @@ def loop_of(
     real: ImageSet, settings: Matching, proxy: nn.Module | None = None, *, whole: ImageSet | None = None, **more: Any
 ) -> MatchingLoop:
     """The loop of these settings, before its first step. whole: the images of which `real` are the kept ones."""
-    task = Task(real, settings.ipc, settings.seed, settings.outer, proxy)
+    task = task_of(real, settings)
+    task.proxy = proxy
     loop = matching_loop(task, settings, partial(finished, real=whole or real, settings=settings), **more)
     loop.begin()
     return loop

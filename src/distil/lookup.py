@@ -1,6 +1,6 @@
 """One of several names, or an error that suggests the nearest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from distil.checks import shown
@@ -30,6 +30,27 @@ def unknown(what: str, word: object, known: Iterable[str], *, wanted: str = "", 
     suggestion = f" Did you mean {near}?" if near else ""
     wanted = wanted or f"Choose from {', '.join(names)}."
     return DistilError(f"unknown {what} {shown(word)}.{suggestion} {wanted}", field=field or ())
+
+
+SHOWN = 20
+"""Class names that a message lists."""
+
+
+def indices_of(classes: Sequence[str], known: Sequence[str], what: str) -> list[int]:
+    """The index of each class among the known ones. what: whose they are.
+
+    Raises: DistilError on none, one that is not known, and one given twice.
+    """
+    if not classes or isinstance(classes, str):
+        raise DistilError(f"{{classes}} is {shown(classes)}: give a list of class names.", field="classes")
+    places = {name: index for index, name in enumerate(known)}
+    for place, name in enumerate(classes):
+        if name not in places:
+            wanted = f"The classes of {what} are {', '.join(known[:SHOWN])}{', ...' if len(known) > SHOWN else ''}."
+            raise unknown("class", name, known, wanted=wanted, field="classes")
+        if name in classes[:place]:
+            raise DistilError(f"{{classes}} names {shown(name)} twice: name every class once.", field="classes")
+    return [places[name] for name in classes]
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

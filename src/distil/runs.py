@@ -20,6 +20,8 @@ PREVIOUS = "checkpoint.previous.safetensors"
 """The checkpoint before the last one."""
 PROXY = "proxy.safetensors"
 RESULT = "distilled.safetensors"
+EXPERTS_FOLDER = "experts"
+"""Folder, in a run folder, of experts that the run has trained."""
 WORKING = (CHECKPOINT, PREVIOUS, PROXY)
 """Files of tensors in a run folder that are no results."""
 
@@ -121,7 +123,7 @@ def is_abandoned(folder: Path, command: str) -> bool:
     """Whether a folder holds a run of `command` that ended before its first checkpoint, and nothing else: a new run may
     take its place."""
     names = {path.name for path in folder.iterdir() if not path.name.endswith(PART)} if folder.is_dir() else set()
-    if MANIFEST not in names or not names <= {MANIFEST, LOG, PROXY, LOCK}:
+    if MANIFEST not in names or not names <= {MANIFEST, LOG, PROXY, LOCK}:  # experts are worth keeping
         return False
     with contextlib.suppress(DistilError):
         return read_manifest(folder).get("command") == command

@@ -252,7 +252,7 @@ def test_misspelt_flag(capsys):
         (["dataset", "idc", "digits", "--recipe", "quick"], "unknown recipe 'quick'. Choose from published, fast."),
         (
             ["dataset", "dm", "digits", "--recipe", "fast"],
-            "dm has no recipe 'fast': idc, udd, udd-jitter, udd-windows have one.",
+            "dm has no recipe 'fast': idm, idc, dream, ncfm, mtt, datm, udd, udd-jitter, udd-windows have one.",
         ),
         (["dataset", "idc", "digits", "--ipc", "0"], "--ipc is 0: ask for at least 1"),
         (["dataset", "idc", "digits", "--ipc", "-3"], "--ipc is -3: ask for at least 1"),
@@ -617,7 +617,10 @@ def test_export(capsys, artifact, to, out):
 
 def test_methods_lists_each_with_its_paper_and_score(capsys):
     assert main(["methods"]) == 0
-    text = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    text = " ".join(printed.split())
+    assert "│ 49.6 / - / - │" in text
     assert all(f"│ {name} │" in text for name in METHODS)
     assert "50.6 / 67.5 / 74.5" in text
     assert "ICML 2022" in text
@@ -629,7 +632,10 @@ def test_methods_with_a_name_shows_every_setting(capsys, name):
     text = capsys.readouterr().out
     names = [leaf.name for leaf in leaves(preset(name, "cifar10", 1))]
     assert all(f"--{name.replace('_', '-')} " in text for name in names if name not in ("method", "ipc"))
-    assert METHODS[name].title in text
+    assert " ".join(METHODS[name].title.split()) in " ".join(text.split())
+    described = text.partition("Settings that")[0]
+    assert max(map(len, described.splitlines())) <= 100
+    assert all(word in described for word in ("Paper: ", "Cost, ", "Parts, on CIFAR-10", "easured here"))
 
 
 def test_methods_gives_values_by_data_set_and_images_per_class(capsys):

@@ -9,10 +9,11 @@ import torch
 from distil.cli.flags import flag_of
 from distil.cli.settings_flags import choices, with_choices
 from distil.data.images.image_set import ImageSet
-from distil.dataset.compose import matching_loop
+from distil.dataset.compose import matching_loop, task_of
+from distil.dataset.config import experts_of
 from distil.dataset.distil import finished
+from distil.dataset.experts import train_experts
 from distil.dataset.methods import preset
-from distil.dataset.protocols import Task
 from distil.dataset.step import NetworkStage
 from distil.fields import leaves, with_value
 
@@ -63,7 +64,11 @@ def tiny(method="idc", **changes) -> Any:
     """A method's published settings, made small."""
     settings = changed(preset(method, "custom", 1, "published"), network="convnet2", **TINY)
     small = {"refresh": 1, "windows_start": 0.0, "proxy_steps": 2, "network_samples": 4, "network_batch": 4}
+    small |= {"expert_runs": 2, "expert_epochs": 1, "expert_batch": 12, "frequencies": 32}
+    small |= {"cluster_every": 3, "network_steps": 2, "network_most": 4, "network_every": 2}
     names = {leaf.name for leaf in leaves(settings)}
+    if "network_trained" in names or "expert_runs" in names:
+        small |= {"outer": 6, "inner": 1}
     if method != "udd-windows":
         small.pop("refresh")
     settings = changed(settings, **{name: value for name, value in small.items() if name in names})
@@ -78,7 +83,11 @@ def tiny(method="idc", **changes) -> Any:
 
 def loop_of(real, settings, proxy=None, **more) -> Any:
     """The loop of these settings, before its first step."""
-    task = Task(real, settings.ipc, settings.seed, settings.outer, proxy)
+    task = task_of(real, settings)
+    task.proxy = proxy
+    if (wanted := experts_of(settings)) is not None:
+        made_by = {"network": settings.network, "width": settings.width, "seed": settings.seed}
+        task.experts = train_experts(real, wanted, None, **made_by)
     loop = matching_loop(task, settings, partial(finished, real=real, settings=settings), **more)
     loop.begin()
     return loop

@@ -1,5 +1,6 @@
 """Items of DCT coefficients: what their numbers mean, how they begin, which are kept, and their gradient."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,3 +227,29 @@ def test_images_of_a_class_with_fewer_images_than_it_needs_begin_apart():
     images = loop.placed.decode(loop.params).flatten(1)
     apart = torch.cdist(images[:8], images[:8]) + torch.eye(8)
     assert apart.min() > 1e-3
+
+
+def test_the_policy_of_variance_keeps_what_varies_within_classes():
+    """Position 7 differs between classes only, and most: it is not kept."""
+    varying = torch.tensor([1, 8, 9, 19, 33, 42, 50, 51, 60, 3, 5, 24, 12, 40, 45, 63])
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.zeros(3, 12, 64)
+    numbers[..., varying] = 0.1 * torch.randn(3, 12, 16, generator=generator)
+    numbers[..., 7] = torch.tensor([-0.8, 0.0, 0.8])[:, None]
+    images = from_kept_coefficients(numbers.flatten(0, 1), torch.arange(64), SHAPE)
+    assert float(images.min()) > 0
+    assert float(images.max()) < 1
+    real = replace(make_images(), images=(255 * images).round().to(torch.uint8))
+    assert kept_of(real, spectral(policy="variance")).tolist() == sorted(varying.tolist())
+    assert 7 in kept_of(real, spectral(policy="response"), SeesSeven()).tolist()
+
+
+class SeesSeven(torch.nn.Module):
+    def forward(self, x):
+        return 5 * coefficients(x)[:, 7:10]
+
+
+def test_the_policy_of_variance_needs_no_proxy_and_asks_once(real, tmp_path):
+    made: Any = distil_dataset(real, spectral(policy="variance", outer=3), folder=tmp_path)
+    assert not (tmp_path / "proxy.safetensors").exists()
+    assert made.parameterization.kept.tolist() == kept_of(real, spectral(policy="variance")).tolist()

@@ -54,7 +54,7 @@ def test_every_method_makes_a_set(real, method):
     assert made.params.dtype == torch.uint8
     assert made.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert made.method == method
-    views = {"udd-windows": 12, "idc": 4, "udd": 32, "udd-jitter": 32}.get(method, 1)
+    views = {"udd-windows": 12, "idc": 4, "dream": 4, "idm": 4, "ncfm": 4, "udd": 32, "udd-jitter": 32}.get(method, 1)
     assert made.images_per_item == views
     assert len(made.decoded()) == 6 * views
     used = made.parameterization.pictured(made.params, 0).utilization
@@ -75,7 +75,7 @@ def test_coresets_hold_real_images_of_their_class(real, method):
 @pytest.mark.parametrize("method", MATCHING)
 def test_the_matching_loss_falls(method):
     real = make_images(each=30, side=16)
-    lr = {"dc": 3.0, "dsa": 3.0, "dm": 3.0, "udd": 0.06, "udd-jitter": 0.06}.get(method, 0.02)
+    lr = {"dc": 3.0, "dsa": 3.0, "dm": 3.0, "idm": 3.0, "udd": 0.06, "udd-jitter": 0.06}.get(method, 0.02)
     changes = {"width": 8, "outer": 1, "inner": 40, "batch": 30, "networks": "fresh", "augment": "none", "lr": lr}
     if method.startswith("udd"):
         changes["contrastive"] = "none"
@@ -83,6 +83,8 @@ def test_the_matching_loss_falls(method):
         changes |= {"policy": "fixed", "images": 4}
     if method == "udd-windows":
         changes["parameterization"] = "grid"
+    if method in ("idm", "ncfm"):
+        changes["classification"] = "none"
     settings = tiny(method, init="noise", **changes)
     log = Recorder()
     distil_dataset(real, settings, events=log)

@@ -185,3 +185,12 @@ def test_a_run_with_a_part_of_ones_making_resumes_from_python_alone(real, tmp_pa
     assert DistilledSet.load(tmp_path / "run" / RESULT, known).settings == again.settings
     with pytest.raises(DistilError, match="seed was 0 and is 3"):
         distil_dataset(real, changed(settings, seed=3), folder=tmp_path / "run", resume=True)
+
+
+def test_a_network_forgets_less_with_distilled_images_of_before():
+    import class_incremental
+
+    found = class_incremental.main(ipc=1, updates=12, outer=1, inner=3)
+    assert list(found) == ["nothing", "1 random images per class", "1 distilled items per class (idc)"]
+    assert found["nothing"] > 50
+    assert found["1 distilled items per class (idc)"] < found["nothing"] - 20

@@ -1,13 +1,16 @@
 """The published settings, number by number where the papers' code fixes them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distil.cli.settings_flags import choices
-from distil.dataset.config import Selection, check_settings
+from distil.dataset.config import Selection, Trajectory, check_settings
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
+from distil.dataset.methods.composition import parts_of
+from distil.dataset.methods.measured import MEASURED
 from distil.dataset.upgrade import settings_from_dict
 from distil.errors import DistilError
 from distil.fields import leaves, to_dict
@@ -32,6 +35,42 @@ def test_every_setting_has_a_source(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_every_method_tells_its_paper_its_parts_and_its_cost(name):
+    method = METHODS[name]
+    assert all(text.strip() for text in (method.title, method.description, method.cost, method.paper))
+    for recipe in ("published", "fast") if method.has_fast else ("published",):
+        parts = parts_of(preset(name, "cifar10", 1, recipe))
+        needed = {"parameterization", "objective", "networks", "labels"}
+        assert needed | ({"sampler"} if method.kind == "matching" else set()) <= parts.keys()
+        assert all(parts.values())
+
+
+def test_parts_by_their_names():
+    assert parts_of(preset("udd", "cifar10", 1)) == {
+        "parameterization": "dct, images 32, bits 4, policy response",
+        "objective": "gradient, squared distance",
+        "networks": "real, batch 64",
+        "sampler": "uniform, batch 64",
+        "labels": "hard",
+        "optimizer": "sgd",
+    }
+    assert parts_of(preset("herding", "mnist", 1))["networks"] == "convnet3 trained on all images"
+    assert parts_of(Trajectory())["objective"] == "trajectory, 50 updates for 2 epochs"
+    assert "experts" in parts_of(Trajectory())["networks"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "row"),
+    [(name, key, row) for name in MEASURED for key in MEASURED[name] for row in MEASURED[name][key]],
+)
+def test_what_was_measured_stands_on_its_page(name, key, row):
+    assert name in METHODS
+    assert key in DATASETS
+    page = (Path(__file__).parents[2] / row.conditions.page.partition("#")[0]).read_text(encoding="utf-8")
+    assert f"{row.mean:.1f} ± {row.std:.1f}" in page
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_names_of_settings_are_unique(name):
     settings = preset(name, "cifar10", 1)
     names = [leaf.name for leaf in leaves(settings)] + list(choices(settings))
@@ -49,15 +88,17 @@ def test_every_preset_is_sound_and_survives_json(name, key, ipc):
     assert settings_from_dict(json.loads(json.dumps(to_dict(settings)))) == settings
 
 
-@pytest.mark.parametrize("name", ["idc", "udd", "udd-jitter", "udd-windows"])
+@pytest.mark.parametrize("name", ["idc", "dream", "idm", "ncfm", "udd", "udd-jitter", "udd-windows"])
 @pytest.mark.parametrize("key", [*DATASETS, "custom"])
 def test_the_fast_recipe_costs_less_and_is_the_same_method(name, key):
     fast: Any = preset(name, key, 10, "fast")
     slow: Any = preset(name, key, 10, "published")
     check_settings(fast)
-    same = {"method", "ipc", "parameterization", "augment", "contrastive", "networks", "sampler"}
+    same = {"method", "ipc", "parameterization", "augment", "contrastive", "classification"}
+    same |= ({"networks"} if name not in ("idm", "ncfm") else set()) | ({"sampler"} if name != "dream" else set())
     assert all(getattr(fast, field) == getattr(slow, field) for field in same)
-    assert fast.objective.layers == slow.objective.layers
+    assert {type(fast.networks), type(fast.sampler)} == {type(slow.networks), type(slow.sampler)}
+    assert getattr(fast.objective, "layers", None) == getattr(slow.objective, "layers", None)
     if key != "digits":
         assert fast.outer * fast.inner <= slow.outer * slow.inner / 50
 
@@ -71,7 +112,10 @@ def test_udd_takes_the_fast_recipe_unless_another_is_asked_for_and_published_met
     assert {default_recipe(name, "digits") for name in METHODS} == {"published"}
     assert preset("udd", "cifar10", 1) == preset("udd", "cifar10", 1, "fast")
     assert preset("idc", "cifar10", 1) == preset("idc", "cifar10", 1, "published")
-    with pytest.raises(DistilError, match="dc has no recipe 'fast': idc, udd, udd-jitter, udd-windows have one"):
+    with pytest.raises(
+        DistilError,
+        match="dc has no recipe 'fast': idm, idc, dream, ncfm, mtt, datm, udd, udd-jitter, udd-windows have one",
+    ):
         preset("dc", "cifar10", 1, "fast")
 
 
@@ -124,6 +168,51 @@ def test_idc(key, ipc, lr, samples, distance, cutmix):
     assert (s["network_samples"], s["distance"], s["network_cutmix"]) == (samples, distance, cutmix)
     assert (s["batch"], s["batch_synthetic"], s["layers"]) == (64, 128, "convolutions")
     assert s["augment"] == ("color_crop" if key == "mnist" else "color_crop_cutout")
+
+
+def test_dream_is_idc_on_the_images_nearest_to_centers():
+    dream, idc = published("dream", "svhn", 10), published("idc", "svhn", 10)
+    differing = {name for name in dream if dream[name] != idc.get(name)}
+    assert differing == {"method", "sampler", "batch", "init_from", "cluster_every", "cluster_pool"}
+    assert (dream["sampler"], dream["batch"], dream["cluster_every"], dream["init_from"]) == (
+        "kmeans",
+        128,
+        10,
+        "kmeans",
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "ipc", "batch", "every", "steps", "weight"),
+    [
+        ("cifar10", 1, 5000, 5, 10, 0.5),
+        ("cifar10", 10, 256, 30, 10, 0.5),
+        ("cifar10", 50, 256, 30, 10, 0.1),
+        ("cifar100", 1, 500, 5, 10, 0.5),
+        ("cifar100", 10, 256, 30, 50, 0.1),
+        ("cifar100", 50, 256, 30, 10, 0.1),
+        ("custom", 1, 256, 5, 10, 0.5),
+    ],
+)
+def test_idm(key, ipc, batch, every, steps, weight):
+    s = published("idm", key, ipc)
+    assert (s["batch"], s["network_every"], s["network_steps"], s["ce_weight"]) == (batch, every, steps, weight)
+    assert (s["objective"], s["classification"], s["ce_by_accuracy"]) == ("feature", "ce", True)
+    assert (s["networks"], s["network_first"], s["network_most"], s["network_trained"]) == ("pool", 3, 100, 2)
+    assert (s["network_batch"], s["network_augment"], s["network_cutmix"]) == (256, "none", 0.0)
+    assert (s["outer"], s["inner"], s["factor"], s["init"]) == (20000, 1, 2, "mix")
+    assert (s["lr"], s["lr_space"], s["momentum"], s["augment_one"]) == (0.2, "normalized", 0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "ipc", "optimizer", "lr"),
+    [("cifar10", 1, "adam", 4.472e-3), ("cifar100", 50, "adam", 1.414e-2), ("cifar100", 10, "sgd", 0.01)],
+)
+def test_ncfm(key, ipc, optimizer, lr):
+    s = published("ncfm", key, ipc)
+    assert (s["optimizer"], s["lr"]) == (optimizer, pytest.approx(lr, rel=1e-3))
+    assert (s["objective"], s["frequencies"], s["scale"], s["classification"]) == ("characteristic", 4096, 300.0, "ce")
+    assert (s["networks"], s["expert_runs"], s["expert_epochs"], s["inner"]) == ("interpolated", 20, 60, 1)
 
 
 def test_udd_is_idc_with_coefficients_or_with_windows_and_contrast():

@@ -23,7 +23,8 @@ from distil.functional.regions import grid_regions, whole_region
 from distil.parameterizations import crops, dct
 from distil.parameterizations.base import Pictured, require
 from distil.parameterizations.crops import Crops
-from distil.parameterizations.dct import Dct, packed, unpacked
+from distil.parameterizations.dct import Dct
+from distil.parameterizations.half_bytes import packed, unpacked
 from distil.parameterizations.plain import PlainParameterization
 from distil.report.pictures import draw_set
 
@@ -833,7 +834,7 @@ def test_a_parameterization_of_ones_own_keeps_its_tensors_in_the_file(tmp_path):
     assert read.bytes == {"images": 3, "labels": 3, "regions": 0, "pictures": 768, "total": 774, "extra": 5}
     assert (read.header()["format_version"], read.header()["parameterization"]) == (3, "shades")
     assert refusal(path).startswith(
-        f"{path}: its items are stored as 'shades', and distil knows crops, dct: read it in"
+        f"{path}: its items are stored as 'shades', and distil knows crops, dct, dct-groups"
     )
 
 

@@ -81,6 +81,9 @@ ELSEWHERE = {
     "nearest_cosine": "test_prototypes.py",
     "paint_boxes": "test_boxes.py",
     "projection": "test_prototypes.py",
+    "student_weights": "test_trajectory.py",
+    "trajectory_distance": "test_trajectory.py",
+    "trajectory_gradient": "test_trajectory.py",
 }
 NOT_DIFFERENTIABLE = {
     "whole_region",

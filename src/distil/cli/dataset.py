@@ -11,10 +11,33 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from distil.cli.experts import tell_experts, with_trained
 from distil.cli.flags import Device, device_named, flag_of, option, parse, scan, versions
-from distil.cli.set_words import Download, Root, Size, SourceWord, in_bytes, opened, short_name
+from distil.cli.set_words import (
+    Classes,
+    Download,
+    Root,
+    Size,
+    SourceWord,
+    class_names,
+    in_bytes,
+    named_in_path,
+    of_classes,
+    opened,
+    short_name,
+)
 from distil.cli.settings_flags import flag_classes, from_flags, refuse_unknown, switches, with_choices
-from distil.dataset.config import Matching, Observer, Selection, Settings, check_settings
+from distil.dataset.config import (
+    Learning,
+    Matching,
+    Observer,
+    Selection,
+    Settings,
+    Trajectory,
+    check_settings,
+    experts_of,
+    steps_of,
+)
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
 from distil.dataset.precision import computes_bfloat16
 from distil.dataset.upgrade import RENAMED, settings_from_dict
@@ -24,6 +47,7 @@ from distil.files import remove_unfinished
 from distil.locks import only_writer
 from distil.runs import (
     CHECKPOINT,
+    EXPERTS_FOLDER,
     LOG,
     MANIFEST,
     PREVIOUS,
@@ -66,10 +90,19 @@ class RunFlags:
             "a CPU (idc and the udd methods). Unless given, udd takes fast and every other method published.",
         ),
     ] = None
-    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE-METHOD-ipcN-seedS unless given.")] = None
+    experts: Annotated[
+        Path | None,
+        option(
+            "DIR", "Trained experts (distil experts) for mtt, datm, fred and ncfm; unless given they are trained first."
+        ),
+    ] = None
+    out: Annotated[Path | None, option("DIR", "Run folder; runs/SOURCE[-CLASSES]-METHOD-ipcN-seedS unless given.")] = (
+        None
+    )
     root: Root = None
     size: Size = None
     download: Download = False
+    classes: Classes = None
     device: Device = "auto"
     checkpoint_seconds: float = 120.0
     """Time between checkpoints."""
@@ -103,6 +136,7 @@ def dataset() -> None:
     distil dataset idc digits
     distil dataset idc cifar10 --ipc 10 --root data
     distil dataset udd photos/ --size 32 --recipe fast --out runs/photos
+    distil dataset dm digits --classes 0,1,2 --out runs/first
     distil dataset --resume runs/cifar10-idc-ipc10-seed0
     """
 
@@ -129,7 +163,9 @@ def dataset_command(words: list[str]) -> None:
     key, asked = source_key(source or "custom"), values.get("--recipe")
     ipc = values.get("--ipc", "1")
     default = preset(method, key, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, asked)
+    default = with_trained(default, values)
     default = with_choices(default, values)
+    default = with_trained(default, values)
     refuse_unknown(words, default, COMMAND_FLAGS, {old: flag_of(new) for old, new in RENAMED.items()})
     if not source and not wants_help:
         raise DistilError(f"give a SOURCE after {method}: {', '.join(DATASETS)}, a folder, FILE.npz or hf:NAME.")
@@ -179,14 +215,18 @@ def _start_run_without_method(
 def _peek(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The positional words, and the flags with their values."""
     flags = {"-h", "--help", "--download"}
-    for kind in (Matching, Selection):
+    for kind in (Matching, Trajectory, Selection):
         flags |= switches(kind())
     return scan(words, flags)
 
 
 def _start_run(method: str, word: str, settings: Settings, run: RunFlags, emulated: bool) -> None:
     check_settings(settings)
-    folder = run.out or Path("runs") / f"{short_name(word)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+    folder = (
+        run.out
+        or Path("runs")
+        / f"{short_name(word)}{named_in_path(run.classes)}-{method}-ipc{settings.ipc}-seed{settings.seed}"
+    )
     _refuse_inside(folder, word)
     place = folder.absolute()  # that is found again if the working folder is deleted
     with only_writer(folder):
@@ -213,19 +253,25 @@ def _start(
                 f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number "
                 "of classes differs): give it another name."
             )
+        names = None if run.classes is None else class_names(run.classes, source.train.classes)
+        source = source if names is None else of_classes(source, names)
         manifest = {
             "format_version": RUN_FORMAT,
             "command": "dataset",
             "source": _lasting(word),
             "root": None if run.root is None else str(run.root.absolute()),
             "size": run.size,
+            "classes": names,
             "device": run.device,
             "settings": to_dict(settings),
             "source_fingerprint": source.train.fingerprint(),
+            "experts": None if run.experts is None else str(run.experts.absolute()),
             "read": None if source.inventory is None else source.inventory.to_dict(),
             "versions": versions(),
         }
-        if isinstance(settings, Matching) and settings.outer * settings.inner * settings.target_reuse >= LONG:
+        if not isinstance(settings, Selection) and run.experts is None:
+            tell_experts(source, settings, device, folder, shown)
+        if not isinstance(settings, Selection) and steps_of(settings) >= LONG:
             _tell_time(method, source, settings, device, run, shown)
         start_run(place, manifest)
         try:
@@ -275,21 +321,25 @@ def _refuse_taken(folder: Path) -> None:
         raise DistilError(f"{folder} holds {left[0]} of another run, without its {MANIFEST}: choose another folder.")
 
 
-def _tell_time(method: str, source: "Source", settings: Matching, device: str, run: RunFlags, shown: Events) -> None:
+def _tell_time(method: str, source: "Source", settings: Learning, device: str, run: RunFlags, shown: Events) -> None:
     """Print how long a long run will take, and what is quicker. Raises: DistilError where that is days, and nobody has
     asked for it in so many words."""
-    from distil.dataset.estimate import seconds_of_run
+    from distil.dataset.estimate import seconds_of_experts, seconds_of_run
     from distil.report.progress import spoken
 
     shown("preparing", what="measuring the first steps")
     images = source.train.to(device)
     seconds = seconds_of_run(images, settings)
+    if run.experts is None and (wanted := experts_of(settings)) is not None:
+        seconds += seconds_of_experts(images, wanted, settings.network, settings.width)
     told = f"{method} by the recipe {run.recipe or 'published'} takes about {spoken(seconds)} here"
     quicker = ""
     if METHODS[method].has_fast and run.recipe != "fast":
         fast = preset(method, source.key, settings.ipc, "fast")
-        if isinstance(fast, Matching):
-            fast = fast if computes_bfloat16(device) else replace(fast, bfloat16="none")
+        if not isinstance(fast, Selection):
+            fast = (
+                fast if not isinstance(fast, Matching) or computes_bfloat16(device) else replace(fast, bfloat16="none")
+            )
             quicker = f"; --recipe fast takes about {spoken(seconds_of_run(images, fast))}"
     if seconds > DAY and run.recipe is None:
         raise DistilError(f"{told}{quicker}. Give --recipe published if that is what you want.")
@@ -312,6 +362,8 @@ def _resume_run(resume: Annotated[ResumeFlags, arg(name="")]) -> None:
     word = manifest["source"]
     with only_writer(folder), show_progress(f"{settings.method} on {short_name(word)}") as shown:
         source = opened(word, root, manifest["size"], False, shown)
+        if manifest.get("classes") is not None:
+            source = of_classes(source, manifest["classes"])
         if source.train.fingerprint() != manifest["source_fingerprint"]:
             raise DistilError(
                 f"the training images of {_shortest(word)} are not those that the run in {folder} began with "
@@ -363,6 +415,12 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
                 f"{path} does not describe a run: {name} is {_short(value)} and should be {wanted}. Put a sound copy "
                 "there, or start the run again in another folder."
             )
+    names = manifest.get("classes")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise DistilError(
+            f"{path} does not describe a run: classes is {_short(names)} and should be a list of names or null. Put a "
+            "sound copy there, or start the run again in another folder."
+        )
     if manifest["command"] != "dataset":
         raise DistilError(
             f"{folder} holds a run of distil {manifest['command']}, not of distil dataset: give the folder of one."
@@ -407,7 +465,7 @@ def _distil(
     from distil.report.progress import both
 
     protocol = replace(protocol_for("quick", source.key), epochs=FOLLOWED, max_updates=FOLLOWED)
-    seen = settings if isinstance(settings, Matching) else Observer()
+    seen = Observer() if isinstance(settings, Selection) else settings
 
     def validate(distilled: "DistilledSet", held_out: "ImageSet") -> float:
         scores = evaluate_distilled(
@@ -426,6 +484,7 @@ def _distil(
         return distil_dataset(
             source.train,
             settings,
+            experts=manifest.get("experts"),
             device=device,
             folder=place,
             resume=resume,
@@ -447,6 +506,8 @@ def _tell_result(
     file, count = shlex.quote(str(folder / RESULT)), len(distilled.params)
     where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
     where += "" if manifest["size"] is None else f" --size {manifest['size']}"
+    names = manifest.get("classes")
+    where += "" if names is None else f" --classes {shlex.quote(','.join(names))}"
     if source.note:
         print(f"Note: {source.note}")
     print(f"{folder / RESULT}")
@@ -459,7 +520,7 @@ def _tell_result(
 def forgotten_if_nothing_happened(folder: Path) -> bool:
     """Take back what a run wrote that failed before its first step, so that the mended command can use the folder."""
     log = folder / LOG
-    if has_checkpoint(folder) or (folder / RESULT).exists():
+    if has_checkpoint(folder) or (folder / RESULT).exists() or (folder / EXPERTS_FOLDER).exists():
         return False
     if log.is_file() and any(line.get("event") == "step" for line in read_log(log)):
         return False

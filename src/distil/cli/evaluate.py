@@ -8,7 +8,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from distil.cli.flags import Device, console, device_named, option, switch, versions
 from distil.cli.label_words import LabelsWord, Teachers, Temperature, own_labels, random_labels
-from distil.cli.set_words import Download, Root, Size, SourceWord, opened, short_name
+from distil.cli.set_words import Classes, Download, Root, Size, SourceWord, class_names, of_classes, opened, short_name
 from distil.errors import DistilError
 from distil.runs import Events, Interrupted
 from distil.stopping import number_of
@@ -50,6 +50,7 @@ def evaluate(
         int | None, option("N", "Networks of a kind trained together; all of them on a GPU, else 1, unless given.")
     ] = None,
     seed: Annotated[int, arg(metavar="N", help="Seed of every draw.")] = 0,
+    classes: Classes = None,
     device: Device = "auto",
     root: Root = None,
     size: Size = None,
@@ -62,9 +63,9 @@ def evaluate(
 
     Reported: the last epoch, mean and standard deviation over the runs. The same
     command scores real images: all of them (whole), or a fresh random draw for each
-    run (random:N). Scores of different protocols, or with labels of different
-    regimes, cannot be compared. A stopped evaluation continues from its finished
-    networks when it is given again.
+    run (random:N). A set of some classes is scored with --classes. Scores of
+    different protocols, or with labels of different regimes, cannot be compared. A
+    stopped evaluation continues from its finished networks when it is given again.
 
     Examples:
     distil evaluate runs/digits-idc-ipc1-seed0/distilled.safetensors digits --protocol quick
@@ -73,6 +74,7 @@ def evaluate(
     distil evaluate set.safetensors digits --protocol quick --ranking
     distil evaluate random:10 cifar10 --json random10.json
     distil evaluate whole digits --protocol quick --json whole.json
+    distil evaluate first.safetensors digits --classes 0,1,2
     """
     per_class = _images_per_class(file)
     names = [name.strip() for name in networks.split(",") if name.strip()]
@@ -85,6 +87,7 @@ def evaluate(
             field=("with_random", "ranking"),
         )
 
+    from distil.distilled_set.parts import made_from
     from distil.distilled_set.record import DistilledSet
     from distil.evaluation.compare import compare_table
     from distil.evaluation.protocols import protocol_for
@@ -105,7 +108,10 @@ def evaluate(
     if distilled is not None and (with_random or ranking):
         real_labels = random_labels(own, distilled, teacher, download=download)
     with show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
-        real = opened(source, root, size, download, shown)
+        whole = real = opened(source, root, size, download, shown)
+        if classes is not None:
+            wanted = class_names(classes, whole.train.classes)
+            real = of_classes(whole, [name for name in whole.train.classes if name in wanted])
         if real.test is None:
             raise DistilError(f"{real.name} has no test images to evaluate on: give a source that has a test split.")
         rules = protocol_for(protocol, real.key)
@@ -122,7 +128,7 @@ def evaluate(
     console().print(compare_table(shown_rows))
     if ranking:
         _rank(rows)
-    if distilled is not None and distilled.source_fingerprint != real.train.fingerprint():
+    if distilled is not None and not made_from(distilled, whole.train):
         print(f"Note: this set was made from other images than the training images of {real.name}.")
     if real.note:
         print(f"Note: {real.note}")

@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 import distil
+from distil.cli.concat import concat
 from distil.cli.dataset import dataset, dataset_command
 from distil.cli.demo import demo
 from distil.cli.evaluate import evaluate
+from distil.cli.experts import experts, experts_command
 from distil.cli.flags import flag_of, parse
 from distil.cli.label import label
 from distil.cli.methods import methods
@@ -28,11 +30,13 @@ usage: distil COMMAND ...
 Distil a dataset into a few images a class, or a detector into a smaller one; evaluate both fairly.
 
   distil dataset METHOD SOURCE    make a distilled set; --resume DIR continues a stopped run
+  distil experts SOURCE           train the networks that mtt, datm, fred and ncfm need beforehand
   distil evaluate FILE SOURCE     train fresh networks on it and report their test accuracy
   distil label FILE --teacher M   store a teacher's soft labels in it
   distil compare FILE FILE ...    one table of sets that were evaluated
   distil show FILE                draw its images, its regions and the views that a network sees
   distil export FILE --to LAYOUT  write it as an image folder, npz or parquet
+  distil concat A B --out C       join sets of different classes in one file
   distil methods [NAME]           what each method is, costs and reaches; every published setting
   distil detector COMMAND         train a small object detector with the knowledge of a large one
   distil demo [detector]          the tour on embedded handwriting, in three minutes, or five
@@ -50,7 +54,7 @@ Start here:
 """
 
 
-RUNS = ("dataset", "evaluate", "demo", "detector")
+RUNS = ("dataset", "experts", "evaluate", "demo", "detector")
 """Commands whose work does not stop when nobody reads what they print."""
 
 NO_SPACE = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO")}
@@ -124,6 +128,8 @@ def _run(words: list[str]) -> int:
     try:
         if name == "dataset":
             dataset_command(rest)
+        elif name == "experts":
+            experts_command(rest)
         elif name == "detector":
             from distil.cli.detector import detector_command
 
@@ -145,11 +151,13 @@ def _fail(message: object, status: int) -> int:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "dataset": dataset,
+    "experts": experts,
     "evaluate": evaluate,
     "label": label,
     "compare": compare,
     "show": show,
     "export": export,
+    "concat": concat,
     "methods": methods,
     "demo": demo,
 }

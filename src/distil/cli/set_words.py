@@ -1,6 +1,9 @@
 """What words of the commands on distilled sets mean: images, files, names."""
 
 import contextlib
+import hashlib
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +12,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 from distil.cli.flags import option, switch
 from distil.data.catalog import NAMES
 from distil.dataset.methods import source_key
+from distil.lookup import indices_of
 from distil.runs import Events
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ Root = Annotated[
     Path | None, option("DIR", "Folder that holds the named data sets; $DISTIL_DATA or ~/.cache/distil unless given.")
 ]
 Size = Annotated[int | None, option("N", "Resize the images to N x N pixels.")]
+Classes = Annotated[str | None, option("A,B,...", "Take the images of these classes alone.")]
 Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch a named data set that --root lacks.")]
 
 
@@ -55,6 +60,40 @@ def opened(word: str, root: Path | None, size: int | None, download: bool, event
             if word.startswith("hf:") or Path(word).exists():
                 events("preparing", what=f"opening {short_name(word)}")
     return open_images(word, root, size, download)
+
+
+def class_names(word: str, known: Sequence[str]) -> list[str]:
+    """The classes that a --classes word names: between commas, but for commas of names that are known.
+
+    Raises: DistilError on an unknown class.
+    """
+    pieces, names = unicodedata.normalize("NFC", word).split(","), []
+    while pieces:
+        fitting = [end for end in range(len(pieces), 0, -1) if ",".join(pieces[:end]).strip() in known]
+        end = fitting[0] if fitting else 1
+        names.append(",".join(pieces[:end]).strip())
+        pieces = pieces[end:]
+    indices_of(names, known, "the source")
+    return names
+
+
+def named_in_path(word: str | None) -> str:
+    """What a --classes word adds to a folder's name: "-0-1-2" of 0,1,2; a hash of it where it is long."""
+    if word is None:
+        return ""
+    plain = "".join(letter if letter.isalnum() or letter in "_" else "-" for letter in word)
+    return f"-{plain}" if len(plain) <= 40 else f"-{hashlib.sha256(word.encode()).hexdigest()[:10]}"
+
+
+def of_classes(source: "Source", names: Sequence[str]) -> "Source":
+    """The images of some classes of a source, once how many there are has been printed."""
+    few = source.only(names)
+    told = f"{len(few.train.labels):,} training images"
+    if few.test is not None:
+        told += f", {len(few.test.labels):,} test images"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    print(f"Classes: {shown} ({len(names)} of {len(source.train.classes)}): {told}", flush=True)
+    return few
 
 
 def in_bytes(count: int) -> str:

@@ -68,6 +68,8 @@ def show(
     size = in_bytes(distilled.bytes["total"])
     print(f"{distilled.method} of {distilled.source}, {distilled.images_per_class} per class, {size}")
     print(f"Each item is {distilled.parameterization.describe()}.")
+    if distilled.student_lr is not None:
+        print(f"Learning rate of gradient descent that was learned with the images: {distilled.student_lr:.4g}.")
     maps = [distilled.parameterization.pictured(distilled.params, i).utilization for i in range(len(distilled.params))]
     if used := [one for one in maps if one is not None]:
         entropy = float(utilization_entropy(torch.stack(used)))

@@ -1,7 +1,7 @@
 """What a reader found in a source of data, told before anything is spent on it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 SHOWN_CLASSES = 12
@@ -84,6 +84,16 @@ class Inventory:
         lines += [f"  left out: {part}" for part in self.left_out]
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def only(self, classes: Sequence[str]) -> "Inventory":
+        """The inventory of some of the classes of a source of images; the sizes stay those of all images."""
+        places = [self.classes.index(name) for name in classes]
+        splits = []
+        for split in self.splits:
+            counts = tuple(split.per_class[place] for place in places)
+            splits.append(replace(split, images=sum(counts), per_class=counts))
+        note = f"{len(places)} of {len(self.classes)} classes are used"
+        return replace(self, classes=tuple(classes), splits=tuple(splits), notes=(*self.notes, note))
 
     def to_dict(self) -> dict[str, Any]:
         """The inventory as JSON can hold it."""

@@ -4,7 +4,7 @@ A dataclass with a `kind` is one of several that can stand in its place; a `pref
 where they are flags.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from distil.errors import DistilError
@@ -79,8 +79,9 @@ class Grid:
     """Cut every item into factor x factor cells, each enlarged to an image (IDC's multi-formation)."""
     init: Literal["noise", "real", "mix"] = "real"
     """Start from noise, from real images, or from real images shrunk into the cells."""
-    init_from: Literal["random", "kmeans"] = "random"
-    """Real images to start from: random ones, or those nearest to k-means centers of their class (DREAM)."""
+    init_from: Literal["random", "kmeans", "recognized"] = "random"
+    """Real images to start from: random ones, those nearest to k-means centers of their class (DREAM), or random ones
+    among those that experts recognize (DATM)."""
     storage: Literal["uint8", "float32"] = "uint8"
     """How finished pixels are stored: one byte a value, like the real images they replace, or four."""
 
@@ -135,8 +136,9 @@ class Dct:
     """Bits of a stored coefficient. With 4 an item has two coefficients for each byte of a real image."""
     init: Literal["noise", "real"] = "real"
     """Start from noise, or from real images as the kept frequencies show them."""
-    init_from: Literal["random", "kmeans"] = "random"
-    """Real images to start from: random ones, or those nearest to k-means centers of their class (DREAM)."""
+    init_from: Literal["random", "kmeans", "recognized"] = "random"
+    """Real images to start from: random ones, those nearest to k-means centers of their class (DREAM), or random ones
+    among those that experts recognize (DATM)."""
     policy: Fixed | Random | Variance | Response | Jitter | Any = field(default_factory=Response)
     start: Literal["policy", "fixed", "random"] = "policy"
     """Frequencies that images begin with: those that the policy chooses, the lowest ones, or any."""
@@ -152,6 +154,20 @@ class Dct:
                 "response or jitter, or {refresh} 0.",
                 field=("refresh", "policy"),
             )
+
+
+@dataclass(frozen=True)
+class Fred:
+    """Stored parameters are DCT coefficients of each color channel, at frequencies that each class keeps (FreD)."""
+
+    kind: ClassVar = "fred"
+    images: Annotated[int, Range(1, 512)] = 16
+    """At least so many images in each item; each has their share of its numbers as coefficients."""
+    bits: Literal[4, 8, 32] = 8
+    """Bits of a stored coefficient. With 4 an item has two coefficients for each byte of a real image."""
+    init_from: Literal["random", "kmeans", "recognized"] = "random"
+    """Real images to start from: random ones, those nearest to k-means centers of their class (DREAM), or random ones
+    among those that experts recognize (DATM)."""
 
 
 # ------------------------------------------------------------------------------------------------------ objectives
@@ -302,6 +318,8 @@ class Experts:
     """Networks to be trained beforehand, where no folder of experts is given."""
     epochs: Annotated[int, Range(1, 100_000)] = 50
     """Passes of each over the real images."""
+    every: Count = 1
+    """Epochs after each of which their weights are kept, those of the first and of the last always."""
     lr: Positive = 0.01
     """Learning rate of their training."""
     lr_decay: Literal["none", "steps"] = "none"
@@ -366,7 +384,7 @@ class ImageAdam:
     """Learning rate of the stored parameters."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the run: constant, or falling to zero along half a cosine."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Range(0, below=1)] = (0.9, 0.999)
     """Decay of the mean of the gradients, and of the mean of their squares, in a step."""
     weight_decay: NonNegative = 0.01
     """Decay of the stored parameters in a step, times the learning rate."""
@@ -411,7 +429,7 @@ class Matching:
     """Network in which real and synthetic images are matched."""
     width: Annotated[int, Range(1, 4096)] = 128
     """Channels of the network's layers."""
-    parameterization: Grid | Windows | Dct | Any = field(default_factory=Grid)
+    parameterization: Grid | Windows | Dct | Fred | Any = field(default_factory=Grid)
     optimizer: ImageSGD | ImageAdam = field(default_factory=ImageSGD)
     objective: GradientMatching | FeatureMatching | CharacteristicMatching | Any = field(
         default_factory=GradientMatching
@@ -432,6 +450,76 @@ class Matching:
     )
     bfloat16: str = "none"
     """Stages computed in bfloat16, joined by underscores (real, network, synthetic), or none."""
+    validation: Annotated[
+        float, Range(0, below=1, what="it is the share of images held out, at least 0 and below 1")
+    ] = 0.1
+    """Share of the training images held out to follow progress; nothing is selected on it. 0 uses every image."""
+    validations: Annotated[int, Range(0, 10_000)] = 4
+    """Evaluations on the held-out share during the run."""
+
+
+@dataclass(frozen=True)
+class HardLabels:
+    """Every item keeps the class that it was made for."""
+
+    kind: ClassVar = "hard"
+
+
+@dataclass(frozen=True)
+class LearnedLabels:
+    """Every image has class probabilities of its own: at first those that experts give it, then learned (DATM)."""
+
+    kind: ClassVar = "learned"
+    label_lr: NonNegative = 5.0
+    """Learning rate of the labels' logits."""
+    label_momentum: NonNegative = 0.9
+    """Momentum of the labels' logits."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Learn stored parameters on which a student's training leads where an expert's training on real images led."""
+
+    method: str = "mtt"
+    """Name under which the result is filed."""
+    ipc: Annotated[int, Range(1, 100_000)] = 1
+    """Images per class: items, each as large as one stored real image."""
+    steps: Count = 5000
+    """Steps: segments of experts' training that are matched, one after another."""
+    seed: Annotated[int, Seed()] = 0
+    """Seed of every draw."""
+    network: str = "convnet3"
+    """Network whose training is matched."""
+    width: Annotated[int, Range(1, 4096)] = 128
+    """Channels of the network's layers."""
+    parameterization: Grid | Windows | Dct | Fred | Any = field(default_factory=Grid)
+    optimizer: ImageSGD | ImageAdam = field(default_factory=ImageSGD)
+    labels: HardLabels | LearnedLabels = field(default_factory=HardLabels)
+    student_steps: Count = 50
+    """Updates of the student in a step."""
+    span: Count = 2
+    """Epochs of the expert for which they stand."""
+    start_from: Annotated[int, Range(0)] = 0
+    """First epoch of the expert at which a student may start."""
+    start_to: Annotated[int, Range(0)] = 2
+    """Last epoch of the expert at which a student may start."""
+    start_to_first: Annotated[int, Range(0)] | None = None
+    """The same in the first step; it grows to start_to over the run. None: constant."""
+    student_lr: Positive = 0.01
+    """Learning rate of the student at first; it is learned, and stored in the set."""
+    student_lr_lr: NonNegative = 1e-5
+    """Learning rate of the student's learning rate; 0 keeps it."""
+    hold_weights: bool = False
+    """Leave out how an update depends on those before it (TESLA's approximation of MTT's gradient)."""
+    skip_above: NonNegative = 0.0
+    """Steps with a loss above this change nothing; 0: none is skipped."""
+    batch_synthetic: Count = 256
+    """Synthetic images, of all classes together, in an update of the student, at most."""
+    augment: str = "color_crop_cutout_flip_scale_rotate"
+    """Operations of the augmentation in the student's training, joined by underscores, or none."""
+    augment_one: bool = True
+    """One random operation an image (DSA); otherwise flip, color and cutout always, plus one of the rest (IDC)."""
+    experts: Experts = field(default_factory=Experts)
     validation: Annotated[
         float, Range(0, below=1, what="it is the share of images held out, at least 0 and below 1")
     ] = 0.1
@@ -470,17 +558,54 @@ class Selection:
     """Share of the training images held out, as every method here holds them out."""
 
 
-Settings = Matching | Selection
+Settings = Matching | Trajectory | Selection
+Learning = Matching | Trajectory
+"""Settings of the methods that learn stored parameters step by step."""
+
+
+def steps_of(settings: Settings) -> int:
+    """Steps of a whole run."""
+    if isinstance(settings, Selection):
+        return 0
+    if isinstance(settings, Trajectory):
+        return settings.steps
+    return settings.outer * settings.inner * settings.target_reuse
+
+
+def experts_of(settings: Settings) -> Experts | None:
+    """The experts that a run needs; None if it needs none."""
+    return getattr(settings, "experts", None) or getattr(getattr(settings, "networks", None), "experts", None)
+
+
+def with_experts(settings: Learning, experts: Experts) -> Learning:
+    """The settings with other experts. Raises: DistilError if their method uses none."""
+    if isinstance(settings, Trajectory):
+        return replace(settings, experts=experts)
+    if isinstance(settings.networks, Interpolated):
+        return replace(settings, networks=replace(settings.networks, experts=experts))
+    raise DistilError(
+        f"{settings.method} uses no experts: leave {{experts}} out, or use {{networks}} interpolated.", field="experts"
+    )
 
 
 def check_settings(settings: Settings) -> None:
     """Refuse values that no run can use. Raises: DistilError that names the field, its value and what is accepted."""
     check(settings)
+    if getattr(getattr(settings, "parameterization", None), "init_from", "") == "recognized" and not experts_of(
+        settings
+    ):
+        raise DistilError(
+            "{init_from} recognized asks experts, and this method has none: use {init_from} random or kmeans.",
+            field="init_from",
+        )
     if isinstance(settings, Selection):
         if (settings.observer is None) != (settings.method == "random"):
             needs = "measures no distance" if settings.observer else "measures distances in a network's embedding"
             give = "None" if settings.observer else "an Observer()"
             raise DistilError(f"the rule {settings.method} {needs}: give observer {give}.")
+        return
+    if isinstance(settings, Trajectory):
+        _check_trajectory(settings)
         return
     unknown = [word for word in settings.bfloat16.split("_") if word not in STAGES]
     if settings.bfloat16 != "none" and unknown:
@@ -505,7 +630,7 @@ def check_settings(settings: Settings) -> None:
         raise DistilError(
             f"{{networks}} {settings.networks.kind} takes another network in every step: use {{inner}} 1 and as many "
             f"{{outer}} iterations, not {{inner}} {settings.inner}.",
-            field=("inner", "networks"),
+            field=("inner", "outer", "networks"),
         )
     weighed = settings.classification is not None and settings.classification.by_accuracy
     if weighed and not isinstance(settings.networks, Pool):
@@ -514,3 +639,48 @@ def check_settings(settings: Settings) -> None:
             "out.",
             field=("ce_by_accuracy", "networks"),
         )
+
+
+def _check_trajectory(settings: Trajectory) -> None:
+    first = settings.start_to if settings.start_to_first is None else settings.start_to_first
+    if not settings.start_from <= first <= settings.start_to:
+        raise DistilError(
+            f"{{start_from}} {settings.start_from}, {{start_to_first}} {first} and {{start_to}} {settings.start_to} "
+            "must not fall: they are epochs of an expert between which students start.",
+            field=("start_from", "start_to", "start_to_first"),
+        )
+    if settings.start_to + settings.span > settings.experts.epochs:
+        raise DistilError(
+            f"{{start_to}} {settings.start_to} and {{span}} {settings.span} reach beyond the {settings.experts.epochs} "
+            "epochs of the experts: lower them, or train experts for longer ({expert_epochs}).",
+            field=("start_to", "span", "expert_epochs"),
+        )
+    if settings.experts.every > 1 and not starts(settings, settings.start_to):
+        raise DistilError(
+            f"the experts keep their weights every {settings.experts.every} epochs ({{expert_every}}), and none of "
+            f"those has another {settings.span} later ({{span}}): use a multiple of it for {{span}}.",
+            field=("expert_every", "span"),
+        )
+    if isinstance(settings.labels, LearnedLabels) and isinstance(settings.parameterization, Windows):
+        raise DistilError(
+            "{labels} learned gives every image probabilities of its own, and {parameterization} windows finds further "
+            "images during the run: use {labels} hard, or another parameterization.",
+            field=("labels", "parameterization"),
+        )
+    matched = getattr(settings.parameterization, "windows_loss", None)
+    if isinstance(matched, Apart):
+        raise DistilError(
+            "{windows_loss} apart needs an objective, and a trajectory has none: use {windows_loss} joint.",
+            field="windows_loss",
+        )
+
+
+def kept_epochs(experts: Experts) -> tuple[int, ...]:
+    """Epochs after which the weights of experts are kept."""
+    return tuple(e for e in range(experts.epochs + 1) if e % experts.every == 0 or e == experts.epochs)
+
+
+def starts(settings: Trajectory, last: int) -> list[int]:
+    """Epochs of an expert at which a student may start, `last` at most."""
+    kept = kept_epochs(settings.experts)
+    return [e for e in kept if settings.start_from <= e <= last and e + settings.span in kept]

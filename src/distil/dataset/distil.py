@@ -1,6 +1,7 @@
 """distil_dataset: real images in, a distilled set out."""
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,25 @@ from torch import Tensor
 from distil.checks import check_class_names, check_statistics, check_text
 from distil.data.images.image_set import ImageSet, Source
 from distil.data.images.opener import open_source
-from distil.dataset.compose import check_parameterization, matching_loop, real_images_of_a_class, task_of
-from distil.dataset.config import Matching, Selection, Settings, check_settings
+from distil.dataset.compose import (
+    check_parameterization,
+    matching_loop,
+    real_images_of_a_class,
+    task_of,
+    trajectory_loop,
+)
+from distil.dataset.config import Experts as ExpertSettings
+from distil.dataset.config import (
+    Learning,
+    Matching,
+    Selection,
+    Settings,
+    Trajectory,
+    check_settings,
+    experts_of,
+    with_experts,
+)
+from distil.dataset.experts import check_experts_fit, experts_settings, train_experts
 from distil.dataset.labels import hard_labels
 from distil.dataset.methods import preset
 from distil.dataset.proxies import kept_proxy, preparing, trained_proxy
@@ -26,9 +44,10 @@ from distil.files import remove_unfinished
 from distil.functional.augment import operations_of
 from distil.locks import only_writer
 from distil.networks import check_network
+from distil.networks.experts import Experts, open_experts, read_description
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
-from distil.runs import PROXY, RESULT, Events, has_checkpoint, silent
+from distil.runs import EXPERTS_FOLDER, PROXY, RESULT, Events, has_checkpoint, silent
 
 Images = ImageSet | Source | str | Path
 
@@ -38,8 +57,10 @@ def distil_dataset(
     method: str | Settings = "udd",
     *,
     ipc: int = 1,
+    classes: Sequence[str] | None = None,
     seed: int = 0,
     recipe: str | None = None,
+    experts: Path | str | None = None,
     device: torch.device | str = "cpu",
     folder: Path | str | None = None,
     resume: bool = False,
@@ -52,7 +73,10 @@ def distil_dataset(
     images: an ImageSet of training images; a Source, whose training images are taken; or what `open_source` opens. A
     share `settings.validation` of them is held out before anything else.
     method: the name of a method, whose settings for these images are then taken, with `ipc` items per class, `seed` and
-    `recipe` (see `preset`); or settings, a `Matching` or a `Selection`, which hold all that themselves.
+    `recipe` (see `preset`); or settings, a `Matching`, a `Trajectory` or a `Selection`, which hold all that themselves.
+    classes: distil these alone, in this order; all of them unless given. Mean and std stay those of all.
+    experts: a folder of trained experts (`train_experts`, `distil experts`) for a method that needs some; the settings
+    take those with which they were trained. Without it they are trained first, into the run folder if there is one.
     folder: run folder for checkpoints and the result; without one nothing is written.
     resume: continue from the folder's checkpoint if there is one; bit-equal to an uninterrupted run on the CPU. If it
     is damaged, the one before it is taken, and an event "damaged" says so. Without `resume` both are removed.
@@ -67,7 +91,14 @@ def distil_dataset(
     """
     events = events or silent
     real, key = _training_images(images)
-    settings = method if isinstance(method, (Matching, Selection)) else preset(method, key, ipc, recipe, seed=seed)
+    real = real if classes is None else real.only(classes)
+    settings = (
+        method if isinstance(method, (Matching, Trajectory, Selection)) else preset(method, key, ipc, recipe, seed=seed)
+    )
+    if experts is not None:
+        if isinstance(settings, Selection):
+            raise DistilError(f"{settings.method} uses no experts: leave {{experts}} out.", field="experts")
+        settings = with_experts(settings, experts_settings(read_description(experts)))
     check_settings(settings)
     check_fit(real, settings)
     if not checkpoint_seconds >= 0:
@@ -95,7 +126,8 @@ def distil_dataset(
                 )
             result, steps = _selected(kept, real, settings, events), 0
         else:
-            run = _matching_run(kept, real, settings, folder, events, resume, follow, checkpoint_seconds)
+            path = None if experts is None else Path(experts).absolute()
+            run = _learning_run(kept, real, settings, folder, path, events, resume, follow, checkpoint_seconds)
             result, steps = run.drive(resume), run.loop.steps
         if folder is not None:
             result.save(folder / RESULT)
@@ -115,9 +147,10 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
     check_class_names(real.classes)
     check_statistics(real.mean, real.std, real.channels)
     check_text(real.name, "the name of the images")
-    if isinstance(settings, Matching):
+    if not isinstance(settings, Selection):
         check_network(settings.network)
-        for operations in (settings.augment, getattr(settings.networks, "augment", "none")):
+        trained = (getattr(settings, "networks", None), experts_of(settings))
+        for operations in (settings.augment, *(getattr(each, "augment", "none") for each in trained)):
             try:
                 operations_of(operations)
             except ValueError as error:
@@ -144,7 +177,7 @@ def check_count(real: ImageSet, settings: Settings, when: str = "") -> None:
 
     when: said after the number of images that a class has.
     """
-    each = real_images_of_a_class(settings.parameterization) if isinstance(settings, Matching) else 1
+    each = 1 if isinstance(settings, Selection) else real_images_of_a_class(settings.parameterization)
     for name, count in zip(real.classes, real.counts, strict=True):
         if each and settings.ipc > count:
             raise DistilError(
@@ -160,25 +193,30 @@ def check_count(real: ImageSet, settings: Settings, when: str = "") -> None:
             )
 
 
-def _matching_run(
+def _learning_run(
     kept: ImageSet,
     real: ImageSet,
-    settings: Matching,
+    settings: Learning,
     folder: Path | None,
+    experts: Path | None,
     events: Events,
     resume: bool,
     follow: tuple[Validate, ImageSet] | None,
     checkpoint_seconds: float,
 ) -> Run:
     task = task_of(kept, settings)
-    every = settings.inner * settings.target_reuse
+    every = 1 if isinstance(settings, Trajectory) else settings.inner * settings.target_reuse
     tell = preparing(events, "preparing networks", "network", every=every)
+    if experts is not None:
+        check_experts_fit(read_description(experts), kept, settings.network, settings.width, experts)
 
     def prepared(done: int, of: int) -> None:
         tell(done, of)
         run.pause()
 
     def prepare() -> None:
+        if (wanted := experts_of(settings)) is not None:
+            task.experts = open_experts(experts) if experts else trained(wanted)
         steps = getattr(getattr(settings.parameterization, "policy", None), "proxy_steps", None)
         if steps is None:
             return
@@ -186,8 +224,16 @@ def _matching_run(
         path = None if folder is None else folder / PROXY
         task.proxy = kept_proxy(made_by, kept, path, events, resume=resume)
 
+    def trained(wanted: ExpertSettings) -> Experts:
+        where = None if folder is None else folder / EXPERTS_FOLDER
+        made_by: dict[str, Any] = {"network": settings.network, "width": settings.width, "seed": settings.seed}
+        return train_experts(kept, wanted, where, events=events, **made_by)
+
     finish = partial(finished, real=real, settings=settings)
-    loop = matching_loop(task, settings, finish, preparing=prepared)
+    if isinstance(settings, Trajectory):
+        loop = trajectory_loop(task, settings, finish)
+    else:
+        loop = matching_loop(task, settings, finish, preparing=prepared)
     head = {"settings": to_dict(settings), "source_fingerprint": real.fingerprint()}
     run = Run(loop, head, folder, events, prepare, _upgraded, follow, settings.validations, checkpoint_seconds)
     return run

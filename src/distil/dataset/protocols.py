@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distil.data.images.image_set import ImageSet
 from distil.dataset.network_state import NetworkState
 from distil.distilled_set.record import DistilledSet
+from distil.networks.experts import Experts
 from distil.parameterizations.base import Parameterization
 from distil.types import Batch
 
@@ -33,6 +34,8 @@ class Task:
     """A network trained on the real images, for policies that need one; None until it is trained."""
     network: Callable[[], nn.Module] | None = None
     """Makes a fresh network of the kind in which images are matched, always the same."""
+    experts: Experts | None = None
+    """Networks trained beforehand, for methods that need them; None until they are there."""
 
     @property
     def classes(self) -> int:

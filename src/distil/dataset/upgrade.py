@@ -45,6 +45,8 @@ def settings_from_dict(values: Any) -> config.Settings:
     """
     if not isinstance(values, dict):
         return from_dict(config.Matching, values)
+    if "student_steps" in values:
+        return from_dict(config.Trajectory, values)
     if values.get("method") in RULES:
         return from_dict(config.Selection, _selection(values) if "network_epochs" in values else values)
     if "parameterization" in values or not any(name in values for name in FLAT):

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from distil.checks import is_integer, shown
+from distil.distilled_set.parts import from_header, to_header
 from distil.errors import DistilError
 from distil.files import UNREADABLE, checked_header, read_safetensors, save_tensors
 from distil.parameterizations.base import Parameterization
 from distil.parameterizations.crops import Crops
 from distil.parameterizations.dct import Dct
+from distil.parameterizations.dct_groups import DctGroups
+from distil.parameterizations.fred import Fred
 from distil.runs import sets_in
 
 if TYPE_CHECKING:
@@ -24,10 +27,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 4
 """Newest version of the file, of sets whose labels a teacher gave or are float16; a reader refuses a newer one."""
-VERSIONS: dict[str, int] = {Crops.kind: 1, Dct.kind: 2}
-"""Versions of other sets, by parameterization."""
+VERSIONS: dict[str, int] = {Crops.kind: 1, Dct.kind: 2, DctGroups.kind: 4}
 OTHERS = 3
-"""The version of those whose parameterization a user's program knows."""
+"""Versions of other sets by parameterization, and that of files of others, which a user's program knows."""
 
 SUFFIX = ".safetensors"
 
@@ -61,6 +63,8 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
         "source_fingerprint": made.source_fingerprint,
         "bytes": made.bytes,
         **({} if made.label_source is None else {"label_source": made.label_source}),
+        **to_header(made.parts),
+        **({} if made.student_lr is None else {"student_lr": made.student_lr}),
     }
 
 
@@ -90,7 +94,9 @@ def read(
         described |= {name: tuple(header[name]) for name in LISTS if name != "view_size"}
         described |= {"params": params, "labels": labels if labels.is_floating_point() else labels.long()}
         described |= {"item_classes": tensors.get("item_classes"), "label_source": header.get("label_source")}
+        described["student_lr"] = header.get("student_lr")
         described["parameterization"] = kind.load(params, tensors, header)
+        described["parts"] = from_header(header)
     except DistilError as error:
         raise damaged(path, error) from error
     return described, header, checked
@@ -123,7 +129,7 @@ def _version_of(header: dict[str, Any], path: Path) -> int:
 def _parameterization(
     header: dict[str, Any], version: int, more: Iterable[type[Parameterization]]
 ) -> type[Parameterization]:
-    known: dict[str, Any] = {kind.kind: kind for kind in (Crops, Dct, *more)}
+    known: dict[str, Any] = {kind.kind: kind for kind in (Crops, Dct, DctGroups, Fred, *more)}
     by_version = {number: kind for kind, number in VERSIONS.items()}
     word = header.get("parameterization", by_version.get(version))
     if not isinstance(word, str) or word not in known:

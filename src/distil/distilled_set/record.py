@@ -1,7 +1,7 @@
 """The distilled set: a few stored items per class, and all that is needed to use them."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +11,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distil.checks import check_class_names, check_seed, check_statistics, check_text, is_integer, shown
-from distil.distilled_set import file_format
+from distil.checks import check_class_names, check_seed, check_statistics, check_text, is_finite, is_integer, shown
+from distil.distilled_set import concat, file_format
+from distil.distilled_set.parts import Part, check_parts
 from distil.errors import DistilError
 from distil.parameterizations.base import Items, Parameterization, check_range, plain, require
 from distil.parameterizations.crops import Crops
@@ -84,7 +85,9 @@ class DistilledSet:
     item_classes: where labels are probabilities, the class of each item [n], if it is known: a teacher may think
         otherwise.
     label_source: where a teacher gave the labels, what is known of it: its "words" (several of an ensemble), "sha256"
-        of its weights, "bytes", and "temperature".
+        of its weights, "bytes", and "temperature". Where labels are class indices this and item_classes become None.
+    student_lr: learning rate of gradient descent on the images that was learned with them; None if none was.
+    parts: the runs it was put together from, where that is not one run and all of its classes (`concat`, `only`).
 
     Raises: DistilError where the fields contradict each other or are out of range.
     """
@@ -102,6 +105,8 @@ class DistilledSet:
     source_fingerprint: str
     item_classes: Int[Tensor, " n"] | None = None
     label_source: dict[str, Any] | None = None
+    student_lr: float | None = None
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_description()
@@ -117,6 +122,10 @@ class DistilledSet:
     def _check_description(self) -> None:
         for name in ("method", "source", "source_fingerprint"):
             check_text(getattr(self, name), name)
+        require(
+            self.student_lr is None or (is_finite(self.student_lr) and self.student_lr > 0),
+            f"student_lr is {shown(self.student_lr)}: expected a finite number above 0, or None.",
+        )
         self._set(seed=check_seed(self.seed), classes=check_class_names(self.classes))
         for name in ("settings", "label_source"):
             value = getattr(self, name)
@@ -133,7 +142,7 @@ class DistilledSet:
     def _check_params(self) -> None:
         params = checked_params(self.params)
         mean, std = check_statistics(self.mean, self.std, self.parameterization.channels(params))
-        self._set(params=params, mean=mean, std=std)
+        self._set(params=params, mean=mean, std=std, parts=check_parts(self.parts, self.classes, len(mean)))
 
     def _check_decoded(self) -> None:
         """Refuse images that are out of all proportion to what is stored."""
@@ -175,10 +184,7 @@ class DistilledSet:
                 self._set(item_classes=self._checked_classes(self.item_classes, "item classes"))
         else:
             labels = self._checked_classes(labels, "labels")
-            require(
-                self.item_classes is None and self.label_source is None,
-                "labels are class indices: item_classes and label_source belong to soft labels. Leave them out.",
-            )
+            self._set(item_classes=None, label_source=None)
         self._set(labels=labels)
 
     def _checked_classes(self, labels: Tensor, what: str) -> Int[Tensor, " n"]:
@@ -271,6 +277,30 @@ class DistilledSet:
         classes = None if classes is None else classes.repeat_interleave(self.images_per_item)
         labels = batch.labels.to(self.labels.dtype)
         return replace(self, params=params, labels=labels, parameterization=placed, item_classes=classes)
+
+    def only(self, classes: Sequence[str]) -> "DistilledSet":
+        """The items of some classes, class by class in the order given, with their stored numbers.
+
+        Soft labels become probabilities given that the class is one of these.
+
+        Raises: DistilError on a class that the set lacks, one named twice, none, classes without an item, and soft
+        labels that give these classes next to no probability.
+        """
+        return concat.only(self, classes)
+
+    @staticmethod
+    def concat(sets: Sequence["DistilledSet"], *, as_images: bool = False) -> "DistilledSet":
+        """One set of the items of several, which have different classes; both in the order of the sets.
+
+        Its decoded images are those of the sets, one after another. Images per class may differ. Where mean and std
+        differ, they become those of all images together, `concat.statistics`. Soft labels give the classes of other
+        sets probability 0. What made each set stays in `parts`.
+        as_images: join the decoded images, each as an item by itself in bytes, whatever their parameterizations.
+
+        Raises: DistilError if a class is in two sets; if image sizes, channels, parameterizations, images in an item or
+        the bits of stored numbers differ; if some labels are hard and some soft; for no set.
+        """
+        return concat.concat(sets, as_images=as_images)
 
     def stored(self) -> dict[str, Tensor]:
         """The tensors of the set's file, by name."""

@@ -22,6 +22,7 @@ def evaluate(
     protocol: Protocol | str = "idc",
     *,
     labels: Labels | None = None,
+    classes: Sequence[str] | None = None,
     networks: Sequence[str] = ("convnet3",),
     width: int | None = None,
     runs: int = 5,
@@ -35,6 +36,7 @@ def evaluate(
 
     distilled: a set, or the path of its file. test: the test images; or a Source, or what `open_source` opens, whose
     test images are taken.
+    classes: test on the images of these alone.
     protocol: as it is; or a name of PROTOCOLS, which becomes what `protocol_for` makes of it for the test images. An
     ImageSet does not say which data set it is from: under a name it counts as custom, so that MNIST, SVHN and digits
     need their Source, their word, or a Protocol of their own.
@@ -51,6 +53,7 @@ def evaluate(
                 f"{source.name} has no test images to evaluate on: give a source that has a test split.", field="test"
             )
         test, key = source.test, source.key
+    test = test if classes is None else test.only(classes)
     rules = protocol_for(protocol, key) if isinstance(protocol, str) else protocol
     return evaluate_distilled(
         made,

@@ -138,6 +138,7 @@ def evaluate_distilled(
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
+    test: of the classes of the set, in any order.
     labels: whose labels are learned; None: the soft ones of the set if it has them, else its hard ones.
     networks: names, see `distil.networks.NETWORKS`. width: of every network, None for each one's own. runs: networks of
     each name. Equal arguments give equal scores on the CPU.
@@ -154,6 +155,8 @@ def evaluate_distilled(
     names the network and the run.
     """
     channels = len(distilled.mean)
+    if sorted(test.classes) == sorted(distilled.classes):
+        test = test.only(distilled.classes)
     test.check_matches(distilled.classes, channels, distilled.size, what=f"the distilled set of {distilled.source}")
     labels = _placed(usual_labels(distilled) if labels is None else labels, test, device)
     targets = targets_of(distilled, labels).to(device)

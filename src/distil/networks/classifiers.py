@@ -15,6 +15,7 @@ from distil.files import checksum, load_tensors, read_json, save_tensors
 from distil.lookup import unknown
 from distil.networks import DEFAULT_WIDTHS, NETWORKS, build_network
 from distil.networks.backbones import COUNTER, download, load_strictly, read_weights
+from distil.networks.experts import is_experts, open_experts
 
 FORMAT_VERSION = 1
 """Version of a classifier's file; a reader refuses a newer one."""
@@ -126,15 +127,17 @@ class Classifier(nn.Module):
 class Ensemble(nn.Module):
     """Several classifiers of the same classes as one, with the same methods: its logits are the mean of theirs.
 
+    words: that open it, as the user gave them; those of the members unless given.
+
     Raises: DistilError when there are none, or when their classes differ.
     """
 
-    def __init__(self, members: Sequence[Classifier], word: str = ""):
+    def __init__(self, members: Sequence[Classifier], words: Sequence[str] = ()):
         super().__init__()
         if not members:
             raise DistilError("an ensemble needs at least one classifier.")
         self.members = nn.ModuleList(members)
-        self.word = word or " + ".join(member.word for member in members)
+        self.words = tuple(words) or tuple(member.word for member in members)
         named = [member for member in members if member.classes is not None]
         self.classes = named[0].classes if named else None
         self.class_count, self.channels = members[0].class_count, max(member.channels for member in members)
@@ -160,7 +163,7 @@ class Ensemble(nn.Module):
         return checksum({}, {"members": [member.fingerprint() for member in self.all]}).partition(":")[2]
 
     def describe(self) -> str:
-        return f"mean logits of {len(self.members)}: " + ", ".join(member.describe() for member in self.all)
+        return f"mean logits of {len(self.members)} classifiers of {', '.join(self.words)}"
 
     def logits(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """The mean of the members' logits."""
@@ -212,7 +215,8 @@ def open_ensemble(words: Sequence[str | Path], *, download: bool = False) -> Any
     opened = [open_classifier(word, download=download) for word in words]
     if len(opened) == 1:
         return opened[0]
-    return Ensemble([member for one in opened for member in (one.all if isinstance(one, Ensemble) else [one])])
+    members = [member for one in opened for member in (one.all if isinstance(one, Ensemble) else [one])]
+    return Ensemble(members, [str(word) for word in words])
 
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:
@@ -288,8 +292,33 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _experts(folder: Path) -> AnyClassifier:
-    """The ensemble of a folder of expert networks."""
-    raise DistilError(f"{folder} is a folder: give the file of one classifier.")
+    """The ensemble of a folder of expert networks, as they are at the end of their training."""
+    if not is_experts(folder):
+        raise DistilError(f"{folder} holds no experts: give the file of one classifier, or a folder of experts.")
+    experts = open_experts(folder)
+    described = experts.description
+    assert described is not None
+    members = []
+    for run in range(experts.runs):
+        network = described.network_at(0)
+        with torch.no_grad():
+            for weight, value in zip(network.parameters(), experts.last(run), strict=True):
+                weight.copy_(value)
+        members.append(
+            Classifier(
+                network,
+                architecture=described.network,
+                classes=described.classes,
+                mean=described.mean,
+                std=described.std,
+                size=described.size,
+                width=described.width,
+                word=f"{folder}, expert {run + 1}",
+            )
+        )
+    if len(members) == 1:
+        members[0].word = str(folder)
+    return members[0] if len(members) == 1 else Ensemble(members, [str(folder)])
 
 
 def _timm_network(name: str, **options: Any) -> Any:

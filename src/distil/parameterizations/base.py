@@ -66,6 +66,12 @@ class Parameterization(Protocol):
         """The parameterization of some items alone."""
         ...
 
+    @classmethod
+    def joined(cls, parts: "Sequence[tuple[Parameterization, int]]") -> "Parameterization":
+        """The parameterization of the stored items of several sets, one after another: of each set its own, and how
+        many items it has; the first is of this class. Raises: DistilError that says why there is none."""
+        ...
+
     def project_(self, params: Tensor) -> None:
         """Bring learned parameters back to where they may be, in place."""
         ...
@@ -121,6 +127,13 @@ class Parameterization(Protocol):
     def pictured(self, params: Tensor, index: int) -> Pictured:
         """What there is to draw of an item, on the CPU."""
         ...
+
+
+def alike(what: str, values: Sequence[object]) -> None:
+    """Raises: DistilError that names `what`, if it is not the same in all sets that are to be joined."""
+    for index, value in enumerate(values[1:], 2):
+        if value != values[0]:
+            raise DistilError(f"set 1 and set {index} cannot be joined ({what}: {shown(values[0])}, {shown(value)}).")
 
 
 def require(condition: bool, message: str) -> None:

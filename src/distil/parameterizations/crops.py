@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from distil.checks import is_integer
 from distil.errors import DistilError
 from distil.functional.regions import crop_resize, grid_regions
-from distil.parameterizations.base import Items, Pictured, check_range, plain, require
+from distil.parameterizations.base import Items, Pictured, alike, check_range, plain, require
 from distil.types import Regions
 
 DECODE = (
@@ -114,6 +114,17 @@ class Crops:
         used = None if self.utilization is None else self.utilization[picked]
         regions = self.regions if len(self.regions) == 1 else self.regions[picked]
         return replace(self, regions=regions, utilization=used)
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Any, int]]) -> "Crops":
+        """The regions of all items. The utilization stays where every set has it."""
+        alike("parameterization", [part.kind for part, _ in parts])
+        alike("regions of an item", [part.images_per_item for part, _ in parts])
+        alike("mined regions", [part.mined for part, _ in parts])
+        rows = torch.cat([part.regions.expand(count, -1, -1) for part, count in parts])
+        maps = [part.utilization for part, _ in parts]
+        used = None if any(one is None for one in maps) else torch.cat(maps)
+        return replace(parts[0][0], regions=rows, utilization=used)
 
     def project_(self, params: Tensor) -> None:
         params.clamp_(0, 1)

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from distil.checks import is_integer, shown
 from distil.errors import DistilError
 from distil.functional.dct import coefficients, from_kept_coefficients, shared_among_views
-from distil.parameterizations.base import Items, Pictured, plain, require
-
-LARGEST_SPAN = 1e9
+from distil.parameterizations.base import Items, Parameterization, Pictured, plain, require
+from distil.parameterizations.dct_groups import LARGEST_SPAN, DctGroups
+from distil.parameterizations.half_bytes import packed, stored_values
 
 DECODE = (
     "View j of canvas i: with k = the number of entries of kept, take canvases[i], row by row and channel by channel, "
@@ -98,18 +98,20 @@ class Dct:
         return params.unflatten(1, (-1, *self.size))
 
     def decode(self, params: Tensor) -> Float[Tensor, "images c h w"]:
-        numbers = shared_among_views(self._values(params), len(self.kept))
+        numbers = shared_among_views(stored_values(params, self.bits), len(self.kept))
         values = self.unit * numbers if self.spans is None else (numbers - 0.5) * self.spans.to(params.device)
         return from_kept_coefficients(values, self.kept, self.shape)
 
-    def _values(self, params: Tensor) -> Float[Tensor, "n numbers"]:
-        flat = params.flatten(1)
-        if params.dtype != torch.uint8:
-            return flat
-        return unpacked(flat).float() / 15 if self.bits == 4 else flat.float() / 255
-
     def select(self, items: Items) -> "Dct":
         return self
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Any, int]]) -> Parameterization:
+        """As it is where all parts keep the same coefficients with the same spans, else groups of items."""
+        first, groups = parts[0][0], DctGroups.joined(parts)
+        same = all(isinstance(part, cls) for part, _ in parts)
+        same = same and bool((groups.kept == groups.kept[:1]).all() and (groups.spans == groups.spans[:1]).all())
+        return first if same else groups
 
     def project_(self, params: Tensor) -> None:
         """Nothing: coefficients are free."""
@@ -198,13 +200,3 @@ class Dct:
         planes[self.kept.cpu()] = 0.2
         axes = ": brightness, red - blue, green - both" if self.shape[0] == 3 else ""
         return Pictured(maps=tuple(planes.view(self.shape[0], 1, *self.size)), maps_title=f"Coefficients kept{axes}")
-
-
-def packed(values: UInt8[Tensor, "n m"]) -> UInt8[Tensor, "n half"]:
-    """Pairs of values below 16 as bytes, the first of each pair in the lower half; m is even."""
-    return values[:, 0::2] + 16 * values[:, 1::2]
-
-
-def unpacked(values: UInt8[Tensor, "n half"]) -> UInt8[Tensor, "n m"]:
-    """What `packed` was given."""
-    return torch.stack([values % 16, values // 16], 2).flatten(1)

@@ -1,12 +1,12 @@
 """What a parameterization does whose parameters are stored as bytes and need nothing beside them."""
 
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from distil.parameterizations.base import Items, Pictured
+from distil.parameterizations.base import Items, Pictured, alike, require
 
 Self = TypeVar("Self", bound="PlainParameterization")
 
@@ -32,6 +32,21 @@ class PlainParameterization:
 
     def select(self: Self, items: Items) -> Self:
         return self
+
+    @classmethod
+    def joined(cls: type[Self], parts: Sequence[tuple[Any, int]]) -> Self:
+        """The first, if all are described alike. Raises: DistilError otherwise: write your own."""
+        first = parts[0][0]
+        alike("parameterization", [part.kind for part, _ in parts])
+        alike("images in an item", [part.images_per_item for part, _ in parts])
+        alike("header", [part.header() for part, _ in parts])
+        for part, _ in parts:
+            found, wanted = part.tensors(), first.tensors()
+            same = found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+            require(
+                same, f"the sets have other tensors of {first.kind} each: its class has to write `joined` for them."
+            )
+        return first
 
     def project_(self, params: Tensor) -> None:
         params.clamp_(0, 1)

@@ -55,7 +55,8 @@ def draw_set(
     items = {index: distilled.parameterization.pictured(distilled.params, index) for index in seen}
     first = items[rows[0][1][0]]
     if first.item is None:
-        return _draw_maps(distilled, first, rows, present, most, images_shown)
+        maps = [items[members[0]] for _, members in rows]
+        return _draw_maps(distilled, maps, rows, present, most, images_shown)
     images, decodes = distilled.images_per_item, not all(_is_whole(item, distilled.size) for item in items.values())
     fitting = 10 if not decodes else 1 if images > images_shown // 2 else 3
     columns = min(most, fitting if per_class is None else max(1, per_class))
@@ -106,13 +107,13 @@ def _image(pictured: Pictured) -> Float[Tensor, "c h w"]:
 
 def _draw_maps(
     distilled: DistilledSet,
-    first: Pictured,
+    firsts: list[Pictured],
     rows: list[tuple[int, list[int]]],
     present: int,
     most: int,
     images_shown: int,
 ) -> Figure:
-    """Decoded images, and the maps that all items share, if there are any."""
+    """Decoded images of the first item of each class, and its maps, once where all of them have the same."""
     wanted = min(distilled.images_per_item, max(1, images_shown))
     tiles = [list(distilled.decoded_of(members[:1])[:wanted].cpu()) for _, members in rows]
     zoom = _zoom(*distilled.size, longest=96)
@@ -122,8 +123,11 @@ def _draw_maps(
     names = [_short(distilled.classes[label]) for label, _ in rows]
     title = _title(distilled, len(rows), present, 1, most)
     panels = [_Panel(heading, tiles, zoom)]
-    if first.maps:
-        panels.append(_Panel(first.maps_title, [list(first.maps), *([] for _ in rows[1:])], zoom))
+    if firsts[0].maps:
+        maps = [list(one.maps) for one in firsts]
+        if all(torch.equal(mine, shared) for each in maps for mine, shared in zip(each, maps[0], strict=True)):
+            maps = [maps[0], *([] for _ in maps[1:])]
+        panels.append(_Panel(firsts[0].maps_title, maps, zoom))
     return _lay_out(panels, title, names)[0]
 
 

@@ -297,7 +297,7 @@ def test_matching_sets_pass():
     [
         ((("a", "b", "c"), 3, (4, 5)), r"toy has 1 channel \(grey\) but the set x has 3 channels \(color\)"),
         ((("a", "b", "c"), 1, (8, 8)), r"toy has images of 4 x 5 pixels .* but the set x has 8 x 8"),
-        ((("a", "b"), 1, (4, 5)), "toy and the set x have different classes: 3 against 2"),
+        ((("a", "y"), 1, (4, 5)), "toy and the set x have different classes: 3 against 2"),
         ((("a", "x", "c"), 1, (4, 5)), "toy and the set x have different classes: class 1 is 'b' against 'x'"),
     ],
 )

@@ -16,6 +16,7 @@ from distil.data.catalog import CUSTOM
 from distil.data.images.image_fields import as_classes, as_images, as_labels, as_statistics, composed
 from distil.data.inventory import Inventory, LeftOut, SplitInventory
 from distil.errors import DistilError
+from distil.lookup import indices_of
 from distil.types import Batch
 
 HELD_OUT = 0.2
@@ -120,6 +121,23 @@ class ImageSet:
         indices = indices.to(self.images.device)
         return replace(self, images=self.images[indices], labels=self.labels[indices], name=name)
 
+    def only(self, classes: Sequence[str]) -> "ImageSet":
+        """The images of some classes, in their order here; the class indices follow the order given.
+
+        Mean and std stay those of this set. Raises: DistilError on a class that it lacks, one named twice, and fewer
+        than two.
+        """
+        names = classes if isinstance(classes, str) else [composed(name) for name in classes]
+        places, classes = indices_of(names, self.classes, self.name), tuple(names)
+        if classes == self.classes:
+            return self
+        labels = torch.full((len(self.classes),), -1, device=self.labels.device)
+        labels[places] = torch.arange(len(places), device=labels.device)
+        found = labels[self.labels]
+        fewer = len(classes) < len(self.classes)
+        name = f"{self.name} ({len(classes)} of {len(self.classes)} classes)" if fewer else self.name
+        return replace(self, images=self.images[found >= 0], labels=found[found >= 0], classes=classes, name=name)
+
     def batch(self, indices: Int[Tensor, " k"]) -> Batch:
         """The images at these indices as float in [0, 1], with their labels, on the device of the images."""
         indices = indices.to(self.images.device)
@@ -170,6 +188,12 @@ class ImageSet:
                 field="size",
             )
         others = tuple(composed(name) for name in classes)
+        if 2 <= len(others) < len(self.classes) and set(others) < set(self.classes):
+            raise DistilError(
+                f"{self.name} has {len(self.classes)} classes and {what} {len(others)} of them: take these alone, with "
+                f"{{classes={','.join(others)}}}.",
+                field="classes",
+            )
         if self.classes != others:
             raise DistilError(
                 f"{self.name} and {what} have different classes: {_class_difference(self.classes, others)}. {remedy}"
@@ -204,6 +228,17 @@ class Source:
     key: str
     note: str = ""
     inventory: Inventory | None = None
+
+    def only(self, classes: Sequence[str]) -> "Source":
+        """The images of some classes, as `ImageSet.only` of both splits."""
+        train = self.train.only(classes)
+        if train is self.train:
+            return self
+        inventory = None if self.inventory is None else self.inventory.only(train.classes)
+        test = None if self.test is None else self.test.only(classes)
+        fewer = len(train.classes) < len(self.train.classes)
+        name = f"{self.name} ({len(train.classes)} of {len(self.train.classes)} classes)" if fewer else self.name
+        return replace(self, train=train, test=test, name=name, inventory=inventory)
 
 
 @dataclass(frozen=True)

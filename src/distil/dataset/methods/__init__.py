@@ -3,20 +3,28 @@
 from dataclasses import replace
 from pathlib import PurePath
 
-from distil.dataset.config import Matching, Settings
+from distil.dataset.config import Selection, Settings, Trajectory
 from distil.dataset.methods import (
+    datm,
     dc,
     dm,
+    dream,
     dsa,
+    fred,
     herding,
     idc,
+    idm,
     k_center,
     k_means,
+    mtt,
+    ncfm,
     random_images,
+    trajectories,
     udd,
     udd_jitter,
     udd_windows,
 )
+from distil.dataset.methods.measured import MEASURED
 from distil.dataset.methods.method import Method
 from distil.dataset.methods.shared import DATASETS, fast
 from distil.errors import DistilError
@@ -26,8 +34,28 @@ from distil.lookup import unknown
 RECIPES = ("published", "fast")
 """Whose numbers a preset holds: the papers', or those of this library for little time."""
 
-MODULES = (random_images, herding, k_center, k_means, dc, dsa, dm, idc, udd, udd_jitter, udd_windows)
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in MODULES}
+MODULES = (
+    random_images,
+    herding,
+    k_center,
+    k_means,
+    dc,
+    dsa,
+    dm,
+    idm,
+    idc,
+    dream,
+    ncfm,
+    mtt,
+    datm,
+    fred,
+    udd,
+    udd_jitter,
+    udd_windows,
+)
+METHODS: dict[str, Method] = {
+    module.METHOD.name: replace(module.METHOD, measured=MEASURED.get(module.METHOD.name, {})) for module in MODULES
+}
 """Every method by name, in the order in which they are best read."""
 
 
@@ -44,8 +72,8 @@ def source_key(spec: str) -> str:
 def preset(method: str, key: str, ipc: int, recipe: str | None = None, *, seed: int = 0) -> Settings:
     """The settings of a method for a data set and a number of images per class.
 
-    key: a name in DATASETS, or "custom". recipe: "published"; or "fast" for this library's settings of IDC and UDD,
-    which get near it in minutes (docs/results/speed.md); None for the method's own default (see `default_recipe`).
+    key: a name in DATASETS, or "custom". recipe: "published"; or "fast" for this library's settings for minutes, of the
+    methods that have some (docs/results/speed.md); None for the method's own default (see `default_recipe`).
     Raises: DistilError on an unknown method, with the nearest name, on an unknown key, and on a recipe that the method
     does not have.
     """
@@ -59,10 +87,10 @@ def preset(method: str, key: str, ipc: int, recipe: str | None = None, *, seed: 
         return settings
     if recipe not in RECIPES:
         raise unknown("recipe", recipe, RECIPES, field="recipe")
-    if not chosen.has_fast or not isinstance(settings, Matching):
+    if not chosen.has_fast or isinstance(settings, Selection):
         having = [name for name, known in METHODS.items() if known.has_fast]
         raise DistilError(f"{method} has no recipe {recipe!r}: {', '.join(having)} have one.")
-    return fast(settings)
+    return trajectories.fast(settings) if isinstance(settings, Trajectory) else fast(settings)
 
 
 def default_recipe(method: str, key: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distil.dataset.config import Settings
+from distil.dataset.methods.measured import Measured
 
 Accuracies = tuple[float | None, float | None, float | None]
 
@@ -27,6 +28,8 @@ class Method:
     """Where the value of each setting comes from."""
     published: dict[str, Accuracies] = field(default_factory=dict)
     """Test accuracy (%) with ConvNet-3 at 1, 10 and 50 images per class, as published."""
+    measured: dict[str, tuple[Measured, ...]] = field(default_factory=dict)
+    """What this library measured, by data set: `distil.dataset.methods.measured`."""
     recipe: Literal["published", "fast"] = "published"
     """The recipe that is taken where none is asked for: of a method without a published recipe, that of this
     library."""

@@ -27,24 +27,40 @@ GENERAL = {
     "seed": OWN,
 }
 
-SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_schedule": "cosine"}
+SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_space": "pixel", "lr_schedule": "cosine"}
 """Steps in units of pixels (docs/results/speed.md)."""
 
 
 def fast(settings: config.Matching) -> config.Matching:
     """This library's settings for minutes, not days, chosen on held-out training images: docs/results/speed.md."""
-    objective = settings.objective
+    objective, sampler, networks = settings.objective, settings.sampler, settings.networks
     if isinstance(objective, config.GradientMatching):
         objective = replace(objective, distance="squared")
+    if isinstance(sampler, config.KMeans):
+        sampler = replace(sampler, cluster_pool=512)
+    if isinstance(networks, config.Pool):
+        networks = replace(networks, batch=64)
+    if isinstance(networks, config.Interpolated):
+        networks = replace(networks, experts=replace(networks.experts, runs=3, epochs=4, every=4))
+    another = isinstance(networks, (config.Pool, config.Interpolated))  # in every step
     return replace(
         settings,
         objective=objective,
-        outer=min(settings.outer, 20),
-        inner=20,
+        sampler=sampler,
+        networks=networks,
+        outer=min(settings.outer, 100 if another else 20),
+        inner=1 if another else 20,
         target_reuse=5,
         bfloat16="real_network_synthetic",
-        optimizer=replace(settings.optimizer, **SCALED),
+        optimizer=scaled(settings.optimizer),
     )
+
+
+def scaled(optimizer: config.ImageSGD | config.ImageAdam) -> config.ImageSGD | config.ImageAdam:
+    """The optimizer with steps in units of pixels, falling to zero over the run."""
+    if isinstance(optimizer, config.ImageAdam):
+        return replace(optimizer, lr_schedule="cosine")
+    return replace(optimizer, **SCALED)
 
 
 def for_digits(settings: config.Matching) -> config.Matching:
@@ -53,7 +69,7 @@ def for_digits(settings: config.Matching) -> config.Matching:
         return replace(
             settings, width=32, outer=300, sampler=config.Uniform(64), optimizer=replace(settings.optimizer, lr=0.3)
         )
-    if settings.objective.distance == "cosine":
+    if getattr(settings.objective, "distance", "") == "cosine":
         outer = max(1, 200 // settings.inner)
         optimizer = replace(settings.optimizer, lr=0.3)
         return replace(settings, width=32, outer=outer, sampler=config.Uniform(64), optimizer=optimizer)
