@@ -104,11 +104,8 @@ def test_hard_labels_of_a_soft_set_are_the_stored_class_or_else_the_most_probabl
     known = distilled_set(labels=SOFT, item_classes=labels)
     assert targets_of(known, HARD).argmax(1).tolist() == labels.tolist()
     assert known.images_per_class == 2  # by the stored class: by the most probable one there would be 6
-    assert [label_bytes(known, Labels(*regime)) for regime in (("stored",), ("hard",), ("teacher", teacher()))] == [
-        72,
-        6,
-        0,
-    ]
+    regimes = (Labels("stored"), HARD, Labels("teacher", teacher()))
+    assert [label_bytes(known, labels) for labels in regimes] == [72, 6, 0]
     assert known.bytes["labels"] == 78
     scores = evaluate_distilled(known, image_set(30), PLAIN, **ONE, labels=HARD)
     assert (scores.labels, scores.mean["convnet1"], scores.label_bytes) == ("hard", 100, 6)
