@@ -77,6 +77,15 @@ def test_networks_learn_from_the_teacher_whatever_the_labels_of_the_set_say():
     assert (real.mean["convnet1"], real.labels, real.label_bytes) == (100, "teacher", 0)
 
 
+def test_networks_trained_at_once_hear_the_same_teacher():
+    labels, several = Labels("teacher", teacher(), 2.0), {**ONE, "runs": 2, "width": 4}
+    scores = [
+        evaluate_distilled(distilled_set(), image_set(30), PLAIN, **several, labels=labels, at_once=count)
+        for count in (1, 2)
+    ]
+    assert scores[0] == scores[1]
+
+
 def test_real_images_get_stored_soft_labels_of_the_teacher_once():
     known = teacher()
     for count in (2, None):

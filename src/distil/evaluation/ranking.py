@@ -114,10 +114,11 @@ SCORES = ("hlr", "ior", "lrs", "ars")
 def ranking_of(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Ranking]:
     """Rankings by network. accuracies: in percent, by name of the part and then by network, one a run."""
 
-    def shares(name: str, network: str) -> tuple[float, ...]:
-        return tuple(x / 100 for x in accuracies[name][network])
-
-    return {network: Ranking(*(shares(name, network) for name in PARTS)) for network in accuracies["own"]}
+    found = {}
+    for network in accuracies["own"]:
+        shares = {name: tuple(x / 100 for x in accuracies[name][network]) for name in PARTS}
+        found[network] = Ranking(**shares)  # pyright: ignore[reportArgumentType]
+    return found
 
 
 def rank(
