@@ -252,7 +252,7 @@ def test_misspelt_flag(capsys):
         (["dataset", "idc", "digits", "--recipe", "quick"], "unknown recipe 'quick'. Choose from published, fast."),
         (
             ["dataset", "dm", "digits", "--recipe", "fast"],
-            "dm has no recipe 'fast': idc, udd, udd-jitter, udd-windows have one.",
+            "dm has no recipe 'fast': idm, idc, dream, ncfm, mtt, datm, fred, udd, udd-jitter, udd-windows have one.",
         ),
         (["dataset", "idc", "digits", "--ipc", "0"], "--ipc is 0: ask for at least 1"),
         (["dataset", "idc", "digits", "--ipc", "-3"], "--ipc is -3: ask for at least 1"),
@@ -501,7 +501,7 @@ def test_networks_judged_alike_share_a_row_and_protocols_get_a_table_each(capsys
     text = capsys.readouterr().out
     assert "Protocol quick v2" in text
     assert "Protocol dc" in text
-    assert "Scores of different protocols or test images are not comparable" in text
+    assert "Scores of different protocols, label regimes or test images are not comparable" in text
 
 
 def test_compare_without_scores_says_which_command_makes_them(capsys, artifact):

@@ -1,5 +1,6 @@
 """A small real image set with made-up pixels, and what the tests of the loop share."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from distil.cli.flags import flag_of
 from distil.cli.settings_flags import choices, with_choices
 from distil.data.images.image_set import ImageSet
 from distil.dataset.compose import matching_loop, task_of
-from distil.dataset.config import experts_of
+from distil.dataset.config import Experts, experts_of
 from distil.dataset.distil import finished
 from distil.dataset.experts import train_experts
 from distil.dataset.methods import preset
@@ -79,6 +80,16 @@ def tiny(method="idc", **changes) -> Any:
     names = {leaf.name for leaf in leaves(settings)}
     again = {name: value for name, value in small.items() if name in names and name not in changes}
     return changed(settings, **(again | changes))
+
+
+TINY_EXPERTS = Experts(runs=2, epochs=4, lr=0.2, batch=12, augment="none")
+TINY_TRAJECTORY = {"network": "convnet1", "width": 4, "steps": 3, "student_steps": 3, "span": 1, "start_to": 2}
+
+
+def tiny_trajectory(method="mtt", ipc=1, **changes) -> Any:
+    """The published settings of a method that matches trajectories, made small."""
+    base = replace(preset(method, "custom", ipc, "published"), experts=TINY_EXPERTS, start_to_first=None)  # pyright: ignore
+    return changed(changed(base, validation=0.0, **TINY_TRAJECTORY), **changes)
 
 
 def loop_of(real, settings, proxy=None, **more) -> Any:

@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from distil.dataset import estimate, pool
-from distil.dataset.config import Experts
+from distil.dataset import config, estimate, pool
 from distil.dataset.matching import MatchingLoop
 from distil.dataset.sampling import KMeansSampler
 
@@ -50,7 +49,6 @@ def test_clusters_and_queues_count_as_often_as_they_come(real, clock, method, ch
     assert estimate.seconds_of_run(real, tiny(method, **changes)) == pytest.approx(seconds)
 
 
-def test_experts_count_all_their_updates(real, clock):
-    experts = Experts(runs=5, epochs=7, batch=12, augment="none")
-    seconds = estimate.seconds_of_experts(real, experts, "convnet1", 4)
-    assert seconds == pytest.approx(5 * 7 * -(-len(real) // 12) * 1000)
+def test_experts_count_every_batch_of_every_epoch(real, clock):
+    settings = config.Experts(runs=5, epochs=7, batch=10)
+    assert estimate.seconds_of_experts(real, settings, "convnet2", 4) == pytest.approx(5 * 7 * 4 * 1000)

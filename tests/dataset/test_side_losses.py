@@ -13,7 +13,8 @@ def class_gradient(loop, net):
     images = loop.augmentation(loop.placed.decode(leaf), loop.task.real, 0, ("none",))
     views = len(images) // loop.task.classes
     labels = torch.arange(loop.task.classes).repeat_interleave(views)
-    loss = sum(cross_entropy(net(images[labels == c]), labels[labels == c]) for c in range(loop.task.classes))
+    each = [cross_entropy(net(images[labels == c]), labels[labels == c]) for c in range(loop.task.classes)]
+    loss = torch.stack(each).sum()
     return torch.autograd.grad(loss, leaf)[0], loss
 
 

@@ -20,16 +20,9 @@ from distil.errors import DistilError
 from distil.functional.augment import normalize
 from distil.runs import RESULT, Interrupted
 
+from .conftest import TINY_EXPERTS as EXPERTS
 from .conftest import changed
-
-EXPERTS = config.Experts(runs=2, epochs=4, lr=0.2, batch=12, augment="none")
-TINY = {"network": "convnet1", "width": 4, "steps": 3, "student_steps": 3, "span": 1, "start_to": 2, "validation": 0.0}
-
-
-def small(method="mtt", **changes):
-    """A method's published settings, made small."""
-    base = changed(replace(preset(method, "custom", 1, "published"), experts=EXPERTS, start_to_first=None), **TINY)
-    return changed(base, **changes)
+from .conftest import tiny_trajectory as small
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +43,11 @@ def loop_of(real, settings):
     return loop
 
 
+def build(loop):
+    assert loop.task.network is not None
+    return loop.task.network()
+
+
 def test_a_step_is_that_of_the_equation(real):
     """Against the unrolled training, written out, in float64."""
     lr, image_lr, updates = 0.1, 3.0, 3
@@ -58,7 +56,7 @@ def test_a_step_is_that_of_the_equation(real):
     loop = loop_of(real, settings)
     before = loop.params.clone()
     start, target = ([weight.double() for weight in weights] for weights in loop.segment(0))
-    net = loop.task.network().double()
+    net = build(loop).double()
     names = [name for name, _ in net.named_parameters()]
     pixels, rate = before.double().requires_grad_(), torch.tensor(lr, dtype=torch.float64, requires_grad=True)
     weights = [weight.clone().requires_grad_() for weight in start]
@@ -68,8 +66,9 @@ def test_a_step_is_that_of_the_equation(real):
         )
         gradient = torch.autograd.grad(cross_entropy(logits, torch.arange(3)), weights, create_graph=True)
         weights = [weight - rate * part for weight, part in zip(weights, gradient, strict=True)]
-    away = sum((a - b).square().sum() for a, b in zip(weights, target, strict=True))
-    loss = away / sum((a - b).square().sum() for a, b in zip(start, target, strict=True))
+    ends = zip(weights, target, start, strict=True)
+    parts = torch.stack([torch.stack([(w - t).square().sum(), (s - t).square().sum()]) for w, t, s in ends]).sum(0)
+    loss = parts[0] / parts[1]
     of_pixels, of_rate = torch.autograd.grad(loss, [pixels, rate])
 
     found = loop.step()
@@ -134,7 +133,7 @@ def test_logits_are_the_mean_of_the_experts_that_are_right(real):
     images, labels = real.batch(torch.arange(0, 36, 3)).images, real.labels[::3]
     each = []
     for run in range(2):
-        net = loop.task.network()
+        net = build(loop)
         for weight, value in zip(net.parameters(), loop.experts.last(run), strict=True):
             weight.data.copy_(value)
         each.append(net(normalize(images, real.mean, real.std)).detach())

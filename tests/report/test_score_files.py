@@ -44,7 +44,7 @@ def test_a_file_of_version_0_1_is_read_compared_with_its_own_kind_alone_and_exte
     assert row["networks"]["convnet3"]["accuracies"] == [67.2, 71.6]
     assert "protocol_version" not in row
     assert main(["compare", str(file), "--markdown"]) == 0
-    assert "Protocol quick of unknown version: accuracy in %" in capsys.readouterr().out
+    assert "Protocol quick of unknown version, labels not told: accuracy in %" in capsys.readouterr().out
     add_scores(file, {**row, "protocol_version": 2, "name": "new", "path": "new"})
     assert [len(group) for group in by_table(read_scores(file))] == [1, 1]
 
@@ -84,6 +84,10 @@ def networks(**change):
         ({"path": 3}, "path is 3: it must be text."),
         ({"protocol_version": 0}, "protocol_version is 0: it must be a whole number, at least 1."),
         ({"protocol_version": "2"}, "protocol_version is '2': it must be a whole number, at least 1."),
+        ({"labels": "soft"}, "labels is 'soft': it must be hard, stored or teacher."),
+        ({"labels": "hard"}, "label_bytes is None: it must be a whole number"),
+        ({"labels": "stored", "label_bytes": 4, "temperature": -1.0}, "temperature is -1.0: it must be a number above"),
+        ({"labels": "teacher", "label_bytes": 0, "temperature": 20.0}, "teacher is None: it must be an object"),
         ({"networks": {}}, "networks are {}: they must be an object with a network at least."),
         ({"networks": {"convnet3": 5}}, "convnet3 has no list of accuracies."),
         (networks(accuracies=[]), "convnet3 has no list of accuracies."),

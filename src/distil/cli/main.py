@@ -12,6 +12,7 @@ from distil.cli.demo import demo
 from distil.cli.evaluate import evaluate
 from distil.cli.experts import experts, experts_command
 from distil.cli.flags import flag_of, parse
+from distil.cli.label import label
 from distil.cli.methods import methods
 from distil.cli.sets import compare, export, show
 from distil.cli.streams import lasting_streams, open_standard_streams, to_nowhere
@@ -32,6 +33,7 @@ Distil a dataset into a few images a class, or a detector into a smaller one; ev
   distil dataset METHOD SOURCE    make a distilled set; --resume DIR continues a stopped run
   distil experts SOURCE           train the networks that mtt, datm, fred and ncfm need beforehand
   distil evaluate FILE SOURCE     train fresh networks on it and report their test accuracy
+  distil label FILE --teacher M   store a teacher's soft labels in it
   distil compare FILE FILE ...    one table of sets that were evaluated
   distil show FILE                draw its images, its regions and the views that a network sees
   distil export FILE --to LAYOUT  write it as an image folder, npz or parquet
@@ -161,6 +163,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "dataset": dataset,
     "experts": experts,
     "evaluate": evaluate,
+    "label": label,
     "compare": compare,
     "show": show,
     "export": export,

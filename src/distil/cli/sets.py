@@ -19,7 +19,8 @@ def compare(
 ) -> None:
     """Print the scores of several sets as one table.
 
-    Sets evaluated by different protocols or on different test images get a table each.
+    Sets evaluated by different protocols, with labels of different regimes (hard, stored,
+    a teacher's) or on different test images get a table each.
 
     Examples:
     distil compare idc.safetensors dsa.safetensors random10.json whole.json
@@ -37,7 +38,10 @@ def compare(
         else:
             console().print(compare_table(rows))
     if len(tables) > 1:
-        print("Scores of different protocols or test images are not comparable, so they are in tables of their own.")
+        print(
+            "Scores of different protocols, label regimes or test images are not comparable, so they are in tables of "
+            "their own."
+        )
 
 
 def show(

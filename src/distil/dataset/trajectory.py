@@ -187,7 +187,8 @@ class TrajectoryLoop:
             return made
         labels = softmax(self.logits, 1).cpu()
         each = made.images_per_item
-        return replace(made, labels=labels if each == 1 else labels.unflatten(0, (-1, each)))
+        labels = labels if each == 1 else labels.unflatten(0, (-1, each))
+        return replace(made, labels=labels, item_classes=made.labels)
 
     def event(self) -> tuple[str, dict[str, Any]] | None:
         return self.told

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -37,8 +37,12 @@ def concat(sets: Sequence["DistilledSet"], *, as_images: bool = False) -> "Disti
         raise error.within(after=AS_IMAGES, field="as_images") from error
     mean, std = statistics(sets)
     parts = merged([part for made in sets for part in provenance(made)])
+    rates = {made.student_lr for made in sets}
     return replace(
         first,
+        student_lr=first.student_lr if len(rates) == 1 else None,
+        item_classes=_item_classes(sets),
+        label_source=_label_source(sets),
         params=torch.cat([made.params for made in sets]),
         labels=labels,
         parameterization=placed,
@@ -62,11 +66,11 @@ def only(made: "DistilledSet", classes: Sequence[str]) -> "DistilledSet":
     items = torch.cat([(owner == index).nonzero().flatten() for index in indices]).tolist()
     if not items:
         raise DistilError(f"no item of the set of {made.source} is of {', '.join(map(shown, classes))}.")
-    if made.labels.is_floating_point():
-        labels = _conditional(made.labels[items][..., indices], items)
-    else:
-        place = {index: new for new, index in enumerate(indices)}
-        labels = torch.tensor([place[index] for index in owner[items].tolist()])
+    place = {index: new for new, index in enumerate(indices)}
+    owners = torch.tensor([place[index] for index in owner[items].tolist()])
+    labels, soft = owners, made.labels.is_floating_point()
+    if soft:
+        labels = _conditional(made.labels[items][..., indices].float(), items).to(made.labels.dtype)
     kept = [replace(part, classes=tuple(name for name in classes if name in part.classes)) for part in provenance(made)]
     parts = tuple(part for part in kept if part.classes)
     return replace(
@@ -75,6 +79,7 @@ def only(made: "DistilledSet", classes: Sequence[str]) -> "DistilledSet":
         labels=labels,
         parameterization=made.parameterization.select(items),
         classes=classes,
+        item_classes=owners if soft and made.item_classes is not None else None,
         **description(parts, classes),
     )
 
@@ -163,6 +168,29 @@ def _labels(sets: Sequence["DistilledSet"], classes: int) -> Tensor:
             labels.append(pad(own, (start, classes - start - count)))
         start += count
     return torch.cat(labels)
+
+
+def _item_classes(sets: Sequence["DistilledSet"]) -> Tensor | None:
+    """The classes of all items among all classes, if those of soft labels are known in every set."""
+    found, start = [], 0
+    for made in sets:
+        if made.item_classes is None:
+            return None
+        found.append(made.item_classes + start)
+        start += len(made.classes)
+    return torch.cat(found)
+
+
+def _label_source(sets: Sequence["DistilledSet"]) -> dict[str, Any] | None:
+    """What is known of the teacher that gave all labels. Raises: DistilError if it is not one for all."""
+    first = sets[0].label_source
+    for index, made in enumerate(sets[1:], 2):
+        if made.label_source != first:
+            raise DistilError(
+                f"the labels of set 1 and of set {index} are not of the same teacher: join the sets first, then give "
+                "the whole its labels (distil label)."
+            )
+    return first
 
 
 LEAST = 1e-3

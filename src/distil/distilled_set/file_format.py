@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from distil.distilled_set.record import DistilledSet
 
 FORMAT_VERSION = 4
-"""Newest version of the file; a reader refuses a newer one."""
+"""Newest version of the file, of sets whose labels a teacher gave or are float16; a reader refuses a newer one."""
 VERSIONS: dict[str, int] = {Crops.kind: 1, Dct.kind: 2, DctGroups.kind: 4}
+"""Versions of other sets, by parameterization."""
 OTHERS = 3
-"""Versions by parameterization, and that of files of others, which a user's program knows."""
+"""The version of those whose parameterization is none of these."""
 
 SUFFIX = ".safetensors"
 
 PARAMS = ("uint8", "float32")
-LABELS = ("uint8", "int16", "int32", "int64", "float32")
+INDICES = ("uint8", "int16", "int32", "int64")
+LABELS = (*INDICES, "float32", "float16")
 """Types of the tensors that every file has."""
 LISTS = ("classes", "mean", "std", "view_size")
 DESCRIBED = (*LISTS, "method", "settings", "seed", "source", "source_fingerprint")
@@ -45,7 +47,7 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
     stored, kind = made.stored(), made.parameterization.kind
     kinds = {1: "class index of each canvas", 2: "class probabilities of each canvas"}
     return {
-        "format_version": VERSIONS.get(kind, OTHERS),
+        "format_version": FORMAT_VERSION if _is_labelled(made) else VERSIONS.get(kind, OTHERS),
         "parameterization": kind,
         **made.parameterization.header(),
         "value_range": [0, 1],
@@ -63,7 +65,13 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
         "bytes": made.bytes,
         **to_header(made.parts),
         **({} if made.student_lr is None else {"student_lr": made.student_lr}),
+        **({} if made.label_source is None else {"label_source": made.label_source}),
     }
+
+
+def _is_labelled(made: "DistilledSet") -> bool:
+    """Whether a set's labels need what version 4 has."""
+    return made.labels.dtype == torch.float16 or made.item_classes is not None or made.label_source is not None
 
 
 def save(made: "DistilledSet", path: Path | str) -> None:
@@ -87,6 +95,7 @@ def read(
         described |= {name: tuple(header[name]) for name in LISTS if name != "view_size"}
         described |= {"params": params, "labels": labels if labels.is_floating_point() else labels.long()}
         described["student_lr"] = header.get("student_lr")
+        described |= {"item_classes": tensors.get("item_classes"), "label_source": header.get("label_source")}
         described["parameterization"] = kind.load(params, tensors, header)
         described["parts"] = from_header(header)
     except DistilError as error:
@@ -130,14 +139,14 @@ def _parameterization(
             "made it, with DistilledSet.load(path, parameterizations=[...]), and save .as_images() there for any other."
         )
     wanted = VERSIONS.get(word, OTHERS)
-    if version != wanted:
+    if version not in (wanted, FORMAT_VERSION):
         raise DistilError(f"format_version is {version}, and items stored as {word} have {wanted}.")
     return known[word]
 
 
 def _check_parts(tensors: dict[str, Tensor], header: dict[str, Any], kind: type[Parameterization]) -> None:
     """Refuse a file with other tensors than it should have, tensors of other types, and missing entries."""
-    types = {"canvases": PARAMS, "labels": LABELS, **kind.types}
+    types = {"canvases": PARAMS, "labels": LABELS, "item_classes": INDICES, **kind.types}
     wanted = ("canvases", "labels", *kind.accounts)
     missing = [name for name in wanted if name not in tensors] + [name for name in DESCRIBED if name not in header]
     if missing:
@@ -155,7 +164,7 @@ def _check_parts(tensors: dict[str, Tensor], header: dict[str, Any], kind: type[
 def _check_derived(made: "DistilledSet", header: dict[str, Any]) -> None:
     """Refuse a header that describes other tensors than the file has."""
     expected = header_of(made)
-    for name in ("bytes", "stored_dtype", "label_kind", "value_range"):
+    for name in ("format_version", "bytes", "stored_dtype", "label_kind", "value_range"):
         if name in header and header[name] != expected[name]:
             raise DistilError(f"{name} is {shown(header[name])}, and the file's tensors give {shown(expected[name])}.")
 

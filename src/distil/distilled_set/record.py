@@ -75,7 +75,8 @@ class DistilledSet:
     """A few items per class that stand for a whole training set, and all that is needed to use them.
 
     params: the stored parameters of every item [n, ...]: uint8, or float32 in [0, 1]; never normalized.
-    labels: class indices [n]; probabilities of each item [n, k]; or of each decoded image [n, r, k].
+    labels: class indices [n]; probabilities of each item [n, k]; or of each decoded image [n, r, k], as float32 or
+        float16.
     parameterization: what the parameters mean: `Crops` (images and their regions), `Dct` (DCT coefficients), or one of
         the user's making.
     classes: names, by class index. mean, std: per channel, to apply to an image before it enters a network.
@@ -83,6 +84,10 @@ class DistilledSet:
     source, source_fingerprint: name and content hash of the images it was made from.
     student_lr: learning rate of gradient descent on the images that was learned with them; None if none was.
     parts: the runs it was put together from, where that is not one run and all of its classes (`concat`, `only`).
+    item_classes: where labels are probabilities, the class of each item [n], if it is known: a teacher may think
+        otherwise.
+    label_source: where a teacher gave the labels, what is known of it: its "words" (several of an ensemble), "sha256"
+        of its weights, "bytes", and "temperature".
 
     Raises: DistilError where the fields contradict each other or are out of range.
     """
@@ -100,6 +105,8 @@ class DistilledSet:
     source_fingerprint: str
     student_lr: float | None = None
     parts: tuple[Part, ...] = ()
+    item_classes: Int[Tensor, " n"] | None = None
+    label_source: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._check_description()
@@ -120,11 +127,17 @@ class DistilledSet:
             f"student_lr is {shown(self.student_lr)}: expected a finite number above 0, or None.",
         )
         self._set(seed=check_seed(self.seed), classes=check_class_names(self.classes))
-        require(isinstance(self.settings, dict), f"settings are {shown(self.settings)}: they must be a dictionary.")
-        try:
-            self._set(settings=json.loads(json.dumps(self.settings, allow_nan=False, sort_keys=True)))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise DistilError(f"settings cannot be written as JSON ({error}): use numbers, text and lists.") from error
+        for name in ("settings", "label_source"):
+            value = getattr(self, name)
+            if value is None and name == "label_source":
+                continue
+            require(isinstance(value, dict), f"{name.replace('_', ' ')} are {shown(value)}: they must be a dictionary.")
+            try:
+                self._set(**{name: json.loads(json.dumps(value, allow_nan=False, sort_keys=True))})
+            except (TypeError, ValueError, RecursionError) as error:
+                raise DistilError(
+                    f"{name} cannot be written as JSON ({error}): use numbers, text and lists."
+                ) from error
 
     def _check_params(self) -> None:
         params = checked_params(self.params)
@@ -155,30 +168,41 @@ class DistilledSet:
         count, images, classes = len(self.params), self.images_per_item, len(self.classes)
         labels = plain(self.labels, "labels")
         if labels.is_floating_point():
-            labels = labels.float()
+            labels = labels if labels.dtype == torch.float16 else labels.float()
             require(
                 tuple(labels.shape) in ((count, classes), (count, images, classes)),
                 f"soft labels have shape {list(labels.shape)}: expected [{count}, {classes}] or "
                 f"[{count}, {images}, {classes}] for {count} items, {images} images each, and {classes} classes.",
             )
-            sums = labels.sum(-1)
+            sums = labels.float().sum(-1)
             require(
                 bool((labels >= 0).all()) and bool(((sums - 1).abs() <= 1e-3).all()),
                 f"soft labels reach from {float(labels.min()):.4g} to {float(labels.max()):.4g} and add up to "
                 f"{float(sums.min()):.4g} to {float(sums.max()):.4g}: expected probabilities that add up to 1.",
             )
+            if self.item_classes is not None:
+                self._set(item_classes=self._checked_classes(self.item_classes, "item classes"))
         else:
-            labels = labels.long()
+            labels = self._checked_classes(labels, "labels")
             require(
-                tuple(labels.shape) == (count,),
-                f"labels have shape {list(labels.shape)}: expected [{count}], one class index for each item.",
-            )
-            require(
-                int(labels.min()) >= 0 and int(labels.max()) < classes,
-                f"labels reach from {int(labels.min())} to {int(labels.max())}: expected 0 to {classes - 1}, "
-                f"for {classes} classes.",
+                self.item_classes is None and self.label_source is None,
+                "labels are class indices: item_classes and label_source belong to soft labels. Leave them out.",
             )
         self._set(labels=labels)
+
+    def _checked_classes(self, labels: Tensor, what: str) -> Int[Tensor, " n"]:
+        """The class index of each item."""
+        labels, count, classes = plain(labels, what), len(self.params), len(self.classes)
+        require(
+            tuple(labels.shape) == (count,) and not labels.is_floating_point(),
+            f"{what} have shape {list(labels.shape)}: expected [{count}], one class index for each item.",
+        )
+        require(
+            int(labels.min()) >= 0 and int(labels.max()) < classes,
+            f"{what} reach from {int(labels.min())} to {int(labels.max())}: expected 0 to {classes - 1}, "
+            f"for {classes} classes.",
+        )
+        return labels.long()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -187,10 +211,14 @@ class DistilledSet:
 
     @property
     def class_of(self) -> Int[Tensor, " n"]:
-        """The class of each item: its label, or the most probable class of its soft labels."""
+        """The class of each item: its label, or the class that is stored beside its soft labels, or else the most
+        probable one of these."""
         if not self.labels.is_floating_point():
             return self.labels
-        return (self.labels.mean(1) if self.labels.ndim == 3 else self.labels).argmax(-1)
+        if self.item_classes is not None:
+            return self.item_classes
+        labels = self.labels.float()
+        return (labels.mean(1) if labels.ndim == 3 else labels).argmax(-1)
 
     @property
     def images_per_item(self) -> int:
@@ -213,6 +241,7 @@ class DistilledSet:
         stored, accounts = self.stored(), self.parameterization.accounts
         sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in stored.items()}
         needed = {"images": sizes.pop("canvases"), "labels": sizes.pop("labels"), "regions": 0}
+        needed["labels"] += sizes.pop("item_classes", 0)
         for name, account in accounts.items():
             needed[account] = needed.get(account, 0) + sizes.pop(name, 0)
         return {**needed, "total": sum(needed.values()), "extra": sum(sizes.values())}
@@ -222,7 +251,7 @@ class DistilledSet:
         each = self.images_per_item
         images = self.decoded_of(range(len(self.params)))
         labels = self.labels.flatten(0, 1) if self.labels.ndim == 3 else self.labels.repeat_interleave(each, dim=0)
-        return Batch(images, labels)
+        return Batch(images, labels.float() if labels.is_floating_point() else labels)
 
     def decoded_of(self, items: Items) -> Float[Tensor, "images c h w"]:
         """The images of some items."""
@@ -247,7 +276,10 @@ class DistilledSet:
         batch = self.decoded()
         whole = Crops.grid(1, self.size, 8 if storage == "uint8" else 32, batch.images.device)
         params, placed = whole.quantize(batch.images)
-        return replace(self, params=params, labels=batch.labels, parameterization=placed)
+        classes = self.item_classes
+        classes = None if classes is None else classes.repeat_interleave(self.images_per_item)
+        labels = batch.labels.to(self.labels.dtype)
+        return replace(self, params=params, labels=labels, parameterization=placed, item_classes=classes)
 
     def only(self, classes: Sequence[str]) -> "DistilledSet":
         """The items of some classes, class by class in the order given, with their stored numbers.
@@ -275,11 +307,11 @@ class DistilledSet:
 
     def stored(self) -> dict[str, Tensor]:
         """The tensors of the set's file, by name."""
-        labels = self.labels
-        if not labels.is_floating_point():
-            highest = len(self.classes) - 1
-            labels = labels.to(torch.uint8 if highest < 2**8 else torch.int16 if highest < 2**15 else torch.int32)
-        return {"canvases": self.params, "labels": labels, **self.parameterization.tensors()}
+        highest = len(self.classes) - 1
+        smallest = torch.uint8 if highest < 2**8 else torch.int16 if highest < 2**15 else torch.int32
+        labels = self.labels if self.labels.is_floating_point() else self.labels.to(smallest)
+        classes = {} if self.item_classes is None else {"item_classes": self.item_classes.to(smallest)}
+        return {"canvases": self.params, "labels": labels, **classes, **self.parameterization.tensors()}
 
     def header(self) -> dict[str, Any]:
         """What the file says of itself, as JSON can hold it."""

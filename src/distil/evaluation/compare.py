@@ -1,5 +1,6 @@
 """One table of several scores."""
 
+from pathlib import PurePath
 from typing import Any
 
 from rich.markup import escape
@@ -7,13 +8,22 @@ from rich.table import Table
 
 from distil.errors import DistilError
 
+LABELS = {
+    "hard": "hard labels",
+    "stored": "stored soft labels",
+    "teacher": "a teacher's labels at training time",
+    None: "labels not told",
+}
+"""Regimes in words; score files of before tell none."""
+
 
 def compare_table(rows: list[dict[str, Any]]) -> Table:
     """A table for the terminal: name, method, images per class, bytes, and each network's accuracy.
 
     rows: from `Scores.to_dict()`, in the order of the table.
 
-    Raises: DistilError when there are none, or when they were evaluated by different protocols or on different images.
+    Raises: DistilError when there are none, or when they were evaluated by different protocols, with labels of
+    different regimes, or on different images.
     """
     header, cells = _cells(rows)
     table = Table(caption=_caption(rows))
@@ -52,10 +62,32 @@ def _cells(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
                 row["method"],
                 "all" if count is None else str(count),
                 f"{row['bytes']:,}",
+                labels_told(row),
                 *(scores.get(column, "-") for column in columns),
             ]
         )
-    return ["name", "method", "images per class", "bytes", *columns], body
+    return ["name", "method", "images per class", "bytes", "labels", *columns], body
+
+
+def labels_told(row: dict[str, Any]) -> str:
+    """The label regime of a row with its bytes, which rows of older score files do not tell."""
+    regime, teacher, temperature = row.get("labels"), row.get("teacher"), row.get("temperature")
+    if regime is None:
+        return "not told"
+    if regime == "hard":
+        return "hard"
+    by = "" if teacher is None else f" by {teacher_told(teacher)}, T {temperature:g}"
+    if regime == "stored":
+        return f"stored, {row['label_bytes']:,} bytes{by}"
+    return f"teacher{by}, {teacher['bytes']:,} bytes" if teacher else "teacher"
+
+
+def teacher_told(teacher: dict[str, Any]) -> str:
+    """The words of a teacher, folders left out; of an ensemble with many members, the first and how many more."""
+    names = [PurePath(word).name for word in teacher.get("words", ())]
+    if not names:
+        return "a teacher"
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _column(network: str, row: dict[str, Any]) -> str:
@@ -72,7 +104,8 @@ def _caption(rows: list[dict[str, Any]]) -> str:
     runs = sorted({row["runs"] for row in rows})
     spread = f"{runs[0]}" if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
     return (
-        f"Protocol {_title(rows[0])}: accuracy in % after the last epoch, mean ± standard deviation over {spread} "
+        f"Protocol {_title(rows[0])}, {LABELS[rows[0].get('labels')]}: "
+        f"accuracy in % after the last epoch, mean ± standard deviation over {spread} "
         f"networks, on {rows[0]['test_images']:,} images of {rows[0]['test']}."
     )
 
@@ -87,6 +120,10 @@ def _check_comparable(first: dict[str, Any], other: dict[str, Any]) -> None:
     """Refuse two rows whose accuracies were not measured in the same way."""
     measures = [("protocol", _title(first), _title(other))]
     measures += [(key.replace("_", " "), first[key], other[key]) for key in ("test", "test_images")]
+    measures += [("the label regime", first.get("labels"), other.get("labels"))]
+    if first.get("labels") == "teacher" == other.get("labels"):
+        measures += [("the teacher", *((row.get("teacher") or {}).get("sha256") for row in (first, other)))]
+        measures += [("the teacher's temperature", first.get("temperature"), other.get("temperature"))]
     settings, others = first["protocol_settings"], other["protocol_settings"]
     measures += [(f"{key} of the protocol", settings.get(key), others.get(key)) for key in {**settings, **others}]
     for what, one, two in measures:

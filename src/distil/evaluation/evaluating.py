@@ -11,6 +11,7 @@ from distil.data.images.opener import open_source
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.evaluation.evaluator import Finished, Scores, evaluate_distilled
+from distil.evaluation.labels import Labels
 from distil.evaluation.protocols import Protocol, protocol_for
 from distil.runs import Events
 
@@ -21,6 +22,7 @@ def evaluate(
     protocol: Protocol | str = "idc",
     *,
     classes: Sequence[str] | None = None,
+    labels: Labels | None = None,
     networks: Sequence[str] = ("convnet3",),
     width: int | None = None,
     runs: int = 5,
@@ -57,6 +59,7 @@ def evaluate(
         made,
         test,
         rules,
+        labels=labels,
         networks=networks,
         width=width,
         runs=runs,

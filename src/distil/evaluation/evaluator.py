@@ -4,7 +4,7 @@ Nothing is selected: a network is tested once, after its last update.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -12,8 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from distil.data.images.image_set import ImageSet
+from distil.distilled_set.labeling import teacher_facts
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
+from distil.evaluation.labels import (
+    HARD,
+    Labels,
+    Loss,
+    given_once,
+    index_bytes,
+    label_bytes,
+    loss_of,
+    targets_of,
+    usual_labels,
+)
 from distil.evaluation.protocols import Protocol, updates_of
 from distil.evaluation.training import probabilities, train_together
 from distil.functional.augment import normalize
@@ -25,6 +37,7 @@ from distil.runs import Events
 TEST_BATCH = 500
 Finished = Mapping[tuple[str, int], float]
 """(network, run) -> accuracy in percent."""
+Trained = Callable[[str, int, nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -32,11 +45,15 @@ class Scores:
     """What a set was worth: test accuracy in percent of every network that was trained on it.
 
     name, method: of the set. images_per_class: None for a whole training set.
-    views: images that the networks were trained on. bytes: stored bytes of the set, labels and regions included.
+    views: images that the networks were trained on. bytes: stored bytes of the set, regions and the labels that were
+        learned included.
     protocol, width, seed: how the networks were trained; width None is each network's own.
     test, test_images: name and number of the images tested on.
     updates: of each network.
     accuracies: by network, one accuracy a run.
+    labels: the regime, hard, stored or teacher; see `distil.evaluation.labels`. label_bytes: of the stored labels that
+        were learned, a part of `bytes`. teacher: who labeled at training time, or gave the stored labels: its "words",
+        "sha256" and "bytes", which are no part of `bytes`; None where there is none. temperature: the teacher's.
     """
 
     name: str
@@ -51,6 +68,10 @@ class Scores:
     test_images: int
     updates: int
     accuracies: dict[str, tuple[float, ...]]
+    labels: str = "hard"
+    label_bytes: int = 0
+    teacher: dict[str, Any] | None = None
+    temperature: float | None = None
 
     @property
     def runs(self) -> int:
@@ -83,6 +104,10 @@ class Scores:
             "test": self.test,
             "test_images": self.test_images,
             "updates": self.updates,
+            "labels": self.labels,
+            "label_bytes": self.label_bytes,
+            "teacher": self.teacher,
+            "temperature": self.temperature,
             "runs": self.runs,
             "networks": {
                 network: {"accuracies": list(values), "mean": mean[network], "std": std[network]}
@@ -101,6 +126,7 @@ def evaluate_distilled(
     test: ImageSet,
     protocol: Protocol,
     *,
+    labels: Labels | None = None,
     networks: Sequence[str] = ("convnet3",),
     width: int | None = None,
     runs: int = 5,
@@ -109,12 +135,13 @@ def evaluate_distilled(
     at_once: int | None = None,
     events: Events | None = None,
     finished: Finished | None = None,
+    trained: Trained | None = None,
     processes: Processes = ONE,
 ) -> Scores:
     """Train fresh networks on the decoded views of a distilled set and test each after its last update.
 
     test: of the classes of the set, in any order.
-
+    labels: whose labels are learned; None: the soft ones of the set if it has them, else its hard ones.
     networks: names, see `distil.networks.NETWORKS`. width: of every network, None for each one's own. runs: networks of
     each name. Equal arguments give equal scores on the CPU.
     at_once: networks of one name that are trained together, in batched operations; every update is the same up to
@@ -127,20 +154,23 @@ def evaluate_distilled(
     processes: those that share the runs. Each calls this alike, trains its part of them and gets all scores, which on
     the CPU are those of one process; events tell of them in rounds.
 
-    Raises: DistilError when the set is for other classes, channels or sizes than the test images, on an unknown
-    network, on runs or at_once below 1, and when a loss is not finite, which names the network and the run.
+    Raises: DistilError when the set or the teacher is for other classes, channels or sizes than the test images, when
+    the set lacks the labels, on an unknown network, on runs or at_once below 1, and when a loss is not finite, which
+    names the network and the run.
     """
     channels = len(distilled.mean)
     if sorted(test.classes) == sorted(distilled.classes):
         test = test.only(distilled.classes)
     test.check_matches(distilled.classes, channels, distilled.size, what=f"the distilled set of {distilled.source}")
+    labels = _placed(usual_labels(distilled) if labels is None else labels, test, device)
+    targets = targets_of(distilled, labels).to(device)
     views = distilled.decoded().to(device)
     images = normalize(views.images, distilled.mean, distilled.std)
-    targets = probabilities(views.labels, len(distilled.classes))
     accuracies, updates = _judge(
         lambda _run: (images, targets),
         test,
         protocol,
+        loss=loss_of(labels, distilled.mean, distilled.std),
         mean=distilled.mean,
         std=distilled.std,
         networks=networks,
@@ -151,6 +181,7 @@ def evaluate_distilled(
         at_once=at_once,
         events=events,
         finished=finished,
+        trained=trained,
         processes=processes,
     )
     return Scores(
@@ -158,7 +189,7 @@ def evaluate_distilled(
         method=distilled.method,
         images_per_class=distilled.images_per_class,
         views=len(views),
-        bytes=distilled.bytes["total"],
+        bytes=distilled.bytes["total"] - distilled.bytes["labels"] + label_bytes(distilled, labels),
         protocol=protocol,
         width=width,
         seed=seed,
@@ -166,6 +197,9 @@ def evaluate_distilled(
         test_images=len(test.images),
         updates=updates,
         accuracies=accuracies,
+        labels=labels.regime,
+        label_bytes=label_bytes(distilled, labels),
+        **_taught(labels, distilled),
     )
 
 
@@ -175,6 +209,7 @@ def evaluate_real(
     protocol: Protocol,
     *,
     images_per_class: int | None,
+    labels: Labels = HARD,
     networks: Sequence[str] = ("convnet3",),
     width: int | None = None,
     runs: int = 5,
@@ -183,25 +218,33 @@ def evaluate_real(
     at_once: int | None = None,
     events: Events | None = None,
     finished: Finished | None = None,
+    trained: Trained | None = None,
     processes: Processes = ONE,
 ) -> Scores:
     """The same evaluation of real images: the controls of every distilled set.
 
     images_per_class: so many random images of every class, drawn afresh for each run; None trains on the whole set,
-    with at most `protocol.whole_updates` updates. The rest as in `evaluate_distilled`.
+    with at most `protocol.whole_updates` updates. labels: "stored" are those that the teacher gives to each image once,
+    as `distil label` would. The rest as in `evaluate_distilled`.
 
     Raises: DistilError as `evaluate_distilled`, and when a class has fewer images than asked for.
     """
     test.check_matches(train.classes, train.channels, train.size, what=f"the training set {train.name}")
     _check_count(train, images_per_class)
+    if labels.regime == "stored" and labels.teacher is None:
+        raise DistilError(
+            "{labels=stored}: real images have no soft labels until a teacher gives them: name it with {teacher}.",
+            field=("labels", "teacher"),
+        )
+    labels = _placed(labels, test, device)
     whole = images_per_class is None
     on_device = train.to(device) if whole else train
-    labels = (
-        train.labels
-        if images_per_class is None
-        else torch.arange(len(train.classes)).repeat_interleave(images_per_class)
-    )
-    targets = probabilities(labels.to(device), len(train.classes))
+    classes = len(train.classes)
+    indices = train.labels if images_per_class is None else torch.arange(classes).repeat_interleave(images_per_class)
+    targets = probabilities(indices.to(device), classes)
+    if whole and labels.regime == "stored":
+        parts = on_device.images.split(TEST_BATCH)
+        targets = torch.cat([given_once(labels, images.float() / 255) for images in parts])
 
     def draw(run: int) -> tuple[Tensor, Tensor]:
         if images_per_class is None:
@@ -210,12 +253,15 @@ def evaluate_real(
             train.sample_class(label, images_per_class, stream(seed, "judge", "real images", run, label))
             for label in range(len(train.classes))
         ]
-        return normalize(torch.cat(drawn).to(device), train.mean, train.std), targets
+        images = torch.cat(drawn).to(device)
+        goals = given_once(labels, images) if labels.regime == "stored" else targets
+        return normalize(images, train.mean, train.std), goals
 
     accuracies, updates = _judge(
         draw,
         test,
         protocol,
+        loss=loss_of(labels, train.mean, train.std),
         mean=train.mean,
         std=train.std,
         networks=networks,
@@ -226,16 +272,18 @@ def evaluate_real(
         at_once=at_once,
         events=events,
         finished=finished,
+        trained=trained,
         processes=processes,
         whole=whole,
     )
+    each = {"hard": index_bytes(classes), "stored": 2 * classes, "teacher": 0}[labels.regime]
     views = len(train.images) if images_per_class is None else images_per_class * len(train.classes)
     return Scores(
         name=train.name,
         method="whole set" if whole else "random",
         images_per_class=images_per_class,
         views=views,
-        bytes=views * (train.images[0].numel() + _label_bytes(len(train.classes))),
+        bytes=views * (train.images[0].numel() + each),
         protocol=protocol,
         width=width,
         seed=seed,
@@ -243,7 +291,29 @@ def evaluate_real(
         test_images=len(test.images),
         updates=updates,
         accuracies=accuracies,
+        labels=labels.regime,
+        label_bytes=views * each,
+        **_taught(labels),
     )
+
+
+def _placed(labels: Labels, test: ImageSet, device: torch.device | str) -> Labels:
+    """The labels with their teacher on the device. Raises: DistilError if the teacher is for other classes."""
+    if labels.teacher is None:
+        return labels
+    labels.teacher.check_matches(test.classes, test.channels, test.name)
+    return replace(labels, teacher=labels.teacher.to(device))
+
+
+def _taught(labels: Labels, distilled: DistilledSet | None = None) -> dict[str, Any]:
+    """What scores tell of the teacher: of stored labels, who gave them."""
+    if labels.regime == "stored" and distilled is not None:
+        source = distilled.label_source or {}
+        known = {key: source[key] for key in ("words", "sha256", "bytes") if key in source}
+        return {"teacher": known or None, "temperature": source.get("temperature")}
+    if labels.teacher is None or labels.regime == "hard":
+        return {}
+    return {"teacher": teacher_facts(labels.teacher), "temperature": labels.temperature}
 
 
 def _judge(
@@ -251,6 +321,7 @@ def _judge(
     test: ImageSet,
     protocol: Protocol,
     *,
+    loss: Loss | None,
     mean: Sequence[float],
     std: Sequence[float],
     networks: Sequence[str],
@@ -261,11 +332,12 @@ def _judge(
     at_once: int | None,
     events: Events | None,
     finished: Finished | None,
+    trained: Trained | None,
     processes: Processes,
     whole: bool = False,
 ) -> tuple[dict[str, tuple[float, ...]], int]:
     """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalized floats, and
-    their class probabilities, both on the device."""
+    their class probabilities, both on the device. loss: what is learned if not these."""
     if runs < 1:
         raise DistilError(f"{{runs}} is {runs}: at least 1 network has to be trained.", field="runs")
     if at_once is not None and at_once < 1:
@@ -283,7 +355,7 @@ def _judge(
     test = test.to(device)
     updates = 0
 
-    def trained(network: str, group: range) -> list[float]:
+    def accuracies_of(network: str, group: range) -> list[float]:
         """The accuracies of networks that are trained together."""
         images, targets = zip(*(draw(run) for run in group), strict=True)
         nets = [
@@ -307,7 +379,11 @@ def _judge(
             seeds=[seed_at(seed, "judge", "training", network, run) for run in group],
             updates=updates,
             names=[f"{network}, run {run + 1} of {runs}" for run in group],
+            loss_of=loss,
         )
+        if trained is not None:
+            for run, net in zip(group, nets, strict=True):
+                trained(network, run, net)
         return [accuracy(net, test, mean=mean, std=std) for net in nets]
 
     updates = updates_of(protocol, len(draw(0)[0]), whole=whole)
@@ -318,7 +394,7 @@ def _judge(
     left = [(network, group) for network, group in groups if any((network, run) not in found for run in group)]
     for first in range(0, len(left), processes.count):
         share = left[first : first + processes.count]
-        own = trained(*share[processes.rank]) if processes.rank < len(share) else []
+        own = accuracies_of(*share[processes.rank]) if processes.rank < len(share) else []
         for (network, group), values in zip(share, processes.every(own), strict=False):
             for run, value in zip(group, values, strict=True):
                 found[network, run] = value
@@ -366,8 +442,3 @@ def _check_count(train: ImageSet, images_per_class: int | None) -> None:
                 f"class {name!r} of {train.name} has {count} images, {images_per_class} were asked for: "
                 f"ask for at most {min(train.counts)}."
             )
-
-
-def _label_bytes(classes: int) -> int:
-    """Bytes of a class index in the smallest integer type that holds it, as the artifact counts them."""
-    return 1 if classes <= 2**8 else 2 if classes <= 2**15 else 4

@@ -10,6 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import one_hot
 
 from distil.errors import DistilError
+from distil.evaluation.labels import Loss
 from distil.evaluation.protocols import Protocol, lr_at, updates_of
 from distil.functional.augment import augment, cutmix, normalize
 from distil.functional.optimize import sgd_step
@@ -75,12 +76,14 @@ def train_together(
     seeds: Sequence[int],
     updates: int,
     names: Sequence[str],
+    loss_of: Loss | None = None,
 ) -> None:
     """Train networks of one kind in place, each as `train_network` would by itself, up to rounding.
 
     nets: on the device of the images, without buffers. images, targets, seeds, names: one for each network; the images
     of each are equally many, and networks may share one tensor. Floats are normalized already; uint8 images become
     normalized floats batch by batch, to save memory. targets: class probabilities. names: as errors call the networks.
+    loss_of: what is learned in the place of the cross-entropy with the targets; see `distil.evaluation.labels.Loss`.
 
     Each network draws its own order, augmentation and mixing from its seed. The weights of several are stacked, and
     one forward and backward pass in batched operations updates all: memory grows with their number. One network
@@ -112,7 +115,7 @@ def train_together(
             batch, goal = cutmix(batch, goal, draws, probability=protocol.cutmix)
             batches.append(batch)
             goals.append(goal)
-        loss = -(torch.stack(goals) * forward(batches).log_softmax(2)).sum(2).mean(1)
+        loss = (loss_of or _cross_entropy)(forward(batches), torch.stack(batches), torch.stack(goals))
         grads = torch.autograd.grad(loss.sum(), params)
         sgd_step(
             params,
@@ -131,6 +134,10 @@ def train_together(
     for net, name in zip(nets, names, strict=True):
         if not all(bool(param.isfinite().all()) for param in net.parameters()):
             raise DistilError(f"{name}: weights are not finite after update {updates} of {updates}. {REMEDY}")
+
+
+def _cross_entropy(logits: Tensor, _images: Tensor, targets: Tensor) -> Tensor:
+    return -(targets * logits.log_softmax(2)).sum(2).mean(1)
 
 
 def probabilities(labels: Int[Tensor, " n"] | Float[Tensor, "n k"], classes: int) -> Float[Tensor, "n k"]:

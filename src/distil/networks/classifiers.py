@@ -148,32 +148,34 @@ class Ensemble(nn.Module):
                     f"{member.class_count} classes apart: an ensemble needs the same classes."
                 )
 
-    def _all(self) -> list[Classifier]:
+    @property
+    def all(self) -> list[Classifier]:
+        """Its members."""
         return list(self.members)  # pyright: ignore[reportReturnType]
 
     @property
     def bytes(self) -> int:
-        return sum(member.bytes for member in self._all())
+        return sum(member.bytes for member in self.all)
 
     def fingerprint(self) -> str:
-        return checksum({}, {"members": [member.fingerprint() for member in self._all()]}).partition(":")[2]
+        return checksum({}, {"members": [member.fingerprint() for member in self.all]}).partition(":")[2]
 
     def describe(self) -> str:
-        return f"mean logits of {len(self.members)}: " + ", ".join(member.describe() for member in self._all())
+        return f"mean logits of {len(self.members)}: " + ", ".join(member.describe() for member in self.all)
 
     def logits(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """The mean of the members' logits."""
-        return torch.stack([member.logits(images) for member in self._all()]).mean(0)
+        return torch.stack([member.logits(images) for member in self.all]).mean(0)
 
     forward = logits
 
     def embed(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The members' embeddings, one after another."""
-        return torch.cat([member.embed(images) for member in self._all()], 1)
+        return torch.cat([member.embed(images) for member in self.all], 1)
 
     def check_matches(self, classes: Sequence[str], channels: int, what: str) -> None:
         """Every member's. Raises: DistilError as they do."""
-        for member in self._all():
+        for member in self.all:
             member.check_matches(classes, channels, what)
 
 
@@ -211,7 +213,7 @@ def open_ensemble(words: Sequence[str | Path], *, download: bool = False) -> Any
     opened = [open_classifier(word, download=download) for word in words]
     if len(opened) == 1:
         return opened[0]
-    return Ensemble([member for one in opened for member in (one._all() if isinstance(one, Ensemble) else [one])])
+    return Ensemble([member for one in opened for member in (one.all if isinstance(one, Ensemble) else [one])])
 
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:

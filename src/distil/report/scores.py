@@ -13,17 +13,22 @@ from distil.files import parse_json, write_atomic
 from distil.locks import one_at_a_time
 from distil.runs import RESULT, sets_in
 
-FORMAT_VERSION = 1
-"""Version of a score file; a reader refuses a newer one."""
+FORMAT_VERSION = 2
+"""Version of a score file; a reader refuses a newer one. Rows of version 1 do not tell the label regime."""
 
 Row = dict[str, Any]
 """`Scores.to_dict()` with file_sha256 (of the artifact; None for real images), test_fingerprint and versions."""
 
 SAME_SET = ("name", "method", "images_per_class", "file_sha256")
-SAME_EVALUATION = (*SAME_SET, "protocol_version", "protocol_settings", "width", "runs", "seed", "test_fingerprint")
+TRAINED = ("protocol_version", "protocol_settings", "width", "runs", "seed", "test_fingerprint", "beside")
+SAME_EVALUATION = (*SAME_SET, *TRAINED, "labels", "teacher", "temperature")
 SAME_TABLE = ("protocol", "protocol_version", "protocol_settings", "test", "test_images", "test_fingerprint")
-NEEDED = {*SAME_EVALUATION, *SAME_TABLE, "bytes", "networks"} - {"protocol_version"}
-"""What every row has; distil 0.1 wrote no version of the protocol."""
+OPTIONAL = {"protocol_version", "labels", "teacher", "temperature", "beside"}
+"""What rows may lack: distil 0.1 wrote no version of the protocol, and score files of version 1 have no labels. beside:
+the file_sha256 of the set that real images were evaluated beside."""
+NEEDED = {*SAME_EVALUATION, *SAME_TABLE, "bytes", "networks"} - OPTIONAL
+LABELED = ("labels", "teacher", "temperature")
+REGIMES = ("hard", "stored", "teacher")
 
 
 def scores_beside(artifact: Path) -> Path:
@@ -89,6 +94,7 @@ def _check_row(row: Row) -> None:
     version = row.get("protocol_version")
     if version is not None and (not is_integer(version) or version < 1):
         raise DistilError(f"protocol_version is {shown(version)}: it must be a whole number, at least 1.")
+    _check_labels(row)
     check_seed(row["seed"])
     if not isinstance(row["protocol_settings"], dict):
         raise DistilError(f"protocol_settings are {shown(row['protocol_settings'])}: they must be an object.")
@@ -97,6 +103,29 @@ def _check_row(row: Row) -> None:
     for name, values in row["networks"].items():
         check_text(name, "the name of a network")
         _check_accuracies(name, values)
+
+
+def _check_labels(row: Row) -> None:
+    """Refuse a label regime that there is not, and a teacher or temperature that is none."""
+    regime, teacher, temperature = row.get("labels"), row.get("teacher"), row.get("temperature")
+    if regime is not None and regime not in REGIMES:
+        raise DistilError(f"labels is {shown(regime)}: it must be hard, stored or teacher.")
+    if regime is not None and (not is_integer(row.get("label_bytes")) or row["label_bytes"] < 0):
+        raise DistilError(f"label_bytes is {shown(row.get('label_bytes'))}: it must be a whole number, at least 0.")
+    if temperature is not None and not (is_finite(temperature) and temperature > 0):
+        raise DistilError(f"temperature is {shown(temperature)}: it must be a number above 0, or null.")
+    if teacher is None and regime != "teacher":
+        return
+    words = teacher.get("words") if isinstance(teacher, dict) else None
+    if not isinstance(teacher, dict) or not isinstance(words, list) or not words or temperature is None:
+        raise DistilError(f"teacher is {shown(teacher)}: it must be an object with words, beside a temperature.")
+    for name, text in (
+        ("sha256 of the teacher", teacher.get("sha256")),
+        *(("a word of the teacher", w) for w in words),
+    ):
+        check_text(text, name)
+    if not is_integer(teacher.get("bytes")) or teacher["bytes"] < 0:
+        raise DistilError(f"bytes of the teacher is {shown(teacher.get('bytes'))}: it must be a whole number.")
 
 
 def _check_accuracies(network: str, values: Any) -> None:
@@ -139,13 +168,16 @@ def _add_scores(path: Path, row: Row) -> None:
 
 
 def _earlier_state(old: Row, row: Row) -> bool:
-    """Whether a row is of the same artifact before it was made anew; earlier rows have no path."""
-    changed = old["file_sha256"] is not None and old["file_sha256"] != row["file_sha256"]
+    """Whether a row is of the same artifact before it was made anew, or of real images beside that; earlier rows have
+    no path."""
+    if row["file_sha256"] is not None and old.get("beside") not in (None, row["file_sha256"]):
+        return old.get("path") == row.get("path")
+    changed = old["file_sha256"] is not None and row["file_sha256"] not in (None, old["file_sha256"])
     return changed and old["name"] == row["name"] and old.get("path") in (None, row.get("path"))
 
 
 def scores_of(path: Path) -> list[Row]:
-    """The rows of an artifact, or those in a score file.
+    """The rows of an artifact and of real images that were evaluated beside it, or those in a score file.
 
     path: a .safetensors artifact with its scores beside it, or a .json that distil evaluate wrote.
     Raises: DistilError if the artifact was not evaluated, or not since it was made.
@@ -162,20 +194,31 @@ def scores_of(path: Path) -> list[Row]:
     if not beside.is_file():
         raise DistilError(f"{path} has no scores yet. {remedy}")
     digest = file_hash(path)
-    rows = [row for row in read_scores(beside) if row["file_sha256"] == digest]
-    if not rows:
+    rows = read_scores(beside)
+    own = [{**row, "name": set_name(path)} for row in rows if row["file_sha256"] == digest]
+    if not own:
         raise DistilError(f"{path} has changed since it was evaluated. {remedy}")
-    return [{**row, "name": set_name(path)} for row in rows]
+    return own + [row for row in rows if row.get("beside") == digest]
 
 
 def by_table(rows: list[Row]) -> list[list[Row]]:
-    """Rows in groups that can share a table: the same protocol, with the same numbers, on the same test images."""
+    """Rows in groups that can share a table: the same protocol, with the same numbers, on the same test images, with
+    labels of the same regime, and where a teacher labels while networks train, of the same one."""
     groups: list[list[Row]] = []
     for row in rows:
         for group in groups:
-            if all(group[0].get(key) == row.get(key) for key in SAME_TABLE):
+            if all(_in_table(group[0], key) == _in_table(row, key) for key in (*SAME_TABLE, *LABELED)):
                 group.append(row)
                 break
         else:
             groups.append([row])
     return groups
+
+
+def _in_table(row: Row, key: str) -> Any:
+    """What has to be equal in a table; a teacher is its weights, whatever they are called."""
+    if key not in ("teacher", "temperature"):
+        return row.get(key)
+    if row.get("labels") != "teacher":
+        return None
+    return row["teacher"]["sha256"] if key == "teacher" else row["temperature"]

@@ -39,8 +39,8 @@ def settings(key: str, ipc: int) -> config.Matching:
 
 
 def _for_digits(made: config.Matching) -> config.Matching:
-    networks = replace(made.networks, batch=64, every=15)
-    return replace(made, width=32, outer=300, sampler=config.Uniform(64), networks=networks)
+    networks = replace(made.networks, batch=64, steps=5, every=15)
+    return replace(made, width=32, outer=200, sampler=config.Uniform(64), networks=networks)
 
 
 SOURCES = GENERAL | {

@@ -8,6 +8,21 @@ from distil.dataset import config
 from distil.dataset.methods.method import Method
 from distil.dataset.methods.shared import GENERAL, OWN
 
+EXPERTS = config.Experts(
+    runs=20,
+    epochs=60,
+    every=60,
+    lr=0.01,
+    lr_decay="steps",
+    momentum=0.9,
+    weight_decay=5e-4,
+    batch=128,
+    cutmix=0.5,
+    augment="color_crop",
+    augment_one=False,
+)
+"""The networks that are trained beforehand."""
+
 
 def settings(key: str, ipc: int) -> config.Matching:
     made = config.Matching(
@@ -21,21 +36,7 @@ def settings(key: str, ipc: int) -> config.Matching:
         sampler=config.Uniform(batch=500 if key == "cifar100" else 1024),
         batch_synthetic=256,
         optimizer=_optimizer(key, ipc),
-        networks=config.Interpolated(
-            config.Experts(
-                runs=20,
-                epochs=60,
-                every=60,
-                lr=0.01,
-                lr_decay="steps",
-                momentum=0.9,
-                weight_decay=5e-4,
-                batch=128,
-                cutmix=0.5,
-                augment="color_crop",
-                augment_one=False,
-            )
-        ),
+        networks=config.Interpolated(EXPERTS),
         augment="color_crop_cutout",
         augment_one=False,
     )
@@ -53,12 +54,9 @@ def _optimizer(key: str, ipc: int) -> config.ImageSGD | config.ImageAdam:
 
 
 def _for_digits(made: config.Matching) -> config.Matching:
-    found = config.experts_of(made)
-    assert found is not None
-    experts = replace(found, runs=3, epochs=12, every=12)
-    objective = replace(made.objective, frequencies=1024)
-    networks, sampler = config.Interpolated(experts), config.Uniform(64)
-    return replace(made, width=32, outer=300, objective=objective, networks=networks, sampler=sampler)
+    networks = config.Interpolated(replace(EXPERTS, runs=3, epochs=12, every=12))
+    objective = config.CharacteristicMatching(frequencies=1024)
+    return replace(made, width=32, outer=200, objective=objective, networks=networks, sampler=config.Uniform(64))
 
 
 SOURCES = GENERAL | {

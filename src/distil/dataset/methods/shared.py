@@ -43,7 +43,6 @@ def fast(settings: config.Matching) -> config.Matching:
     if isinstance(networks, config.Interpolated):
         networks = replace(networks, experts=replace(networks.experts, runs=3, epochs=4, every=4))
     another = isinstance(networks, (config.Pool, config.Interpolated))  # in every step
-    adam = {"lr": 0.01, "lr_schedule": "cosine", "weight_decay": 0.0}
     return replace(
         settings,
         objective=objective,
@@ -53,8 +52,15 @@ def fast(settings: config.Matching) -> config.Matching:
         inner=1 if another else 20,
         target_reuse=5,
         bfloat16="real_network_synthetic",
-        optimizer=replace(settings.optimizer, **(adam if isinstance(settings.optimizer, config.ImageAdam) else SCALED)),
+        optimizer=scaled(settings.optimizer),
     )
+
+
+def scaled(optimizer: config.ImageSGD | config.ImageAdam) -> config.ImageSGD | config.ImageAdam:
+    """The optimizer with steps in units of pixels, falling to zero over the run."""
+    if isinstance(optimizer, config.ImageAdam):
+        return replace(optimizer, lr_schedule="cosine")
+    return replace(optimizer, **SCALED)
 
 
 def for_digits(settings: config.Matching) -> config.Matching:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from distil.dataset import config
-from distil.dataset.methods.shared import GENERAL, OWN, SCALED
+from distil.dataset.methods.shared import GENERAL, OWN, scaled
 
 SOURCES = GENERAL | {
     "validation": f"{OWN}; the papers learn from every training image, as --validation 0 does",
@@ -69,14 +69,8 @@ def fast(settings: config.Trajectory) -> config.Trajectory:
         start_to_first=first,
         experts=experts,
         batch_synthetic=64,
-        optimizer=_scaled(settings.optimizer),
+        optimizer=scaled(settings.optimizer),
     )
-
-
-def _scaled(optimizer: config.ImageSGD | config.ImageAdam) -> config.ImageSGD | config.ImageAdam:
-    if isinstance(optimizer, config.ImageAdam):
-        return replace(optimizer, lr_schedule="cosine")
-    return replace(optimizer, gradient_scale="item", lr=SCALED["lr"], lr_schedule="cosine")
 
 
 def for_digits(settings: config.Trajectory) -> config.Trajectory:
