@@ -50,7 +50,7 @@ def ends_well(process: BaseProcess, told: Path) -> None:
 
 
 def in_two_processes(work: Callable[..., object], *args: Any, told: Path) -> list[int | None]:
-    """Let two processes that train together, as torchrun starts them, do this work; their exit statuses."""
+    """Let two processes that work together, as torchrun starts them, do this; their exit statuses."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

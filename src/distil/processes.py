@@ -44,7 +44,7 @@ def several() -> bool:
 
 def is_first() -> bool:
     """Whether this is the only process, or the first of those that torchrun started."""
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def is_first_to_tell() -> bool:
@@ -53,13 +53,17 @@ def is_first_to_tell() -> bool:
         return True
     import torch
 
-    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     key = f"distil/told/{os.environ['TORCHELASTIC_RUN_ID']}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     try:
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         connect = torch.distributed.TCPStore  # pyright: ignore[reportPrivateImportUsage]
         store = connect(*address, is_master=False, timeout=timedelta(seconds=5))
         return store.add(key, 1) == 1
-    except (RuntimeError, ValueError):  # nobody keeps the store: before the processes met, or after the first has died
+    except (
+        KeyError,
+        RuntimeError,
+        ValueError,
+    ):  # no store: they have not met yet, or the first, which keeps it, has died
         return is_first() or torch.distributed.is_initialized()
 
 
