@@ -145,6 +145,7 @@ def judged(distilled: DistilledSet, source: Source, args: argparse.Namespace) ->
         name="rded, short",
     )
     began = time.monotonic()
+    assert source.test is not None
     options = {"networks": ("resnet18_bn",), "width": args.width, "runs": args.runs}
     scores = evaluate_distilled(distilled, source.test, protocol, **options)
     return {

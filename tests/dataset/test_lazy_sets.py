@@ -37,7 +37,7 @@ def test_methods_make_the_same_set(sources, method):
     settings = preset(method, "custom", 2)
     if isinstance(settings, Matching):
         settings = with_values(settings, outer=2, width=4, network="convnet1", batch=4)
-    elif settings.observer is not None:
+    elif isinstance(settings, Selection) and settings.observer is not None:
         settings = replace(settings, observer=Observer("convnet1", 4, 1))
     one, other = (distil_dataset(source.train, settings) for source in sources)
     assert torch.equal(one.params, other.params)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -42,7 +42,7 @@ class ImageSet:
         has no image, two classes have one name, or there are fewer than two classes.
     """
 
-    images: UInt8[Tensor, "n c h w"] | LazyImages = field(repr=False)
+    images: UInt8[Tensor, "n c h w"] | Any = field(repr=False)
     labels: Int[Tensor, " n"] = field(repr=False)
     classes: tuple[str, ...]
     mean: tuple[float, ...]
