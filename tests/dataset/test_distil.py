@@ -65,7 +65,8 @@ def test_every_method_makes_a_set(real, method):
     assert len(made.decoded()) == 6 * views
     used = made.parameterization.pictured(made.params, 0).utilization
     assert (used is not None) == (method == "udd-windows")
-    assert made.parameterization.kind == ("dct" if method in ("udd", "udd-jitter") else "crops")
+    kinds = {"udd": "dct", "udd-jitter": "dct", "fred": "fred"}
+    assert made.parameterization.kind == kinds.get(method, "crops")
 
 
 @pytest.mark.parametrize("method", ["random", "herding", "k-center", "k-means"])

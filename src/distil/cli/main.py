@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import distil
 from distil.cli.concat import concat
@@ -123,7 +123,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(HELP.format(methods=", ".join(METHODS), sources=", ".join(NAMES)), end="")
+        print(HELP.format(methods=_lines(METHODS), sources=", ".join(NAMES)), end="")
         return 0
     if words[0] == "--version":
         print(f"distil {distil.__version__}")
@@ -147,6 +147,16 @@ def _run(words: list[str]) -> int:
     except SystemExit as stop:  # tyro has printed a help text, or what is wrong with a flag
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def _lines(words: Iterable[str]) -> str:
+    """Words joined by commas, in lines that begin below one another."""
+    lines = [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 80:
+            lines.append("")
+        lines[-1] += f"{word}, "
+    return "\n        ".join(line.rstrip() for line in lines).rstrip(",")
 
 
 def _fail(message: object, status: int) -> int:

@@ -43,7 +43,6 @@ def concat(sets: Sequence["DistilledSet"], *, as_images: bool = False) -> "Disti
         labels=labels,
         item_classes=_item_classes(sets),
         label_source=None,
-        student_lr=first.student_lr if len({made.student_lr for made in sets}) == 1 else None,
         parameterization=placed,
         classes=classes,
         mean=mean,

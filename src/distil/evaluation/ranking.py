@@ -1,8 +1,8 @@
 """DD-Ranking: what a distilled set is worth once the help of soft labels, a teacher and augmentation is taken away.
 
 Source: DD-Ranking (Li et al. 2025), package ddranking 0.2.0: `metrics/soft_label.py` and `metrics/aug_robust.py`.
-Differs: all accuracies come from one named protocol of ours, with one learning rate, where the package searches the
-learning rate of every accuracy on the test images and keeps the best.
+Differs: all accuracies come from one named protocol of ours, after the last update, where the package keeps the
+best of five learning rates and of all epochs, as measured on the test images.
 """
 
 from collections.abc import Mapping, Sequence
