@@ -337,6 +337,7 @@ def test_dataset_makes_a_run_folder_and_says_what_comes_next(capsys):
 def test_every_method_runs_from_the_command_line(capsys):
     shared = {"--width": "8", "--network-epochs": "1"}
     matching = {"--outer": "1", "--inner": "1", "--network-samples": "4", "--batch": "4", "--proxy-steps": "1"}
+    matching |= {"--steps": "1", "--student-steps": "2", "--expert-runs": "1", "--expert-epochs": "5"}
     for method, entry in METHODS.items():
         names = {leaf.name for leaf in leaves(preset(method, "digits", 1))}
         flags = shared | ({"--validations": "0"} | matching if entry.kind == "matching" else {})
