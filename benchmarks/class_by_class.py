@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--key", default="fashionmnist", help="whose settings are taken")
     parser.add_argument("--groups", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--outer", type=int, default=10)
     parser.add_argument("--inner", type=int, default=10)
     parser.add_argument("--width", type=int, default=32)
@@ -41,7 +42,7 @@ def main() -> None:
     source = open_source(args.source)
     rules = replace(protocol_for("quick", args.key), max_updates=args.updates, whole_updates=args.updates)
     rows = []
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         made = preset(args.method, args.key, 1, "fast", seed=seed)
         settings = replace(made, outer=args.outer, inner=args.inner, width=args.width, validation=0, bfloat16="none")
         kept, held_out = source.train.split(JUDGED / len(source.train.labels), seed)

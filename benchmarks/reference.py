@@ -66,7 +66,8 @@ def reference_loop(real: ImageSet, settings: Matching, proxy: nn.Module | None =
     if isinstance(loop.placed, Dct):
         of_one = torch.eye(real.images[0].numel(), device=canvases.device)[loop.placed.kept]
         waves = loop.placed.unit * (from_coefficients(of_one, loop.placed.shape) - 0.5)
-    image_optimizer = torch.optim.SGD([canvases], lr=settings.optimizer.lr, momentum=settings.optimizer.momentum)
+    momentum = getattr(settings.optimizer, "momentum", 0.0)
+    image_optimizer = torch.optim.SGD([canvases], lr=settings.optimizer.lr, momentum=momentum)
     for outer in range(settings.outer):
         net = build_network(
             settings.network,

@@ -43,7 +43,7 @@ from distil import (
     protocol_for,
 )
 from distil.dataset import step
-from distil.dataset.config import Dct, TrainedOnReal, Windows
+from distil.dataset.config import Dct, Fred, TrainedOnReal, Windows
 from distil.dataset.network_state import fresh_network
 from distil.dataset.side_losses import CONTRASTED
 from distil.dataset.step import Here, NetworkStage, params_gradient, step_address
@@ -136,7 +136,7 @@ def step_flops(real: ImageSet, settings: Matching) -> float:
     forward = sum(layers)
     classes = len(real.classes)
     placed, networks = settings.parameterization, settings.networks
-    cells = settings.ipc * (placed.images if isinstance(placed, Dct) else placed.factor**2)
+    cells = settings.ipc * (placed.images if isinstance(placed, (Dct, Fred)) else placed.factor**2)
     synthetic = classes * min(settings.batch_synthetic, cells)
     if isinstance(placed, Windows):
         synthetic += classes * min(settings.batch_synthetic, settings.ipc * placed.windows)

@@ -37,14 +37,18 @@ if TYPE_CHECKING:
     )
     from distil.detector.training.train import train_detector
     from distil.distilled_set.export import export
+    from distil.distilled_set.labeling import labeled_by
     from distil.distilled_set.record import DistilledSet
     from distil.errors import DistilError
     from distil.evaluation.evaluating import evaluate
     from distil.evaluation.evaluator import Scores, evaluate_distilled, evaluate_real
+    from distil.evaluation.labels import Labels
     from distil.evaluation.precision import average_precision
     from distil.evaluation.protocols import PROTOCOLS, Protocol, protocol_for
+    from distil.evaluation.ranking import rank
     from distil.functional.regions import crop_resize, grid_regions
     from distil.networks import build_network
+    from distil.networks.classifiers import Classifier, Ensemble, open_classifier, open_ensemble, save_classifier
     from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
     from distil.parameterizations.crops import Crops
     from distil.parameterizations.dct import Dct
@@ -62,6 +66,7 @@ __all__ = [
     "PROTOCOLS",
     "Architecture",
     "Batch",
+    "Classifier",
     "Crops",
     "CrossKD",
     "Dct",
@@ -73,10 +78,12 @@ __all__ = [
     "Distillation",
     "DistillationLoss",
     "DistilledSet",
+    "Ensemble",
     "FeatureMSE",
     "GlobalKnowledge",
     "GlobalSettings",
     "ImageSet",
+    "Labels",
     "Matching",
     "Protocol",
     "PrototypeSet",
@@ -100,12 +107,17 @@ __all__ = [
     "export",
     "generate_prototypes",
     "grid_regions",
+    "labeled_by",
     "load_detector",
+    "open_classifier",
     "open_detection",
+    "open_ensemble",
     "open_source",
     "preflight",
     "preset",
     "protocol_for",
+    "rank",
+    "save_classifier",
     "save_detector",
     "stream",
     "train_detector",
@@ -114,6 +126,7 @@ __all__ = [
 _MODULES = {
     "Architecture": "distil.networks.detectors",
     "Batch": "distil.types",
+    "Classifier": "distil.networks.classifiers",
     "Crops": "distil.parameterizations.crops",
     "CrossKD": "distil.detector.losses.crosskd",
     "Dct": "distil.parameterizations.dct",
@@ -125,11 +138,13 @@ _MODULES = {
     "Distillation": "distil.detector.settings",
     "DistillationLoss": "distil.detector.losses.base",
     "DistilledSet": "distil.distilled_set.record",
+    "Ensemble": "distil.networks.classifiers",
     "FGD": "distil.detector.losses.fgd",
     "FeatureMSE": "distil.detector.losses.mse",
     "GlobalKnowledge": "distil.detector.gkd.loss",
     "GlobalSettings": "distil.detector.settings",
     "ImageSet": "distil.data.images.opener",
+    "Labels": "distil.evaluation.labels",
     "METHODS": "distil.dataset.methods",
     "MGD": "distil.detector.losses.mgd",
     "Matching": "distil.dataset.config",
@@ -157,12 +172,17 @@ _MODULES = {
     "export": "distil.distilled_set.export",
     "generate_prototypes": "distil.detector.gkd.generation",
     "grid_regions": "distil.functional.regions",
+    "labeled_by": "distil.distilled_set.labeling",
     "load_detector": "distil.networks.detectors",
+    "open_classifier": "distil.networks.classifiers",
     "open_detection": "distil.data.detection.opener",
+    "open_ensemble": "distil.networks.classifiers",
     "open_source": "distil.data.images.opener",
     "preflight": "distil.detector.preflight",
     "preset": "distil.dataset.methods",
     "protocol_for": "distil.evaluation.protocols",
+    "rank": "distil.evaluation.ranking",
+    "save_classifier": "distil.networks.classifiers",
     "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",
     "train_detector": "distil.detector.training.train",

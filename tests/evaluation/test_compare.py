@@ -110,7 +110,7 @@ def test_labels_are_told_with_their_bytes_and_teachers_of_one_table_are_the_same
     assert labels_told(row()) == "hard"
     assert labels_told(row(labels="stored", label_bytes=2000)) == "stored, 2,000 bytes"
     assert labels_told(taught("a", regime="stored", temperature=1.5)) == "stored, 40 bytes by a.safetensors, T 1.5"
-    assert labels_told(taught("a")) == "teacher by a.safetensors, T 20, 1,000 bytes"
+    assert labels_told(taught("a")) == "teacher a.safetensors, T 20, 1,000 bytes"
     assert "a teacher's labels at training time" in shown(compare_table([taught("a"), taught("the same")]))
     compare_table([taught("a", regime="stored"), taught("b", "b" * 64, regime="stored")])
     for other, what in (

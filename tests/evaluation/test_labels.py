@@ -77,6 +77,15 @@ def test_networks_learn_from_the_teacher_whatever_the_labels_of_the_set_say():
     assert (real.mean["convnet1"], real.labels, real.label_bytes) == (100, "teacher", 0)
 
 
+def test_networks_trained_at_once_hear_the_same_teacher():
+    labels, several = Labels("teacher", teacher(), 2.0), {**ONE, "runs": 2, "width": 4}
+    scores = [
+        evaluate_distilled(distilled_set(), image_set(30), PLAIN, **several, labels=labels, at_once=count)
+        for count in (1, 2)
+    ]
+    assert scores[0] == scores[1]
+
+
 def test_real_images_get_stored_soft_labels_of_the_teacher_once():
     known = teacher()
     for count in (2, None):
@@ -104,11 +113,8 @@ def test_hard_labels_of_a_soft_set_are_the_stored_class_or_else_the_most_probabl
     known = distilled_set(labels=SOFT, item_classes=labels)
     assert targets_of(known, HARD).argmax(1).tolist() == labels.tolist()
     assert known.images_per_class == 2  # by the stored class: by the most probable one there would be 6
-    assert [label_bytes(known, Labels(*regime)) for regime in (("stored",), ("hard",), ("teacher", teacher()))] == [
-        72,
-        6,
-        0,
-    ]
+    regimes = (Labels("stored"), HARD, Labels("teacher", teacher()))
+    assert [label_bytes(known, labels) for labels in regimes] == [72, 6, 0]
     assert known.bytes["labels"] == 78
     scores = evaluate_distilled(known, image_set(30), PLAIN, **ONE, labels=HARD)
     assert (scores.labels, scores.mean["convnet1"], scores.label_bytes) == ("hard", 100, 6)

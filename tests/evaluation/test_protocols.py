@@ -74,7 +74,9 @@ def test_mnist_is_judged_without_cutmix_under_idc_alone():
 
 
 def test_an_unknown_protocol_is_named_with_the_nearest():
-    with pytest.raises(DistilError, match=r"unknown protocol 'quik'. Did you mean quick\? Choose from idc, dc, quick"):
+    with pytest.raises(
+        DistilError, match=r"unknown protocol 'quik'. Did you mean quick\? Choose from idc, dc, rded, quick"
+    ):
         protocol_for("quik", "mnist")
 
 

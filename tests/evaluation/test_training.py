@@ -1,3 +1,4 @@
+import math
 from copy import deepcopy
 from dataclasses import replace
 
@@ -5,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from distil.data.images.image_set import ImageSet
 from distil.errors import DistilError
 from distil.evaluation import training
+from distil.evaluation.evaluator import accuracy
 from distil.evaluation.protocols import PROTOCOLS
 from distil.evaluation.training import probabilities, train_network, train_together
 from distil.functional.augment import normalize
@@ -180,3 +183,61 @@ def test_lost_weights_among_several_name_their_own_network():
     protocol = replace(PLAIN, lr=1e34, milestones=())  # finite times a gradient of 1, not of 1e6
     with pytest.raises(DistilError, match=r"^b: weights are not finite after update 1 of 1\."):
         together(nets, images, [probabilities(views.labels, 3)] * 3, protocol, 1)
+
+
+RDED = replace(PROTOCOLS["rded"], batch=6, resized_crop=0.0, strategy="none", cutmix=0.0)
+
+
+def test_adamw_equals_torch_written_out():
+    protocol = replace(RDED, epochs=5, batch=12, weight_decay=0.3)
+    views, net, reference = real_batch(), convnet(), convnet()
+    fit(net, views, protocol)
+    vectors = [param for param in reference.parameters() if param.ndim == 1]
+    weighty = [param for param in reference.parameters() if param.ndim > 1]
+    groups = [{"params": weighty}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.3)
+    for update in range(5):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * update / 5 / 2))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(reference((views.images - 0.4) / 0.3), views.labels).backward()
+        optimizer.step()
+    for (name, mine), theirs in zip(net.named_parameters(), reference.parameters(), strict=True):
+        if name != "features.0.bias":  # whose gradient is rounding, since instance norm takes it away
+            assert torch.allclose(mine, theirs, atol=1e-5), name
+
+
+def normed(seed: int = 0):
+    return build_network("resnet18_bn", channels=1, size=(8, 8), classes=3, width=2, seed=seed)
+
+
+@pytest.mark.parametrize("protocol", [replace(PLAIN, epochs=2, batch=6), replace(RDED, epochs=2)])
+def test_batch_norms_trained_together_keep_their_own_statistics(protocol):
+    images, labels = stripes(12)
+    inputs, targets = normalize(images.float() / 255, MEAN, STD), probabilities(labels, 3)
+    alone, together = [normed(seed) for seed in (0, 1)], [normed(seed) for seed in (0, 1)]
+    options = {"mean": MEAN, "std": STD, "updates": 4}
+    for seed, net in enumerate(alone):
+        train_together([net], [inputs], [targets], protocol, seeds=[seed], names=["one"], **options)
+    train_together(together, [inputs] * 2, [targets] * 2, protocol, seeds=[0, 1], names=["a", "b"], **options)
+    for one, other in zip(alone, together, strict=True):
+        for (name, mine), theirs in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+            assert torch.allclose(mine, theirs, atol=2e-3), name
+        statistics = dict(one.named_buffers())
+        assert statistics["features.1.num_batches_tracked"] == 4
+        assert statistics["features.1.running_mean"].abs().max() > 0
+    first, second = (dict(net.named_buffers())["features.1.running_mean"] for net in alone)
+    assert not torch.allclose(first, second)
+
+
+def test_batch_norms_are_tested_in_eval_mode():
+    images, labels = stripes(12)
+    test = ImageSet(images, labels, ("a", "b", "c"), MEAN, STD, "stripes")
+    net = normed()
+    fit(net, real_batch(), replace(PLAIN, epochs=3, batch=6))
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    scored = accuracy(net, test)
+    assert net.training
+    assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+    logits = net.eval()(normalize(images.float() / 255, MEAN, STD))
+    assert scored == pytest.approx(100 * float((logits.argmax(1) == labels).float().mean()))

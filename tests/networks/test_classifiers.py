@@ -123,7 +123,7 @@ def test_words_that_name_no_classifier(tmp_path):
         (f"{TINY}@{pickled}", "pickled weights can run code"),
         (f"{TINY}@{other}", f"has no weight .*, which timm's {TINY} has"),
         (str(tmp_path / "none.safetensors"), "no such file"),
-        (str(tmp_path), "is a folder"),
+        (str(tmp_path), "holds no experts: give the file of one classifier"),
     ):
         with pytest.raises(DistilError, match=message):
             open_classifier(word)

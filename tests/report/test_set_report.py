@@ -10,7 +10,7 @@ from distil.report.set_report import write_report
 
 ROWS = [
     {"name": "random real images", "images_per_class": 1, "bytes": 2500, "mean": 50.0, "std": 2.5},
-    {"name": "UDD <b>", "images_per_class": 1, "bytes": 3000, "mean": 80.0, "std": 0.5},
+    {"name": "UDD <b>", "images_per_class": 1, "bytes": 3000, "mean": 80.0, "std": 0.5, "labels": "stored, 20 bytes"},
     {"name": "whole set", "images_per_class": None, "bytes": 300_000, "mean": 100.0, "std": 0.0},
 ]
 HOSTILE = "<script>alert('x')</script> & \"quoted\" \U0001f600 \ud800"
@@ -57,6 +57,7 @@ def write(path, **changes) -> tuple[str, Outline]:
 
 def test_a_report_is_one_file_that_fetches_nothing_and_runs_nothing(tmp_path):
     page, outline = write(tmp_path / "report.html")
+    assert "stored, 20 bytes" in outline.text
     assert outline.open == []
     assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in outline.tags}
     for _, attributes in outline.tags:

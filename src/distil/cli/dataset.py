@@ -17,6 +17,7 @@ from distil.cli.flags import Device, device_named, flag_of, option, parse, scan,
 from distil.cli.set_words import (
     Classes,
     Download,
+    Memory,
     Root,
     Size,
     SourceWord,
@@ -28,6 +29,7 @@ from distil.cli.set_words import (
     short_name,
 )
 from distil.cli.settings_flags import flag_classes, from_flags, refuse_unknown, switches, with_choices
+from distil.data.catalog import MEMORY
 from distil.dataset.config import (
     Learning,
     Matching,
@@ -103,6 +105,7 @@ class RunFlags:
     )
     root: Root = None
     size: Size = None
+    memory: Memory = MEMORY
     download: Download = False
     classes: Classes = None
     device: Device = "auto"
@@ -166,6 +169,8 @@ def dataset_command(words: list[str]) -> None:
     key, asked = source_key(source or "custom"), values.get("--recipe")
     ipc = values.get("--ipc", "1")
     default = preset(method, key, int(ipc) if ipc.removeprefix("-").isdecimal() else 1, asked)
+    if "--model" in values:
+        values = {"--observer": "pretrained", **values}
     default = with_trained(default, values)
     default = with_choices(default, values)
     default = with_trained(default, values)
@@ -262,7 +267,7 @@ def _start(
     elif isinstance(settings, Matching) and settings.bfloat16 != "none" and not computes_bfloat16(device):
         print("This device has no bfloat16 arithmetic, so it is slow here: --bfloat16 none is faster.")
     with show_progress(f"{method} on {short_name(word)}") as shown:
-        source = opened(word, run.root, run.size, run.download, shown)
+        source = opened(word, run.root, run.size, run.download, shown, run.memory)
         if (key := source_key(word)) != source.key:
             raise DistilError(
                 f"{word} is named like {key}, whose settings were taken, but holds other images (its shape or number "
@@ -276,6 +281,7 @@ def _start(
             "source": _lasting(word),
             "root": None if run.root is None else str(run.root.absolute()),
             "size": run.size,
+            "memory": run.memory,
             "classes": names,
             "device": run.device,
             "settings": to_dict(settings),
@@ -291,9 +297,8 @@ def _start(
         start_run(place, manifest)
         tell(Follow(manifest, run.root, device, settings, False, _resume_command(folder)))
         try:
-            made = _distil(
-                folder, place, source, settings, device, run.checkpoint_seconds, manifest, shown, resume=False
-            )
+            seconds, options = run.checkpoint_seconds, {"resume": False, "download": run.download}
+            made = _distil(folder, place, source, settings, device, seconds, manifest, shown, **options)
         except BaseException as error:
             if isinstance(error, Lost):
                 raise
@@ -389,7 +394,7 @@ def _resume(resume: ResumeFlags, manifest: dict[str, Any], tell: Callable[[Follo
     root = resume.root or (Path(manifest["root"]) if manifest["root"] else None)
     word = manifest["source"]
     with only_writer(folder), show_progress(f"{settings.method} on {short_name(word)}") as shown:
-        source = opened(word, root, manifest["size"], False, shown)
+        source = opened(word, root, manifest["size"], False, shown, manifest.get("memory", UNLIMITED))
         if manifest.get("classes") is not None:
             source = of_classes(source, manifest["classes"])
         if source.train.fingerprint() != manifest["source_fingerprint"]:
@@ -426,7 +431,9 @@ FIELDS = {
     "source_fingerprint": (str,),
 }
 """What run.json has to hold, and of which type."""
-KINDS = {int: "a whole number", str: "text", dict: "an object", type(None): "null"}
+UNLIMITED = 1e9
+"""Gigabytes of a run from before there was a limit."""
+KINDS = {int: "a whole number", float: "a number", str: "text", dict: "an object", type(None): "null"}
 
 
 def _checked_manifest(folder: Path) -> dict[str, Any]:
@@ -487,6 +494,7 @@ def _distil(
     shown: Events,
     *,
     resume: bool,
+    download: bool = False,
 ) -> "DistilledSet":
     from distil.dataset.distil import distil_dataset
     from distil.evaluation.evaluator import evaluate_distilled
@@ -520,6 +528,7 @@ def _distil(
             events=both(EventLog(place / LOG, resumed=resume), shown, watch),
             validate=validate,
             checkpoint_seconds=checkpoint_seconds,
+            download=download,
         )
     except Lost as lost:
         raise lost_of(lost, _resume_command(folder)) from lost
@@ -537,6 +546,8 @@ def _tell_result(
     file, count = shlex.quote(str(folder / RESULT)), len(distilled.params)
     where = "" if not manifest["root"] else f" --root {shlex.quote(_shortest(manifest['root']))}"
     where += "" if manifest["size"] is None else f" --size {manifest['size']}"
+    memory = manifest.get("memory", MEMORY)
+    where += "" if memory == MEMORY else f" --memory {memory:g}"
     names = manifest.get("classes")
     where += "" if names is None else f" --classes {shlex.quote(','.join(names))}"
     if source.note:

@@ -13,6 +13,7 @@ from distil.cli.label_words import LabelsWord, Teachers, Temperature, own_labels
 from distil.cli.set_words import (
     Classes,
     Download,
+    Memory,
     Root,
     Size,
     SourceWord,
@@ -22,6 +23,7 @@ from distil.cli.set_words import (
     opened,
     short_name,
 )
+from distil.data.catalog import MEMORY
 from distil.errors import DistilError
 from distil.processes import Lost
 from distil.runs import Events, Interrupted, silent
@@ -42,7 +44,7 @@ def evaluate(
         arg(metavar="FILE", help="A distilled set; or whole: all real images; or random:N: N real images per class."),
     ],
     source: Positional[SourceWord],
-    protocol: Annotated[str, arg(metavar="idc|dc|quick|medium", help="How the networks are trained.")] = "idc",
+    protocol: Annotated[str, arg(metavar="idc|dc|rded|quick|medium", help="How the networks are trained.")] = "idc",
     labels: LabelsWord = None,
     temperature: Temperature = None,
     teacher: Teachers = (),
@@ -56,7 +58,8 @@ def evaluate(
         Path | None, option("DIR", "Folder for the trained networks, as classifiers that --teacher takes.")
     ] = None,
     networks: Annotated[
-        str, arg(metavar="NAME,NAME", help="convnet3, resnet10, resnet18, vgg11, alexnet, densenet121, vit.")
+        str,
+        arg(metavar="NAME,NAME", help="convnet3, resnet10, resnet18, resnet18_bn, vgg11, alexnet, densenet121, vit."),
     ] = "convnet3",
     width: Annotated[int | None, option("N", "Channels of the networks' layers, if not their own.")] = None,
     runs: Annotated[int, arg(metavar="N", help="Networks trained of each kind.")] = 5,
@@ -68,6 +71,7 @@ def evaluate(
     device: Device = "auto",
     root: Root = None,
     size: Size = None,
+    memory: Memory = MEMORY,
     download: Download = False,
     json: Annotated[
         Path | None, option("OUT", "Score file; FILE.scores.json beside a distilled set unless given.")
@@ -137,13 +141,13 @@ def evaluate(
 
     if not processes.first:
         with open_quietly():
-            begun, whole = processes.follow(), open_images(source, root, size, False)
+            begun, whole = processes.follow(), open_images(source, root, size, False, memory)
             real = _of_classes(whole, classes)
         bench = _Bench(real, options, silent, distilled, digest, path, None, keep_networks)
         bench.followed(asked_of(bench), begun, f"{file} or {source}")
         return
     with processes.leading() as tell, show_progress(f"{protocol} on {short_name(source)}", unit="network") as shown:
-        whole = opened(source, root, size, download, shown)
+        whole = opened(source, root, size, download, shown, memory)
         real = _of_classes(whole, classes)
         bench = _Bench(real, options, shown, distilled, digest, path, lasting, keep_networks)
         rows = bench.evaluated(asked_of(bench), tell)

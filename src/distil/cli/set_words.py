@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import FlagCreatePairsOff, arg
 
 from distil.cli.flags import option, switch
-from distil.data.catalog import NAMES
+from distil.data.catalog import MEMORY, NAMES
 from distil.dataset.methods import source_key
 from distil.lookup import indices_of
 from distil.runs import Events
@@ -30,6 +30,10 @@ Root = Annotated[
     Path | None, option("DIR", "Folder that holds the named data sets; $DISTIL_DATA or ~/.cache/distil unless given.")
 ]
 Size = Annotated[int | None, option("N", "Resize the images to N x N pixels.")]
+Memory = Annotated[
+    float,
+    option("GB", "Gigabytes that decoded images may take; those of larger folders are decoded as they are needed."),
+]
 Classes = Annotated[str | None, option("A,B,...", "Take the images of these classes alone.")]
 Download = Annotated[FlagCreatePairsOff[bool], switch("Fetch a named data set that --root lacks.")]
 
@@ -44,22 +48,24 @@ def short_name(word: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name).strip(".") or "images"
 
 
-def open_images(word: str, root: Path | None, size: int | None, download: bool) -> "Source":
+def open_images(word: str, root: Path | None, size: int | None, download: bool, memory: float = MEMORY) -> "Source":
     """The source that a word names, once what was read and what was left out has been printed."""
     from distil.data.images.opener import open_source
 
-    source = open_source(word, root=root, size=size, download=download)
+    source = open_source(word, root=root, size=size, download=download, memory=memory)
     print(source.inventory, flush=True)
     return source
 
 
-def opened(word: str, root: Path | None, size: int | None, download: bool, events: Events) -> "Source":
+def opened(
+    word: str, root: Path | None, size: int | None, download: bool, events: Events, memory: float = MEMORY
+) -> "Source":
     """The same; events: shown what is done where opening can take its time."""
     if word not in NAMES:
         with contextlib.suppress(OSError, ValueError):
             if word.startswith("hf:") or Path(word).exists():
                 events("preparing", what=f"opening {short_name(word)}")
-    return open_images(word, root, size, download)
+    return open_images(word, root, size, download, memory)
 
 
 def class_names(word: str, known: Sequence[str]) -> list[str]:

@@ -24,13 +24,17 @@ FIRST = (
     "windows",
     "objective",
     "lr",
+    "observer",
+    "model",
     "network",
     "width",
 )
 """Settings that are listed before the others, as far as a method has them."""
 
-DECIDED = ("observer",)
+DECIDED = ("tiles",)
 """Choices that the method itself makes."""
+OPTIONAL = ("observer",)
+"""Choices that are there where the method makes one."""
 
 Settings = TypeVar("Settings")
 
@@ -39,7 +43,7 @@ def choices(settings: Any) -> dict[str, tuple[tuple[str, ...], dict[str, type], 
     """Settings that choose between parts, by name: (path, parts by the word that names them, the present word)."""
     found = {}
     for path, options, value in slots(settings):
-        if len(options) > 1 and path[-1] not in DECIDED:
+        if len(options) > 1 and path[-1] not in DECIDED and not (path[-1] in OPTIONAL and value is None):
             word = "none" if value is None else getattr(value, "kind", "")
             found[path[-1]] = (path, options, word)
     return found

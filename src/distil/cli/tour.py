@@ -11,6 +11,7 @@ from distil.dataset.config import Matching
 from distil.dataset.distil import distil_dataset
 from distil.dataset.methods import preset
 from distil.distilled_set.record import DistilledSet
+from distil.evaluation.compare import labels_told
 from distil.evaluation.evaluator import Scores, evaluate_distilled, evaluate_real
 from distil.evaluation.protocols import protocol_for
 from distil.fields import to_dict
@@ -151,4 +152,5 @@ def _row(name: str, scores: Scores) -> dict[str, Any]:
         "bytes": scores.bytes,
         "mean": scores.mean[NETWORK],
         "std": scores.std[NETWORK],
+        "labels": labels_told(scores.to_dict()),
     }

@@ -17,10 +17,18 @@ CHUNK = 1024
 CHUNK_BYTES = 256 << 20
 """Most memory that such a chunk takes, unless one image alone takes more."""
 
+SEEN_PIXELS = 1 << 20
+
 
 def images_at_once(bytes_per_image: int) -> int:
     """How many images are converted at a time: CHUNK, or as many as CHUNK_BYTES hold."""
     return max(1, min(CHUNK, CHUNK_BYTES // max(1, bytes_per_image)))
+
+
+def seen_at_once(size: tuple[int, int], most: int) -> int:
+    """How many images of a (height, width) a network sees at a time where no gradients are needed: `most`, or as many
+    as have SEEN_PIXELS, lest the maps of large images fill the memory."""
+    return max(1, min(most, SEEN_PIXELS // (size[0] * size[1])))
 
 
 def resize_images(images: UInt8[Tensor, "n c h w"], size: int) -> UInt8[Tensor, "n c s s"]:

@@ -33,6 +33,10 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a picture with this value of the EXIF tag upright."""
+SIDEWAYS = (5, 6, 7, 8)
+"""Values of it that exchange height and width."""
+PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp", b"Raw profile type APP1")
+"""What a PNG with an orientation contains."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,33 @@ def decode_within(name: str, content: Path | bytes, size: int | None, most_bytes
     """`decode`, or None for a picture that takes more than `most_bytes` while it is decoded."""
     with opened(shown(name), content) as image:
         return _decoded(image, name, size) if _bytes_needed(image) <= most_bytes else None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's header tells. size: height and width, upright. color: None where only the pixels tell. ranged:
+    whether the range of its values matters to how the whole set is read."""
+
+    size: tuple[int, int]
+    color: bool | None
+    ranged: bool
+    broken_exif: bool
+
+
+def read_header(name: str, content: bytes) -> Header:
+    """What a picture's header tells, without decoding its pixels where the format allows that.
+
+    Raises: DistilError that names a picture which is none or has more than MOST_PIXELS.
+    """
+    with opened(shown(name), content) as image:
+        ranged = image.mode.startswith("I") or _keeps_upper_bits(image)
+        grey = image.mode.startswith("I") or image.mode in ("1", "L", "LA", "F")
+        color = None if image.mode in ("P", "PA") else not grey
+        # Pillow looks for the orientation in a PNG by decoding it
+        plain = image.format == "PNG" and not any(word in content for word in PNG_EXIF)
+        orientation, broken = (1, False) if plain else _orientation(image)
+        size = (image.width, image.height) if orientation in SIDEWAYS else (image.height, image.width)
+        return Header(size, color, ranged, broken)
 
 
 def _decoded(image: Image.Image, name: str, size: int | None) -> Decoded:
@@ -116,12 +147,17 @@ def _keeps_upper_bits(image: Image.Image) -> bool:
 
 def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
     """The picture turned as its EXIF data say, and whether these could not be read."""
+    orientation, broken = _orientation(image)
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image, broken
+
+
+def _orientation(image: Image.Image) -> tuple[int, bool]:
+    """The EXIF tag, 1 where there is none, and whether the EXIF data could not be read."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-        turn = UPRIGHT.get(orientation)
+        return (orientation if orientation in UPRIGHT else 1), False
     except Exception:  # broken EXIF data raise anything
-        return image, True
-    return image if turn is None else image.transpose(turn), False
+        return 1, True
 
 
 def _whole_numbers(image: Image.Image, name: str, size: int | None) -> tuple[np.ndarray, int]:

@@ -116,12 +116,7 @@ def _decode_all(
                 for (name, content), future in zip(chunk, futures, strict=True):
                     picture = future.result() or decode(name, content, size)  # a large one, while no other is
                     if decoded and picture.pixels.shape[:2] != decoded[0].pixels.shape[:2]:
-                        raise DistilError(
-                            f"the images have different sizes: {names[0]} is {_width_height(decoded[0].pixels)} and "
-                            f"{name} is {_width_height(picture.pixels)} pixels (width x height). {{size=N}} resizes "
-                            "all to N x N.",
-                            field="size",
-                        )
+                        raise different_sizes(names[0], decoded[0].pixels.shape, name, picture.pixels.shape)
                     decoded.append(picture)
                     names.append(name)
             finally:
@@ -132,27 +127,65 @@ def _decode_all(
 
 def _check_all_fit(first: tuple[str, Path | bytes], size: int | None, count: int) -> None:
     """Without size all pictures have the size of the first one. Twice what they take: they are stacked, then split."""
-    name, content = first
-    with opened(shown(name), content) as image:
-        width, height = (size, size) if size else image.size
-        channels = 1 if image.mode == "L" else 3
+    channels, height, width = shape_by_first(first, size)
     remedy = "Give a smaller {size}." if size else "{size=N} makes each one small, N x N pixels, as it is read."
     check_fits(
         2 * count * height * width * channels, f"{count:,} pictures of {width} x {height} pixels need", remedy, "size"
     )
 
 
-def _width_height(picture: np.ndarray) -> str:
-    return f"{picture.shape[1]} x {picture.shape[0]}"
+def shape_by_first(first: tuple[str, Path | bytes], size: int | None) -> tuple[int, int, int]:
+    """Channels, height and width that all pictures of a set have if they are like the first one, by its header.
+
+    Raises: DistilError if it cannot be read.
+    """
+    name, content = first
+    with opened(shown(name), content) as image:
+        width, height = (size, size) if size else image.size
+        return 1 if image.mode == "L" else 3, height, width
+
+
+def different_sizes(first: str, shape: Sequence[int], name: str, other: Sequence[int]) -> DistilError:
+    """The error that two pictures, by their names and (height, width, ...), do not have one size."""
+    return DistilError(
+        f"the images have different sizes: {first} is {shape[1]} x {shape[0]} and {name} is {other[1]} x {other[0]} "
+        "pixels (width x height). {size=N} resizes all to N x N.",
+        field="size",
+    )
 
 
 def _in_eight_bits(decoded: list[Decoded], names: list[str]) -> Pictures:
     """The pictures once the range of the whole set is known."""
+    known = value_range(decoded, names)
+    return Pictures([known.apply(picture) for picture in decoded], [picture.size for picture in decoded], known.notes)
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """How the numbers of all pictures of a set become 8 bits.
+
+    binary: no picture has a value above 1. white: of whole numbers of more than 8 bits, the value that stands for
+    white. notes: what was guessed or passed over, for a reader.
+    """
+
+    binary: bool
+    white: int
+    notes: tuple[str, ...]
+
+    def apply(self, picture: Decoded) -> UInt8[np.ndarray, "..."]:
+        """The pixels in 8 bits."""
+        return picture.pixels if self.binary and picture.bits == 8 else _scaled(picture, self.white)
+
+
+def value_range(decoded: Sequence[Decoded], names: Sequence[str]) -> ValueRange:
+    """The range of a whole set. decoded: all its pictures, whose pixels may be missing.
+
+    Raises: DistilError if color pictures of 16 bits keep nothing in their upper 8.
+    """
     highest = max((picture.highest for picture in decoded), default=0)
     wide = [picture for picture in decoded if picture.bits > 8]
     white = white_value(max((picture.highest for picture in wide), default=0), 1 if highest <= 1 else 255)
     _check_upper_bits(decoded, names)
-    whole = [picture.pixels if highest == 1 and picture.bits == 8 else _scaled(picture, white) for picture in decoded]
     notes = []
     if highest == 1:
         notes.append(range_note(_some(len(decoded), "picture", "holds values", "hold values"), 1, 1))
@@ -166,7 +199,7 @@ def _in_eight_bits(decoded: list[Decoded], names: list[str]) -> Pictures:
     if broken := [name for name, picture in zip(names, decoded, strict=True) if picture.broken_exif]:
         what = _some(len(broken), "picture", "has", "have")
         notes.append(f"{what} EXIF data that cannot be read, so no orientation is applied ({shown(broken[0])})")
-    return Pictures(whole, [picture.size for picture in decoded], tuple(notes))
+    return ValueRange(highest == 1, white, tuple(notes))
 
 
 def _each_by_itself(decoded: list[Decoded], names: list[str]) -> Pictures:
@@ -185,7 +218,7 @@ def _scaled(picture: Decoded, white: int) -> np.ndarray:
     return np.rint(picture.pixels.clip(0, white) * (255 / white)).astype(np.uint8)
 
 
-def _check_upper_bits(decoded: list[Decoded], names: list[str]) -> None:
+def _check_upper_bits(decoded: Sequence[Decoded], names: Sequence[str]) -> None:
     """Raises: DistilError if nothing is left of color pictures of 16 bits, because they use the lower 12 at most."""
     cut = [(name, picture.highest) for name, picture in zip(names, decoded, strict=True) if picture.upper_bits]
     if cut and max(highest for _, highest in cut) <= 15:

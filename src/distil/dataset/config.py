@@ -542,16 +542,41 @@ class Observer:
 
 
 @dataclass(frozen=True)
+class PretrainedObserver:
+    """A trained classifier, in whose embedding distances between images are measured."""
+
+    kind: ClassVar = "pretrained"
+    model: str = ""
+    """FILE.safetensors of a classifier, a name of timm, or NAME@FILE.safetensors for timm weights in a file."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Items are tiled from the crops of real images that the observer recognizes most surely."""
+
+    kind: ClassVar = "tiles"
+    images: Count = 300
+    """Random real images of a class that are looked at."""
+    crops: Count = 5
+    """Random crops of each of them, of which the best one counts."""
+    smallest: Annotated[float, Range(above=0, high=1)] = 0.08
+    """Smallest share of an image's area that a crop has; the largest is all of it."""
+    factor: Annotated[int, Range(0, 31)] = 0
+    """Tile every item from factor x factor crops, each enlarged to an image; 0: 2 from 128 pixels on, else 1."""
+
+
+@dataclass(frozen=True)
 class Selection:
     """Choose real images: no synthesis."""
 
-    method: Literal["random", "herding", "k-center", "k-means"] = "random"
+    method: Literal["random", "herding", "k-center", "k-means", "rded"] = "random"
     """The selection rule."""
     ipc: Annotated[int, Range(1, 100_000)] = 1
     """Images per class."""
     seed: Annotated[int, Seed()] = 0
     """Seed of every draw."""
-    observer: Observer | None = None
+    observer: Observer | PretrainedObserver | None = None
+    tiles: Tiles | None = None
     validation: Annotated[
         float, Range(0, below=1, what="it is the share of images held out, at least 0 and below 1")
     ] = 0.1
@@ -600,9 +625,17 @@ def check_settings(settings: Settings) -> None:
         )
     if isinstance(settings, Selection):
         if (settings.observer is None) != (settings.method == "random"):
-            needs = "measures no distance" if settings.observer else "measures distances in a network's embedding"
-            give = "None" if settings.observer else "an Observer()"
-            raise DistilError(f"the rule {settings.method} {needs}: give observer {give}.")
+            needs = "asks no network" if settings.observer else "asks a network about the images"
+            give = "None" if settings.observer else "an Observer() or a PretrainedObserver()"
+            raise DistilError(f"the rule {settings.method} {needs}: give {{observer}} {give}.", field="observer")
+        if (settings.tiles is None) == (settings.method == "rded"):
+            give = "Tiles()" if settings.tiles is None else "None"
+            raise DistilError(f"rded alone tiles its items: give tiles {give} to the rule {settings.method}.")
+        if isinstance(settings.observer, PretrainedObserver) and not settings.observer.model:
+            raise DistilError(
+                "{observer} pretrained needs {model}: FILE.safetensors of a classifier, or a name of timm.",
+                field=("observer", "model"),
+            )
         return
     if isinstance(settings, Trajectory):
         _check_trajectory(settings)

@@ -21,8 +21,10 @@ from distil.dataset.compose import (
 )
 from distil.dataset.config import Experts as ExpertSettings
 from distil.dataset.config import (
+    Grid,
     Learning,
     Matching,
+    Observer,
     Selection,
     Settings,
     Trajectory,
@@ -33,9 +35,11 @@ from distil.dataset.config import (
 from distil.dataset.experts import check_experts_fit, experts_settings, train_experts
 from distil.dataset.labels import hard_labels
 from distil.dataset.methods import preset
-from distil.dataset.proxies import kept_proxy, preparing, trained_proxy
+from distil.dataset.proxies import kept_proxy, preparing
 from distil.dataset.run import Run, Validate
-from distil.dataset.selection.coresets import choose, embed_all, random_choice
+from distil.dataset.selecting import selected
+from distil.dataset.selection.grid import check_grid
+from distil.dataset.selection.tiles import check_tiles, factor_of
 from distil.dataset.upgrade import settings_from_dict
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
@@ -43,10 +47,9 @@ from distil.fields import to_dict
 from distil.files import remove_unfinished
 from distil.functional.augment import operations_of
 from distil.locks import only_writer
-from distil.networks import check_network
+from distil.networks import BATCH_NORMED, check_network
 from distil.networks.experts import Experts, held_experts, in_memory, open_experts, read_description
 from distil.parameterizations.base import Parameterization
-from distil.parameterizations.crops import Crops
 from distil.processes import Processes, joined
 from distil.runs import EXPERTS_FOLDER, PROXY, RESULT, Events, has_checkpoint, silent
 
@@ -68,6 +71,7 @@ def distil_dataset(
     events: Events | None = None,
     validate: Validate | None = None,
     checkpoint_seconds: float = 120.0,
+    download: bool = False,
 ) -> DistilledSet:
     """Distil training images into a few items per class.
 
@@ -85,6 +89,8 @@ def distil_dataset(
     validate: (distilled set, held-out images) -> accuracy, called `settings.validations` times; it selects nothing.
     checkpoint_seconds: time between checkpoints. A stop by Ctrl-C or another signal of `stopping.STOPPING` (in the main
     thread) also writes one, and so does the end, before the last validation.
+
+    download: allow the network, for the pretrained weights of an observer.
 
     With torchrun all processes call this alike and make one set together, which all get; `device` is then of each
     process, by its type. They spread networks and classes, and on the CPU the bytes are those of one process. Only the
@@ -138,7 +144,10 @@ def distil_dataset(
                     f"{folder} holds a checkpoint, and {settings.method}, which chooses real images, makes none: it is "
                     "of another run. Start in another folder."
                 )
-            result, steps = _selected(kept, real, settings, events) if processes.first else None, 0
+            result, steps = None, 0
+            if processes.first:
+                stored, placed = selected(kept, settings, events, download=download)
+                result = finished(stored, placed, real=real, settings=settings)
         else:
             path = None if experts is None else Path(experts).absolute()
             run = _learning_run(
@@ -179,6 +188,12 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
     check_text(real.name, "the name of the images")
     if not isinstance(settings, Selection):
         check_network(settings.network)
+        if settings.network in BATCH_NORMED:
+            raise DistilError(
+                f"{{network}} {settings.network} has batch norm, whose statistics follow each batch: nothing is "
+                "matched in it. Use resnet18.",
+                field="network",
+            )
         trained = (getattr(settings, "networks", None), experts_of(settings))
         for operations in (settings.augment, *(getattr(each, "augment", "none") for each in trained)):
             try:
@@ -186,8 +201,13 @@ def check_fit(real: ImageSet, settings: Settings) -> None:
             except ValueError as error:
                 raise DistilError(f"{error}, joined by underscores, or none.") from error
         check_parameterization(settings.parameterization, real.channels, real.size)
-    elif settings.observer is not None:
-        check_network(settings.observer.network)
+    else:
+        if isinstance(settings.observer, Observer):
+            check_network(settings.observer.network)
+        if settings.tiles is not None:
+            factor = factor_of(settings.tiles, real.size)
+            check_grid(Grid(factor), real.size)
+            check_tiles(settings.tiles, settings.ipc, real.size)
     check_count(real, settings)
 
 
@@ -208,12 +228,22 @@ def check_count(real: ImageSet, settings: Settings, when: str = "") -> None:
     when: said after the number of images that a class has.
     """
     each = 1 if isinstance(settings, Selection) else real_images_of_a_class(settings.parameterization)
+    tiles = settings.tiles if isinstance(settings, Selection) else None
+    if tiles is not None:
+        each = factor_of(tiles, real.size) ** 2
     for name, count in zip(real.classes, real.counts, strict=True):
         if each and settings.ipc > count:
             raise DistilError(
                 f"{{ipc}} {settings.ipc} asks for more images than class {name!r} has ({count}{when}): ask for fewer, "
                 "or give that class more images.",
                 field=("ipc", "validation"),
+            )
+        if tiles is not None and settings.ipc * each > count:
+            raise DistilError(
+                f"class {name!r} has {count} images{when} and {{ipc}} {settings.ipc} takes crops of "
+                f"{settings.ipc * each} ({settings.ipc} x {each} cells): lower {{ipc}} or {{factor}}, or give that "
+                "class more images.",
+                field=("ipc", "factor", "validation"),
             )
         if settings.ipc * each > count:
             raise DistilError(
@@ -293,27 +323,6 @@ def _upgraded(saved: Any) -> Any:
         if "parameterization" not in saved:
             raise
         return saved
-
-
-def _selected(kept: ImageSet, real: ImageSet, settings: Selection, events: Events) -> DistilledSet:
-    events("start", steps=0)
-    picks, embeddings, observer = [], None, settings.observer
-    if observer is not None:
-        steps = -(-observer.network_epochs * len(kept.labels) // 64)
-        training = preparing(events, "training the network that embeds images", "update")
-        where: dict[str, Any] = {"device": kept.images.device, "seed": settings.seed}
-        net = trained_proxy(observer.network, observer.width, kept, steps, progress=training, **where)
-        embeddings = embed_all(net, kept, progress=preparing(events, "embedding the images", "image"))
-    choosing = preparing(events, "choosing images", "class")
-    for label, name in enumerate(kept.classes):
-        members = kept.by_class[label].cpu()
-        if embeddings is None:
-            chosen = random_choice(len(members), settings.ipc, settings.seed, name)
-        else:
-            chosen = choose(settings.method, embeddings[members], settings.ipc, settings.seed, name)
-            choosing(label + 1, len(kept.classes))
-        picks.append(members[chosen])
-    return finished(kept.images.cpu()[torch.cat(picks)], Crops.grid(1, real.size), real=real, settings=settings)
 
 
 def finished(stored: Tensor, placed: Parameterization, *, real: ImageSet, settings: Settings) -> DistilledSet:

@@ -48,7 +48,7 @@ def trained_proxy(
         train_batch(state, real.sample(64, generator), training, real, generator)
         if progress:
             progress(step + 1, steps)
-    return state.net.requires_grad_(False)
+    return state.net.requires_grad_(False).eval()
 
 
 def kept_proxy(

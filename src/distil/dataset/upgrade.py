@@ -7,7 +7,7 @@ from distil.dataset import config
 from distil.errors import DistilError
 from distil.fields import from_dict
 
-RULES = ("random", "herding", "k-center", "k-means")
+RULES = ("random", "herding", "k-center", "k-means", "rded")
 FLAT = ("formation", "batch_real", "network_data", "network_epochs")
 """Names that only flat settings have; one of them tells that a dictionary is of version 0.1."""
 

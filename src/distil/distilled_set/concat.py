@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -37,14 +37,13 @@ def concat(sets: Sequence["DistilledSet"], *, as_images: bool = False) -> "Disti
         raise error.within(after=AS_IMAGES, field="as_images") from error
     mean, std = statistics(sets)
     parts = merged([part for made in sets for part in provenance(made)])
-    rates = {made.student_lr for made in sets}
     return replace(
         first,
-        student_lr=first.student_lr if len(rates) == 1 else None,
-        item_classes=_item_classes(sets),
-        label_source=_label_source(sets),
         params=torch.cat([made.params for made in sets]),
         labels=labels,
+        item_classes=_item_classes(sets),
+        label_source=None,
+        student_lr=first.student_lr if len({made.student_lr for made in sets}) == 1 else None,
         parameterization=placed,
         classes=classes,
         mean=mean,
@@ -67,19 +66,18 @@ def only(made: "DistilledSet", classes: Sequence[str]) -> "DistilledSet":
     if not items:
         raise DistilError(f"no item of the set of {made.source} is of {', '.join(map(shown, classes))}.")
     place = {index: new for new, index in enumerate(indices)}
-    owners = torch.tensor([place[index] for index in owner[items].tolist()])
-    labels, soft = owners, made.labels.is_floating_point()
-    if soft:
-        labels = _conditional(made.labels[items][..., indices].float(), items).to(made.labels.dtype)
+    placed = torch.tensor([place[index] for index in owner[items].tolist()])
+    soft = made.labels.is_floating_point()
+    labels = _conditional(made.labels[items][..., indices], items) if soft else placed
     kept = [replace(part, classes=tuple(name for name in classes if name in part.classes)) for part in provenance(made)]
     parts = tuple(part for part in kept if part.classes)
     return replace(
         made,
         params=made.params[items],
         labels=labels,
+        item_classes=None if made.item_classes is None else placed,
         parameterization=made.parameterization.select(items),
         classes=classes,
-        item_classes=owners if soft and made.item_classes is not None else None,
         **description(parts, classes),
     )
 
@@ -101,6 +99,17 @@ def statistics(sets: Sequence["DistilledSet"]) -> tuple[tuple[float, ...], tuple
     mean = (share * means).sum(0)
     std = ((share * (stds.square() + means.square())).sum(0) - mean.square()).sqrt()
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _item_classes(sets: Sequence["DistilledSet"]) -> Tensor | None:
+    """The classes that are stored beside soft labels, if one of the sets has them."""
+    if all(made.item_classes is None for made in sets):
+        return None
+    found, before = [], 0
+    for made in sets:
+        found.append(made.class_of + before)
+        before += len(made.classes)
+    return torch.cat(found)
 
 
 def _check_classes(sets: Sequence["DistilledSet"]) -> None:
@@ -168,29 +177,6 @@ def _labels(sets: Sequence["DistilledSet"], classes: int) -> Tensor:
             labels.append(pad(own, (start, classes - start - count)))
         start += count
     return torch.cat(labels)
-
-
-def _item_classes(sets: Sequence["DistilledSet"]) -> Tensor | None:
-    """The classes of all items among all classes, if those of soft labels are known in every set."""
-    found, start = [], 0
-    for made in sets:
-        if made.item_classes is None:
-            return None
-        found.append(made.item_classes + start)
-        start += len(made.classes)
-    return torch.cat(found)
-
-
-def _label_source(sets: Sequence["DistilledSet"]) -> dict[str, Any] | None:
-    """What is known of the teacher that gave all labels. Raises: DistilError if it is not one for all."""
-    first = sets[0].label_source
-    for index, made in enumerate(sets[1:], 2):
-        if made.label_source != first:
-            raise DistilError(
-                f"the labels of set 1 and of set {index} are not of the same teacher: join the sets first, then give "
-                "the whole its labels (distil label)."
-            )
-    return first
 
 
 LEAST = 1e-3

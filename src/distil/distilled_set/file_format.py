@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 4
 """Newest version of the file, of sets whose labels a teacher gave or are float16; a reader refuses a newer one."""
 VERSIONS: dict[str, int] = {Crops.kind: 1, Dct.kind: 2, DctGroups.kind: 4}
-"""Versions of other sets, by parameterization."""
 OTHERS = 3
-"""The version of those whose parameterization is none of these."""
+"""Versions of other sets by parameterization, and that of files of others, which a user's program knows."""
 
 SUFFIX = ".safetensors"
 
@@ -63,9 +62,9 @@ def header_of(made: "DistilledSet") -> dict[str, Any]:
         "source": made.source,
         "source_fingerprint": made.source_fingerprint,
         "bytes": made.bytes,
+        **({} if made.label_source is None else {"label_source": made.label_source}),
         **to_header(made.parts),
         **({} if made.student_lr is None else {"student_lr": made.student_lr}),
-        **({} if made.label_source is None else {"label_source": made.label_source}),
     }
 
 
@@ -94,8 +93,8 @@ def read(
         described: dict[str, Any] = {name: header[name] for name in DESCRIBED if name != "view_size"}
         described |= {name: tuple(header[name]) for name in LISTS if name != "view_size"}
         described |= {"params": params, "labels": labels if labels.is_floating_point() else labels.long()}
-        described["student_lr"] = header.get("student_lr")
         described |= {"item_classes": tensors.get("item_classes"), "label_source": header.get("label_source")}
+        described["student_lr"] = header.get("student_lr")
         described["parameterization"] = kind.load(params, tensors, header)
         described["parts"] = from_header(header)
     except DistilError as error:

@@ -55,5 +55,5 @@ def labeled_by(
 
 def teacher_facts(teacher: AnyClassifier) -> dict[str, Any]:
     """What files say of a teacher: its words (several of an ensemble), its hash and its bytes."""
-    words = [one.word for one in teacher.all] if isinstance(teacher, Ensemble) else [teacher.word]
+    words = list(teacher.words) if isinstance(teacher, Ensemble) else [teacher.word]
     return {"words": words, "sha256": teacher.fingerprint(), "bytes": teacher.bytes}

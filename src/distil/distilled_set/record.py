@@ -82,12 +82,12 @@ class DistilledSet:
     classes: names, by class index. mean, std: per channel, to apply to an image before it enters a network.
     method, settings, seed: what made the set; settings must be what JSON can hold.
     source, source_fingerprint: name and content hash of the images it was made from.
-    student_lr: learning rate of gradient descent on the images that was learned with them; None if none was.
-    parts: the runs it was put together from, where that is not one run and all of its classes (`concat`, `only`).
     item_classes: where labels are probabilities, the class of each item [n], if it is known: a teacher may think
         otherwise.
     label_source: where a teacher gave the labels, what is known of it: its "words" (several of an ensemble), "sha256"
-        of its weights, "bytes", and "temperature".
+        of its weights, "bytes", and "temperature". Where labels are class indices this and item_classes become None.
+    student_lr: learning rate of gradient descent on the images that was learned with them; None if none was.
+    parts: the runs it was put together from, where that is not one run and all of its classes (`concat`, `only`).
 
     Raises: DistilError where the fields contradict each other or are out of range.
     """
@@ -103,10 +103,10 @@ class DistilledSet:
     seed: int
     source: str
     source_fingerprint: str
-    student_lr: float | None = None
-    parts: tuple[Part, ...] = ()
     item_classes: Int[Tensor, " n"] | None = None
     label_source: dict[str, Any] | None = None
+    student_lr: float | None = None
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_description()
@@ -184,10 +184,7 @@ class DistilledSet:
                 self._set(item_classes=self._checked_classes(self.item_classes, "item classes"))
         else:
             labels = self._checked_classes(labels, "labels")
-            require(
-                self.item_classes is None and self.label_source is None,
-                "labels are class indices: item_classes and label_source belong to soft labels. Leave them out.",
-            )
+            self._set(item_classes=None, label_source=None)
         self._set(labels=labels)
 
     def _checked_classes(self, labels: Tensor, what: str) -> Int[Tensor, " n"]:

@@ -76,10 +76,10 @@ def labels_told(row: dict[str, Any]) -> str:
         return "not told"
     if regime == "hard":
         return "hard"
-    by = "" if teacher is None else f" by {teacher_told(teacher)}, T {temperature:g}"
+    by = "" if teacher is None else f"{teacher_told(teacher)}, T {temperature:g}"
     if regime == "stored":
-        return f"stored, {row['label_bytes']:,} bytes{by}"
-    return f"teacher{by}, {teacher['bytes']:,} bytes" if teacher else "teacher"
+        return f"stored, {row['label_bytes']:,} bytes" + (f" by {by}" if by else "")
+    return f"teacher {by}, {teacher['bytes']:,} bytes" if teacher else "teacher"
 
 
 def teacher_told(teacher: dict[str, Any]) -> str:

@@ -5,13 +5,16 @@ Nothing is selected: a network is tested once, after its last update.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distil.data.arrays import seen_at_once
 from distil.data.images.image_set import ImageSet
+from distil.data.images.lazy_images import LazyImages
 from distil.distilled_set.labeling import teacher_facts
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
@@ -117,8 +120,10 @@ class Scores:
 
 
 def _numbers(protocol: Protocol) -> dict[str, Any]:
-    """The fields of a protocol but for its version, which score files name beside it."""
-    return {name: value for name, value in asdict(protocol).items() if name != "version"}
+    """The fields of a protocol but for its version, which score files name beside it, and for those that files of
+    version 0.1 do not have, where they change nothing."""
+    plain = {name: getattr(Protocol, name) for name in ("optimizer", "half_cosine", "resized_crop")}
+    return {name: x for name, x in asdict(protocol).items() if name != "version" and x != plain.get(name, ...)}
 
 
 def evaluate_distilled(
@@ -243,10 +248,10 @@ def evaluate_real(
     indices = train.labels if images_per_class is None else torch.arange(classes).repeat_interleave(images_per_class)
     targets = probabilities(indices.to(device), classes)
     if whole and labels.regime == "stored":
-        parts = on_device.images.split(TEST_BATCH)
-        targets = torch.cat([given_once(labels, images.float() / 255) for images in parts])
+        parts = torch.arange(len(train)).split(TEST_BATCH)
+        targets = torch.cat([given_once(labels, on_device.batch(rows).images) for rows in parts])
 
-    def draw(run: int) -> tuple[Tensor, Tensor]:
+    def draw(run: int) -> tuple[Tensor | LazyImages, Tensor]:
         if images_per_class is None:
             return on_device.images, targets
         drawn = [
@@ -283,7 +288,7 @@ def evaluate_real(
         method="whole set" if whole else "random",
         images_per_class=images_per_class,
         views=views,
-        bytes=views * (train.images[0].numel() + each),
+        bytes=views * (prod(train.images.shape[1:]) + each),
         protocol=protocol,
         width=width,
         seed=seed,
@@ -317,7 +322,7 @@ def _taught(labels: Labels, distilled: DistilledSet | None = None) -> dict[str, 
 
 
 def _judge(
-    draw: Callable[[int], tuple[Tensor, Tensor]],
+    draw: Callable[[int], tuple[Tensor | LazyImages, Tensor]],
     test: ImageSet,
     protocol: Protocol,
     *,
@@ -419,15 +424,20 @@ def accuracy(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> float:
-    """Percent of the images whose largest logit is that of their label; net and images are on one device.
+    """Percent of the images whose largest logit, in eval mode, is that of their label; net and images are on one
+    device.
 
     mean, std: what the network was trained with; None for the image set's own.
     """
     mean, std = test.mean if mean is None else mean, test.std if std is None else std
+    mode = net.training
+    net.eval()
     correct = torch.zeros((), dtype=torch.int64, device=test.images.device)
-    for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
+    batch = seen_at_once(test.size, TEST_BATCH)
+    for images, labels in zip(test.images.split(batch), test.labels.split(batch), strict=True):
         logits = net(normalize(images.float() / 255, mean, std))
         correct += (logits.argmax(1) == labels).sum()
+    net.train(mode)
     return 100 * int(correct) / len(test.images)
 
 

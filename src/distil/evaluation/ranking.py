@@ -113,11 +113,12 @@ SCORES = ("hlr", "ior", "lrs", "ars")
 
 def ranking_of(accuracies: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, Ranking]:
     """Rankings by network. accuracies: in percent, by name of the part and then by network, one a run."""
-    rankings = {}
+
+    found = {}
     for network in accuracies["own"]:
-        of_parts: dict[str, Any] = {name: tuple(x / 100 for x in accuracies[name][network]) for name in PARTS}
-        rankings[network] = Ranking(**of_parts)
-    return rankings
+        shares = {name: tuple(x / 100 for x in accuracies[name][network]) for name in PARTS}
+        found[network] = Ranking(**shares)  # pyright: ignore[reportArgumentType]
+    return found
 
 
 def rank(

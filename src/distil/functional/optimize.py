@@ -1,6 +1,6 @@
-"""Stochastic gradient descent on plain lists of tensors.
+"""Stochastic gradient descent and AdamW on plain lists of tensors.
 
-It stands beside torch.optim.SGD because momenta are tensors that a checkpoint names, and weights may be those of many
+They stand beside torch.optim because momenta are tensors that a checkpoint names, and weights may be those of many
 networks, stacked.
 """
 
@@ -33,3 +33,33 @@ def sgd_step(
         torch._foreach_add_(momenta, steps)
         steps = momenta
     torch._foreach_add_(params, steps, alpha=-lr)
+
+
+@torch.no_grad()
+def adamw_step(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    first: Sequence[Tensor],
+    second: Sequence[Tensor],
+    *,
+    step: int,
+    lr: float,
+    decays: Sequence[float],
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> None:
+    """One step in place: m <- b1 m + (1 - b1) g; s <- b2 s + (1 - b2) g^2; p <- p - lr (d p + m' / (sqrt(s') + eps)),
+    with m' and s' divided by one minus the power of their decay.
+
+    params, grads, first, second, decays: equally long; first and second start at zero. step: counts from 1.
+    Equals torch.optim.AdamW. Source: Loshchilov and Hutter 2019.
+    """
+    first, second, grads = list(first), list(second), list(grads)
+    torch._foreach_lerp_(first, grads, 1 - betas[0])
+    torch._foreach_mul_(second, betas[1])
+    torch._foreach_addcmul_(second, grads, grads, 1 - betas[1])
+    scale = (1 - betas[1] ** step) ** 0.5
+    for param, mean, square, decay in zip(params, first, second, decays, strict=True):
+        if decay:
+            param.mul_(1 - lr * decay)
+        param.addcdiv_(mean, (square.sqrt() / scale).add_(eps), value=-lr / (1 - betas[0] ** step))

@@ -1,7 +1,8 @@
-"""Networks for small images, one copy each, without state that a forward pass changes.
+"""Networks, one copy each; but for those of BATCH_NORMED without state that a forward pass changes.
 
 Each has forward(images) -> logits, embed(images) -> the input of its `classifier`, and activations(images) -> its last
-feature map. None has batch norm, dropout or a buffer: an image's logits do not depend on its neighbors in the batch.
+feature map. None but those has batch norm or a buffer, and none has dropout: an image's logits do not depend on its
+neighbors in the batch.
 """
 
 import torch
@@ -12,11 +13,12 @@ from distil.networks.alexnet import AlexNet
 from distil.networks.convnet import ConvNet
 from distil.networks.densenet import DenseNet
 from distil.networks.resnet import ResNet
+from distil.networks.resnet_bn import ResNetBN
 from distil.networks.vgg import VGG
 from distil.networks.vit import ViT
 from distil.rng import seed_at
 
-Network = ConvNet | ResNet | VGG | AlexNet | DenseNet | ViT
+Network = ConvNet | ResNet | ResNetBN | VGG | AlexNet | DenseNet | ViT
 
 DEFAULT_WIDTHS = {
     "convnet1": 128,
@@ -26,6 +28,7 @@ DEFAULT_WIDTHS = {
     "convnet5": 128,
     "resnet10": 64,
     "resnet18": 64,
+    "resnet18_bn": 64,
     "vgg11": 64,
     "alexnet": 128,
     "densenet121": 32,
@@ -35,6 +38,8 @@ DEFAULT_WIDTHS = {
 growth (densenet), the dimension of a patch's vector (vit)."""
 
 NETWORKS: tuple[str, ...] = tuple(DEFAULT_WIDTHS)
+BATCH_NORMED = ("resnet18_bn",)
+"""Networks with batch norm: their running statistics follow the batches in train mode and are used in eval mode."""
 SMALLEST_SIDE = 4
 
 
@@ -74,6 +79,8 @@ def build_network(
         torch.default_generator.manual_seed(seed_at(seed, *address))  # torch.manual_seed would reach CUDA's too
         if name.startswith("convnet"):
             return ConvNet(int(name.removeprefix("convnet")), channels, size, classes, width)
+        if name == "resnet18_bn":
+            return ResNetBN(channels, size, classes, width)
         if name.startswith("resnet"):
             return ResNet(int(name.removeprefix("resnet")), channels, size, classes, width)
         kind = {"vgg11": VGG, "alexnet": AlexNet, "densenet121": DenseNet, "vit": ViT}[name]

@@ -127,15 +127,17 @@ class Classifier(nn.Module):
 class Ensemble(nn.Module):
     """Several classifiers of the same classes as one, with the same methods: its logits are the mean of theirs.
 
+    words: that open it, as the user gave them; those of the members unless given.
+
     Raises: DistilError when there are none, or when their classes differ.
     """
 
-    def __init__(self, members: Sequence[Classifier], word: str = ""):
+    def __init__(self, members: Sequence[Classifier], words: Sequence[str] = ()):
         super().__init__()
         if not members:
             raise DistilError("an ensemble needs at least one classifier.")
         self.members = nn.ModuleList(members)
-        self.word = word or " + ".join(member.word for member in members)
+        self.words = tuple(words) or tuple(member.word for member in members)
         named = [member for member in members if member.classes is not None]
         self.classes = named[0].classes if named else None
         self.class_count, self.channels = members[0].class_count, max(member.channels for member in members)
@@ -161,7 +163,7 @@ class Ensemble(nn.Module):
         return checksum({}, {"members": [member.fingerprint() for member in self.all]}).partition(":")[2]
 
     def describe(self) -> str:
-        return f"mean logits of {len(self.members)}: " + ", ".join(member.describe() for member in self.all)
+        return f"mean logits of {len(self.members)} classifiers of {', '.join(self.words)}"
 
     def logits(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """The mean of the members' logits."""
@@ -213,7 +215,8 @@ def open_ensemble(words: Sequence[str | Path], *, download: bool = False) -> Any
     opened = [open_classifier(word, download=download) for word in words]
     if len(opened) == 1:
         return opened[0]
-    return Ensemble([member for one in opened for member in (one.all if isinstance(one, Ensemble) else [one])])
+    members = [member for one in opened for member in (one.all if isinstance(one, Ensemble) else [one])]
+    return Ensemble(members, [str(word) for word in words])
 
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:
@@ -313,7 +316,9 @@ def _experts(folder: Path) -> AnyClassifier:
                 word=f"{folder}, expert {run + 1}",
             )
         )
-    return members[0] if len(members) == 1 else Ensemble(members)
+    if len(members) == 1:
+        members[0].word = str(folder)
+    return members[0] if len(members) == 1 else Ensemble(members, [str(folder)])
 
 
 def _timm_network(name: str, **options: Any) -> Any:

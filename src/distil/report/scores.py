@@ -96,6 +96,8 @@ def _check_row(row: Row) -> None:
         raise DistilError(f"protocol_version is {shown(version)}: it must be a whole number, at least 1.")
     _check_labels(row)
     check_seed(row["seed"])
+    if not isinstance(row.get("ranking", {}), dict):
+        raise DistilError(f"ranking is {shown(row['ranking'])}: it must be an object.")
     if not isinstance(row["protocol_settings"], dict):
         raise DistilError(f"protocol_settings are {shown(row['protocol_settings'])}: they must be an object.")
     if not isinstance(row["networks"], dict) or not row["networks"]:
@@ -159,7 +161,9 @@ def _add_scores(path: Path, row: Row) -> None:
     rows = [old for old in (read_scores(path) if path.exists() else []) if not _earlier_state(old, row)]
     for index, old in enumerate(rows):
         if all(old.get(key) == row.get(key) for key in SAME_EVALUATION):
+            ranked = {**old.get("ranking", {}), **row.get("ranking", {})}
             rows[index] = {**row, "networks": {**old["networks"], **row["networks"]}}
+            rows[index] |= {"ranking": ranked} if ranked else {}
             break
     else:
         rows.append(row)

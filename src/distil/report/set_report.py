@@ -18,6 +18,8 @@ GLOSSARY = {
     "uses are kept.",
     "images per class": "How many items are stored for each class.",
     "bytes": "What is stored and needed for training: pixels, regions and labels, before any compression.",
+    "labels": "What networks learned of each image: hard (its class), stored (class probabilities in the file, whose "
+    "bytes are counted), or those of a teacher while they train. Scores of different labels are not comparable.",
     "accuracy": "Share of the test images that a fresh network, trained on the set alone, gets right at its last "
     "epoch. Mean and standard deviation over independent networks; nothing was selected on test images.",
     "random real images": "The same number of images drawn from the training set: what any method has to beat.",
@@ -43,7 +45,8 @@ def write_report(
 ) -> None:
     """Write one self-contained HTML file: accuracies in a table, pictures of the sets, curves, how to make it again.
 
-    rows: {"name", "images_per_class", "bytes", "mean", "std"}, in the order to show; accuracies in percent. The row
+    rows: {"name", "images_per_class", "bytes", "mean", "std", "labels"}, in the order to show; accuracies in percent;
+        labels in words, as `labels_told` of `distil.evaluation.compare` gives them. The row
         that has "images_per_class": None is the whole training set, with which the others are compared; the last of the
         others is the headline (given by position: a headline chosen by score would be chosen on test images).
     sets: pictured by `draw_set`, under their names. logs: events by name, as `draw_curves` takes them.
@@ -120,6 +123,7 @@ def _rows(rows: Sequence[Mapping[str, Any]], whole: Mapping[str, Any] | None) ->
                 "spread": (low, high - low) if spread else None,
                 "count": "all" if row is whole else "" if per_class is None else per_class,
                 "size": "" if row.get("bytes") is None else bytes_in_words(row["bytes"]),
+                "labels": row.get("labels") or "",
                 "share": share,
             }
         )

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from distil.data.images.opener import open_source
@@ -235,3 +236,12 @@ def test_the_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DistilError, match=r"need the package `datasets`.*pip install 'distil\[huggingface\]'"):
         open_source("hf:anything")
+
+
+def test_images_beyond_the_memory_limit_stay_where_they_are(tmp_path):
+    spec = save(tmp_path, datasets.DatasetDict({"train": make(10), "test": make(6)}))
+    held, lazy = open_source(spec), open_source(spec, memory=0)
+    for one, other in ((held.train, lazy.train), (held.test, lazy.test)):
+        assert not isinstance(other.images, torch.Tensor)
+        assert torch.equal(one.images, other.images[:])
+        assert torch.equal(one.labels, other.labels)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from distil.data.catalog import MEMORY
 from distil.data.images.folder_files import (
     IMAGE_SUFFIXES,
     Skipped,
@@ -14,12 +15,12 @@ from distil.data.images.folder_files import (
 )
 from distil.data.images.folder_layout import EXPECTED, class_name, find_layout
 from distil.data.images.image_set import Found, Source, source_from_tensors
+from distil.data.images.reading import read_images
 from distil.data.paths import expanded, shown
-from distil.data.pictures import decode_pictures, stack_splits
 from distil.errors import DistilError
 
 
-def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Source:
+def folder_source(root: Path, *, size: int | None = None, seed: int = 0, memory: float = MEMORY) -> Source:
     """Pictures in ROOT/train/CLASS and ROOT/test/CLASS, or in ROOT/CLASS alone.
 
     The splits may also be called training, testing, val, validation, dev, train2017 and so on, in any case
@@ -29,6 +30,7 @@ def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Sour
     every picture is, else RGB. Without a test split, 20% of each class is held out by `seed`, as the note says.
 
     size: the central square of each picture is resized to size x size; None needs pictures of one size.
+    memory: gigabytes; pictures that would take more stay in their files (see `reading.read_images`).
 
     Raises: DistilError if the folder is missing, has no class folders, a class has no pictures, there is one class
         only, train and test have different classes, a picture cannot be read, sizes differ, or the splits are unclear.
@@ -47,19 +49,19 @@ def folder_source(root: Path, *, size: int | None = None, seed: int = 0) -> Sour
             f"{_difference(train, test, layout.test)}. Both need the same class folders."
         )
     files = [file for split in (train, test) for members in split.values() for file in members]
-    decoded = decode_pictures(((shown(file), file) for file in files), size, count=len(files))
-    train_images, test_images = stack_splits(decoded, sum(map(len, train.values())))
+    train_count = sum(map(len, train.values()))
+    read = read_images(lambda rows: ((shown(files[i]), files[i]) for i in rows), len(files), train_count, size, memory)
     found = Found(
         format="folder of images",
         origins=(_below(layout.train, root), _below(layout.test, root) if layout.test else ""),
-        sizes=decoded.sizes,
+        sizes=read.sizes,
         left_out=(*skipped.left_out(), *layout.left_out),
-        notes=(*layout.notes, *decoded.notes),
+        notes=(*layout.notes, *read.notes),
     )
     usual = not layout.test_named or layout.test_named == "test"
     note = "" if usual else f"the test split is the folder {shown(layout.test_named)!r}"
-    held = None if test_images is None else (test_images, _labels(test))
-    train_split = train_images, _labels(train)
+    held = None if read.test is None else (read.test, _labels(test))
+    train_split = read.train, _labels(train)
     return source_from_tensors(train_split, held, list(train), name=name, seed=seed, note=note, found=found)
 
 

@@ -3,26 +3,31 @@
 import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from distil.data.catalog import MEMORY
 from distil.data.images.folder_layout import NEITHER, VALIDATION_UNUSED
 from distil.data.images.image_fields import composed
 from distil.data.images.image_set import Found, Source, source_from_tensors
+from distil.data.images.lazy_images import Contents
+from distil.data.images.reading import read_images
 from distil.data.inventory import LeftOut
 from distil.data.paths import expanded, shown
-from distil.data.pictures import decode_pictures, stack_splits
 from distil.data.splits import SplitWord, split_word
 from distil.errors import DistilError
 
+ROWS_AT_ONCE = 256
 LABEL_COLUMNS = ("label", "labels", "fine_label", "target", "class")
 
 
-def huggingface_source(name: str, *, size: int | None = None, download: bool = False, seed: int = 0) -> Source:
+def huggingface_source(
+    name: str, *, size: int | None = None, download: bool = False, seed: int = 0, memory: float = MEMORY
+) -> Source:
     """The dataset NAME or NAME:CONFIG of the hub, or a folder written by its save_to_disk.
 
     The image column is the one of type Image, the label column one of type ClassLabel, or one named label that holds
@@ -31,6 +36,7 @@ def huggingface_source(name: str, *, size: int | None = None, download: bool = F
 
     name: a path if it begins with /, . or ~, or is a folder that save_to_disk wrote.
     size: the central square of each image is resized to size x size; None needs images of one size.
+    memory: gigabytes; images that would take more when decoded stay where they are (see `reading.read_images`).
     download: allow the network. Without it only what the hub's cache already holds is read. Code from a dataset's
         repository is never run.
 
@@ -48,16 +54,15 @@ def huggingface_source(name: str, *, size: int | None = None, download: bool = F
     parts = [(split, splits[split]) for split in (train_name, held_name) if split]
     labels = [_labels(part, label_column, values, f"hf:{name} {split}") for split, part in parts]
     count = sum(map(len, labels))
-    decoded = decode_pictures(_encoded(datasets, parts, image_column, name), size, count=count)
     if not len(labels[0]):
         raise DistilError(f"hf:{name} has no images in its split {train_name!r}.")
-    train_images, test_images = stack_splits(decoded, len(labels[0]))
+    read = read_images(_encoded(datasets, parts, image_column, name), count, len(labels[0]), size, memory)
     note = f"the test split is the split {held_name!r}" if held_name and held_name != "test" else ""
     origins = f"split {train_name!r}", f"split {held_name!r}" if held_name else ""
-    found = Found("Hugging Face dataset", origins, decoded.sizes, left_out, decoded.notes)
-    held = None if test_images is None else (test_images, labels[1])
+    found = Found("Hugging Face dataset", origins, read.sizes, left_out, read.notes)
+    held = None if read.test is None else (read.test, labels[1])
     return source_from_tensors(
-        (train_images, labels[0]), held, classes, name=shown(f"hf:{name}"), seed=seed, note=note, found=found
+        (read.train, labels[0]), held, classes, name=shown(f"hf:{name}"), seed=seed, note=note, found=found
     )
 
 
@@ -205,14 +210,30 @@ def _labels(dataset: Any, column: str, values: list[Any], what: str) -> torch.Te
     return torch.from_numpy(labels)
 
 
-def _encoded(datasets: Any, parts: list[tuple[str, Any]], column: str, name: str) -> Iterator[tuple[str, Path | bytes]]:
-    for split, part in parts:
-        undecoded = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        row = 0
-        for batch in undecoded.iter(batch_size=256):
-            for picture in batch[column]:
-                if picture is None or (picture["bytes"] is None and not picture["path"]):
-                    raise DistilError(f"hf:{name} {split}: row {row} has no image. Drop that row.")
-                content = picture["bytes"] if picture["bytes"] is not None else Path(picture["path"])
-                yield f"hf:{name} {split} row {row}", content
-                row += 1
+def _encoded(datasets: Any, parts: list[tuple[str, Any]], column: str, name: str) -> Contents:
+    """Name and encoded content of the images at some positions, the rows of all parts one after another."""
+    undecoded = [part.select_columns([column]).cast_column(column, datasets.Image(decode=False)) for _, part in parts]
+
+    def contents(positions: Sequence[int]) -> Iterator[tuple[str, Path | bytes]]:
+        for start in range(0, len(positions), ROWS_AT_ONCE):
+            some = positions[start : start + ROWS_AT_ONCE]
+            found: dict[int, Any] = {}
+            first = 0
+            for part in undecoded:
+                inside = [position for position in some if first <= position < first + len(part)]
+                rows = part[[position - first for position in inside]][column] if inside else []
+                found |= dict(zip(inside, rows, strict=True))
+                first += len(part)
+            for position in some:
+                yield encoded(position, found[position])
+
+    def encoded(position: int, picture: Any) -> tuple[str, Path | bytes]:
+        split, row = parts[0][0], position
+        if position >= len(undecoded[0]):
+            split, row = parts[1][0], position - len(undecoded[0])
+        if picture is None or (picture["bytes"] is None and not picture["path"]):
+            raise DistilError(f"hf:{name} {split}: row {row} has no image. Drop that row.")
+        content = picture["bytes"] if picture["bytes"] is not None else Path(picture["path"])
+        return f"hf:{name} {split} row {row}", content
+
+    return contents

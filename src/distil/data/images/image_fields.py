@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from distil.data.images.lazy_images import LazyImages
 from distil.errors import DistilError
 
 LEAST_STD = 1e-3
@@ -18,8 +19,10 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def as_images(images: Any, name: str) -> UInt8[Tensor, "n c h w"]:
-    """Raises: DistilError unless these are uint8 of shape (n, c, h, w) as tensor or NumPy array."""
+def as_images(images: Any, name: str) -> UInt8[Tensor, "n c h w"] | LazyImages:
+    """Raises: DistilError unless these are uint8 of shape (n, c, h, w) as tensor or NumPy array, or in their files."""
+    if isinstance(images, LazyImages):
+        return images
     if isinstance(images, np.ndarray) and images.dtype == np.uint8:
         images = torch.from_numpy(np.ascontiguousarray(images))
     if not isinstance(images, (Tensor, np.ndarray)):

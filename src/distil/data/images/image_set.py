@@ -1,11 +1,11 @@
-"""Labeled images held as uint8, indexed by class, sampled by the generator that the caller gives."""
+"""Labeled images as uint8, in memory or in their files, indexed by class, sampled by a generator that is given."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -14,6 +14,7 @@ from torch import Tensor
 from distil.data.arrays import channel_statistics, held_out_counts, stratified_split
 from distil.data.catalog import CUSTOM
 from distil.data.images.image_fields import as_classes, as_images, as_labels, as_statistics, composed
+from distil.data.images.lazy_images import LazyImages
 from distil.data.inventory import Inventory, LeftOut, SplitInventory
 from distil.errors import DistilError
 from distil.lookup import indices_of
@@ -27,7 +28,8 @@ HELD_OUT = 0.2
 class ImageSet:
     """Images of one split, with what is needed to name and to normalize them.
 
-    images: uint8, 255 is 1.0; a batch alone is turned to float.
+    images: uint8, 255 is 1.0; a batch alone is turned to float. Those of a set that exceeds a memory limit stay in
+    their files (`LazyImages`), from which indexing reads them.
     labels: int64, indices into classes, on the device of the images.
     classes: names in the order of their indices, composed (Unicode NFC).
     mean, std: of each channel of the training images in [0, 1]; to be applied by the reader of a batch.
@@ -40,7 +42,7 @@ class ImageSet:
         has no image, two classes have one name, or there are fewer than two classes.
     """
 
-    images: UInt8[Tensor, "n c h w"] = field(repr=False)
+    images: UInt8[Tensor, "n c h w"] | Any = field(repr=False)
     labels: Int[Tensor, " n"] = field(repr=False)
     classes: tuple[str, ...]
     mean: tuple[float, ...]
@@ -119,7 +121,11 @@ class ImageSet:
 
     def _take(self, indices: Int[Tensor, " k"], name: str) -> "ImageSet":
         indices = indices.to(self.images.device)
-        return replace(self, images=self.images[indices], labels=self.labels[indices], name=name)
+        return replace(self, images=self._images_at(indices), labels=self.labels[indices], name=name)
+
+    def _images_at(self, indices: Int[Tensor, " k"]) -> UInt8[Tensor, "k c h w"] | LazyImages:
+        """Some of the images, still in their files where they are."""
+        return self.images.take(indices) if isinstance(self.images, LazyImages) else self.images[indices]
 
     def only(self, classes: Sequence[str]) -> "ImageSet":
         """The images of some classes, in their order here; the class indices follow the order given.
@@ -136,7 +142,8 @@ class ImageSet:
         found = labels[self.labels]
         fewer = len(classes) < len(self.classes)
         name = f"{self.name} ({len(classes)} of {len(self.classes)} classes)" if fewer else self.name
-        return replace(self, images=self.images[found >= 0], labels=found[found >= 0], classes=classes, name=name)
+        chosen = (found >= 0).nonzero().squeeze(1)
+        return replace(self, images=self._images_at(chosen), labels=found[chosen], classes=classes, name=name)
 
     def batch(self, indices: Int[Tensor, " k"]) -> Batch:
         """The images at these indices as float in [0, 1], with their labels, on the device of the images."""
@@ -159,13 +166,19 @@ class ImageSet:
         return self.batch(torch.randint(len(self), (count,), generator=generator))
 
     def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal of the images, labels and class names; the set's name and device do not count."""
+        """SHA-256 in hexadecimal of the images, labels and class names; the set's name and device do not count.
+
+        Of images that stay in their files it is of these, so that one set has another fingerprint under another memory
+        limit.
+        """
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
-        for tensor in (self.images, self.labels):
+        if isinstance(self.images, LazyImages):
+            digest.update(self.images.digest())
+        for tensor in (self.labels,) if isinstance(self.images, LazyImages) else (self.images, self.labels):
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
@@ -257,8 +270,8 @@ class Found:
 
 
 def source_from_tensors(
-    train: tuple[UInt8[Tensor, "n c h w"], Int[Tensor, " n"]],
-    test: tuple[UInt8[Tensor, "m c h w"], Int[Tensor, " m"]] | None,
+    train: tuple[UInt8[Tensor, "n c h w"] | LazyImages, Int[Tensor, " n"]],
+    test: tuple[UInt8[Tensor, "m c h w"] | LazyImages, Int[Tensor, " m"]] | None,
     classes: Sequence[str],
     *,
     name: str,
@@ -271,7 +284,8 @@ def source_from_tensors(
     """A Source of images and labels.
 
     test: None to hold out HELD_OUT of each training class by `seed`, which the note then says.
-    statistics: mean and std of each channel; None to take those of the training images.
+    statistics: mean and std of each channel; None to take those of the training images (of images that stay in their
+    files, those of a sample).
     found: for the inventory.
 
     Raises: DistilError as ImageSet does, and if the two splits differ in channels or size.
@@ -295,7 +309,8 @@ def source_from_tensors(
         kept, held = whole, replace(whole, images=test[0], labels=test[1], name=f"{name} test")
         chosen = torch.arange(len(kept)), torch.arange(len(kept), len(kept) + len(held))
         held_origin = found.origins[1] if found else ""
-    mean, std = statistics or channel_statistics(kept.images)
+    seen = kept.images.sample() if isinstance(kept.images, LazyImages) else kept.images
+    mean, std = statistics or channel_statistics(seen)
     kept = replace(kept, mean=mean, std=std, name=f"{name} train")
     held = replace(held, mean=mean, std=std, name=f"{name} test")
     inventory = None
@@ -320,5 +335,5 @@ def _split_inventory(
     return SplitInventory(split, origin, len(images), images.counts, by_area[0], by_area[-1])
 
 
-def _shape(images: Tensor) -> str:
+def _shape(images: Tensor | LazyImages) -> str:
     return f"{_channels(images.shape[1])} and {images.shape[2]} x {images.shape[3]} pixels"

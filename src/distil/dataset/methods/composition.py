@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from distil.dataset.config import Selection, Settings, Trajectory
+from distil.dataset.config import Observer, Selection, Settings, Trajectory
 from distil.fields import slots
 
 ROLES = ("parameterization", "objective", "networks", "sampler", "labels")
@@ -15,8 +15,13 @@ def parts_of(settings: Settings) -> dict[str, str]:
     A role of which a kind of method has none is told in words; parts that are optional are left out where unused.
     """
     if isinstance(settings, Selection):
-        seen = "no network" if settings.observer is None else f"{settings.observer.network} trained on all images"
-        return {"parameterization": "real images", "objective": settings.method, "networks": seen, "labels": "hard"}
+        seen = "no network"
+        if isinstance(settings.observer, Observer):
+            seen = f"{settings.observer.network} trained on all images"
+        elif settings.observer is not None:
+            seen = f"the trained classifier {settings.observer.model}"
+        stored = "real images" if settings.tiles is None else "crops of real images, tiled"
+        return {"parameterization": stored, "objective": settings.method, "networks": seen, "labels": "hard"}
     found = {path[0]: _told(value) for path, _, value in slots(settings) if len(path) == 1 and value is not None}
     if isinstance(settings, Trajectory):
         experts = settings.experts

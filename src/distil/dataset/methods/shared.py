@@ -16,6 +16,7 @@ GENERAL = {
     "width": "128 channels in all the papers",
     "validation": f"{OWN}; the papers learn from every training image, as --validation 0 does",
     "validations": OWN,
+    "observer": f"{OWN}: trained on the images; --model gives a trained one",
     "optimizer": "the released codes of all these papers: SGD",
     "sampler": "the released codes of all these papers: random real images of the class",
     "init_from": "the released codes of all these papers: random real images",

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from distil.data.arrays import seen_at_once
 from distil.data.images.image_set import ImageSet
-from distil.dataset.network_state import Progress
 from distil.functional.augment import normalize
 from distil.rng import seed_at, stream
 
@@ -89,21 +89,7 @@ def embedded(net: nn.Module, real: ImageSet, rows: Int[Tensor, " n"], batch: int
     """The network's embedding of the real images at these positions, in float32 on the CPU; it may compute in another
     precision."""
     dtype, parts = next(net.parameters()).dtype, []
-    for some in rows.split(batch):
+    for some in rows.split(seen_at_once(real.size, batch)):
         images = normalize(real.batch(some).images, real.mean, real.std).to(dtype)
         parts.append(net.embed(images).flatten(1).float().cpu())  # pyright: ignore[reportCallIssue]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def embed_all(
-    net: nn.Module, real: ImageSet, *, batch: int = 512, progress: Progress | None = None
-) -> Float[Tensor, "n d"]:
-    """The network's embedding of every real image, on the CPU. progress: called with how many images are done."""
-    parts = []
-    for rows in torch.arange(len(real.labels)).split(batch):
-        images = normalize(real.batch(rows.to(real.labels.device)).images, real.mean, real.std)
-        parts.append(net.embed(images).flatten(1).cpu())  # pyright: ignore[reportCallIssue]
-        if progress:
-            progress(int(rows[-1]) + 1, len(real.labels))
     return torch.cat(parts)
