@@ -88,8 +88,7 @@ def shared_loop(loop: MatchingLoop, processes: Processes) -> MatchingLoop:
     if settings.target_reuse > 1:
         return replace(shared, stages=SharedStages(*how, loop.all_stages, networks.fresh))
     if getattr(networks, "ahead", False) and settings.inner > 1:
-        ahead = NetworksAhead(*how, networks)
-        return replace(shared, networks=ahead, ahead=ahead)
+        return replace(shared, networks=NetworksAhead(*how, networks))
     return shared
 
 

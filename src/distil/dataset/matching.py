@@ -16,7 +16,7 @@ from distil.dataset.network_state import Progress
 from distil.dataset.protocols import NetworkSource, Objective, Sampler, Selection, Task
 from distil.dataset.restoring import LARGEST, check_state, load_state, state_of
 from distil.dataset.side_losses import SideLoss, side_gradient
-from distil.dataset.spreading import NetworksAhead, agree
+from distil.dataset.spreading import NetworksAhead, agree, stages_of
 from distil.dataset.step import Augment, Draw, Here, NetworkStage, params_gradient, real_targets
 from distil.distilled_set.record import DistilledSet
 from distil.parameterizations.base import Parameterization
@@ -32,9 +32,8 @@ class MatchingLoop:
 
     With target_reuse 1 the network is trained after each step. Above 1, a trajectory's stages and their real targets
     are computed first, since they do not depend on the parameters, and each serves so many steps, in random order.
-    stages: computes them where several runs, or processes, share them. ahead: the networks, where each process trains
-    others before they are needed. preparing: called with progress, between whole steps.
-    processes: those that share the classes of a step; all hold the same state and take the same steps.
+    stages: computes them where runs or processes share them. preparing: called with progress, between whole steps.
+    processes: those that share the classes of a step. whole: whether the state is that after a whole step.
 
     Differs: IDC moves the pixels after every class; only the moment at which the momentum acts differs. DC, DSA and DM
     work on normalized pixels without bounds; here the learning rate carries the normalization.
@@ -49,11 +48,9 @@ class MatchingLoop:
     finish: Callable[[Tensor, Parameterization], DistilledSet]
     side_losses: Sequence[SideLoss] = ()
     stages: Callable[[int], list[NetworkStage]] | None = None
-    ahead: NetworksAhead | None = None
     preparing: Progress | None = None
     processes: Processes = ONE
-    whole: bool = False
-    """Whether the state is that after a whole step; it is not while parameters are being changed."""
+    whole: bool = True
     done: int = 0
     held: list[NetworkStage] = field(default_factory=list)
     """The stages of the present trajectory: all of them, or the one in training."""
@@ -73,7 +70,6 @@ class MatchingLoop:
 
     def step(self) -> dict[str, Tensor]:
         outer, within = divmod(self.done, self.each)
-        self.whole = True
         self._prepare(outer, within)
         if within == 0:
             self.whole = False
@@ -95,11 +91,11 @@ class MatchingLoop:
         return losses
 
     def _prepare(self, outer: int, within: int) -> None:
-        """What takes long before a step. The state is that after a whole one: a stop may come."""
+        """What takes long before a step, while the state is that after a whole one: a stop may come."""
         if self.settings.target_reuse > 1 and (within == 0 or not self.held):
             self.held = self.stages(outer) if self.stages else self.all_stages(outer)
-        if self.ahead is not None:
-            self.ahead.prepare(outer, within, self.held[0].state if within else None)
+        if isinstance(self.networks, NetworksAhead):
+            self.networks.prepare(outer, within, self.held[0].state if within else None)
 
     def _stage(self, outer: int, within: int) -> NetworkStage:
         if self.settings.target_reuse > 1:
@@ -112,15 +108,7 @@ class MatchingLoop:
 
     def all_stages(self, outer: int) -> list[NetworkStage]:
         """The stages of an outer iteration, with their real targets."""
-        state, stages = self.networks.fresh(outer), []
-        for inner in range(self.settings.inner):
-            stage = self.with_targets(NetworkStage(state, {}, outer, inner))
-            stages.append(replace(stage, state=state.frozen()))
-            if self.preparing:
-                self.preparing(inner + 1, self.settings.inner)
-            if inner < self.settings.inner - 1:
-                self.networks.advance(state, outer, inner, stage.targets["loss"], None)
-        return stages
+        return stages_of(outer, self.settings.inner, self.networks, self.with_targets, self.preparing)
 
     def with_targets(self, stage: NetworkStage) -> NetworkStage:
         agree(stage.state, self.processes)
@@ -140,8 +128,7 @@ class MatchingLoop:
     def synthetic(self) -> Batch:
         """All synthetic images as they are, with their classes' labels."""
         images = self.placed.decode(self.params)
-        labels = hard_labels(self.task.classes, len(images) // self.task.classes)
-        return Batch(images, labels.to(images.device))
+        return Batch(images, hard_labels(self.task.classes, len(images) // self.task.classes).to(images.device))
 
     def sound(self) -> Tensor:
         return self.params.abs().max() < LARGEST
@@ -154,7 +141,6 @@ class MatchingLoop:
 
     def load_state_dict(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         load_state(self, step, {name: tensor.to(self.task.device) for name, tensor in tensors.items()})
-        self.told = self.selection.event(self.placed)
 
     def snapshot(self) -> DistilledSet:
         return self.finish(*self.selection.finished(self.placed, self.params).quantize(self.params))

@@ -73,6 +73,7 @@ class Stateful(Checked, Protocol):
     moments: dict[str, Tensor]
     placed: Parameterization
     held: list[NetworkStage]
+    told: tuple[str, dict[str, Any]] | None
 
 
 def remembering(loop: Checked) -> list[Remembers]:
@@ -100,6 +101,7 @@ def load_state(loop: Stateful, step: int, tensors: Mapping[str, Tensor]) -> None
     for part in remembering(loop) if step else []:
         part.restore(tensors)
     loop.placed, loop.held = loop.selection.restored(tensors), []
+    loop.told = loop.selection.event(loop.placed)
     if "weight.0" in tensors:
         loop.held = [NetworkStage(load_network(loop.networks.fresh(0), tensors), {}, 0, 0)]
 

@@ -1,10 +1,10 @@
-"""Network trajectories of several processes: each trains another one, before the steps that use it, and hands it round.
+"""Network trajectories; in several processes each trains another one, before the steps that use it, and hands it round.
 
 A process trains what a single one would, at the same addresses, so the networks are equal bit for bit on the CPU.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,25 @@ def agree(state: NetworkState, processes: Processes, owner: int = 0) -> None:
         state.refresh_low()
         if state.trained is not None:
             agree(state.trained, processes, owner)
+
+
+def stages_of(
+    outer: int,
+    inner: int,
+    networks: NetworkSource,
+    with_targets: Callable[[NetworkStage], NetworkStage],
+    preparing: Progress | None,
+) -> list[NetworkStage]:
+    """The stages of an outer iteration, with their real targets. preparing: called after each."""
+    state, stages = networks.fresh(outer), []
+    for number in range(inner):
+        stage = with_targets(NetworkStage(state, {}, outer, number))
+        stages.append(replace(stage, state=state.frozen()))
+        if preparing:
+            preparing(number + 1, inner)
+        if number < inner - 1:
+            networks.advance(state, outer, number, stage.targets["loss"], None)
+    return stages
 
 
 @dataclass
