@@ -175,6 +175,7 @@ def evaluate_distilled(
         lambda _run: (images, targets),
         test,
         protocol,
+        count=len(views),
         loss=loss_of(labels, distilled.mean, distilled.std),
         mean=distilled.mean,
         std=distilled.std,
@@ -251,6 +252,8 @@ def evaluate_real(
         parts = torch.arange(len(train)).split(TEST_BATCH)
         targets = torch.cat([given_once(labels, on_device.batch(rows).images) for rows in parts])
 
+    views = len(train.images) if images_per_class is None else images_per_class * len(train.classes)
+
     def draw(run: int) -> tuple[Tensor | LazyImages, Tensor]:
         if images_per_class is None:
             return on_device.images, targets
@@ -266,6 +269,7 @@ def evaluate_real(
         draw,
         test,
         protocol,
+        count=views,
         loss=loss_of(labels, train.mean, train.std),
         mean=train.mean,
         std=train.std,
@@ -282,7 +286,6 @@ def evaluate_real(
         whole=whole,
     )
     each = {"hard": index_bytes(classes), "stored": 2 * classes, "teacher": 0}[labels.regime]
-    views = len(train.images) if images_per_class is None else images_per_class * len(train.classes)
     return Scores(
         name=train.name,
         method="whole set" if whole else "random",
@@ -326,6 +329,7 @@ def _judge(
     test: ImageSet,
     protocol: Protocol,
     *,
+    count: int,
     loss: Loss | None,
     mean: Sequence[float],
     std: Sequence[float],
@@ -342,7 +346,8 @@ def _judge(
     whole: bool = False,
 ) -> tuple[dict[str, tuple[float, ...]], int]:
     """Accuracies by network, and updates of each; draw(run) gives the images of a run, uint8 or normalized floats, and
-    their class probabilities, both on the device. loss: what is learned if not these."""
+    their class probabilities, both on the device. count: images of a run. loss: what is learned if not the
+    probabilities."""
     if runs < 1:
         raise DistilError(f"{{runs}} is {runs}: at least 1 network has to be trained.", field="runs")
     if at_once is not None and at_once < 1:
@@ -391,7 +396,7 @@ def _judge(
                 trained(network, run, net)
         return [accuracy(net, test, mean=mean, std=std) for net in nets]
 
-    updates = updates_of(protocol, len(draw(0)[0]), whole=whole)
+    updates = updates_of(protocol, count, whole=whole)
     groups = [
         (network, range(first, min(first + at_once, runs))) for network in networks for first in range(0, runs, at_once)
     ]
