@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from distil.dataset import experts as training
 from distil.dataset.config import Experts
 from distil.dataset.distil import distil_dataset
 from distil.dataset.experts import UNFINISHED, train_experts
@@ -29,18 +30,18 @@ def train(real, folder, settings=SMALL, **more):
 
 
 def test_experts_learn_and_their_weights_are_kept_after_every_epoch(real, tmp_path):
-    experts = train(real, tmp_path)
-    assert experts.epochs == (0, 1, 2, 3, 4)
-    assert experts.runs == 2
-    net = experts.description.network_at(0)
+    made = train(real, tmp_path)
+    assert made.epochs == (0, 1, 2, 3, 4)
+    assert made.runs == 2
+    net = made.description.network_at(0)
     images, losses = normalize(real.batch(torch.arange(len(real))).images, real.mean, real.std), []
-    for epoch in experts.epochs:
-        for weight, value in zip(net.parameters(), experts.weights(0, epoch), strict=True):
+    for epoch in made.epochs:
+        for weight, value in zip(net.parameters(), made.weights(0, epoch), strict=True):
             weight.data.copy_(value)
         losses.append(cross_entropy(net(images), real.labels).item())
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * losses[0]
-    assert experts.description.bytes == 4 * 5 * 2 * sum(weight.numel() for weight in net.parameters())
+    assert made.description.bytes == 4 * 5 * 2 * sum(weight.numel() for weight in net.parameters())
 
 
 def test_a_folder_holds_what_memory_holds_and_more_experts_can_be_added(real, tmp_path):
@@ -87,8 +88,8 @@ def test_a_damaged_unfinished_expert_is_told_and_trained_again(real, tmp_path):
 
 
 def test_weights_are_kept_every_so_many_epochs_and_the_last(real, tmp_path):
-    experts = train(real, tmp_path, Experts(**{**vars(SMALL), "epochs": 5, "every": 2, "runs": 1}))
-    assert experts.epochs == (0, 2, 4, 5)
+    made = train(real, tmp_path, Experts(**{**vars(SMALL), "epochs": 5, "every": 2, "runs": 1}))
+    assert made.epochs == (0, 2, 4, 5)
     tensors, _ = load_tensors(expert_file(tmp_path, 0))
     assert all(len(tensor) == 4 for tensor in tensors.values())
 
@@ -131,11 +132,11 @@ def test_what_is_missing_or_damaged_is_named(real, tmp_path):
 
 
 def test_experts_are_an_ensemble_of_their_last_weights(real, tmp_path):
-    experts = train(real, tmp_path)
+    made = train(real, tmp_path)
     images = real.batch(torch.arange(4)).images
-    net, logits = experts.description.network_at(0), []
+    net, logits = made.description.network_at(0), []
     for run in range(2):
-        for weight, value in zip(net.parameters(), experts.last(run), strict=True):
+        for weight, value in zip(net.parameters(), made.last(run), strict=True):
             weight.data.copy_(value)
         logits.append(net(normalize(images, real.mean, real.std)))
     with torch.no_grad():
@@ -163,3 +164,34 @@ def test_experts_of_other_images_or_networks_are_refused(real, tmp_path):
         distil_dataset(real, tiny("ncfm", outer=2), experts=tmp_path)
     with pytest.raises(DistilError, match="idc uses no experts"):
         distil_dataset(real, tiny("idc"), experts=tmp_path)
+
+
+def test_a_stop_within_an_epoch_goes_back_to_its_beginning(real, tmp_path, monkeypatch):
+    train(real, tmp_path / "whole")
+    calls = []
+    before = training.train_batch
+
+    def counted(*args):
+        calls.append(1)
+        if len(calls) == 5:  # of three an epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return before(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "train_batch", counted)
+        with pytest.raises(Interrupted, match="as it is after 1 of 4 epochs"):
+            train(real, tmp_path / "stopped")
+    assert len(calls) == 5
+    train(real, tmp_path / "stopped", Experts(**{**vars(SMALL), "runs": 3}))
+    for run in range(2):
+        assert expert_file(tmp_path / "stopped", run).read_bytes() == expert_file(tmp_path / "whole", run).read_bytes()
+
+
+def test_a_manifest_with_impossible_numbers_is_refused(real, tmp_path):
+    train(real, tmp_path)
+    manifest = json.loads((tmp_path / EXPERTS).read_text())
+    wrong = (("runs", 0, "runs are 0"), ("runs", 10**12, "runs are"), ("format_version", None, "no distil writes"))
+    for name, value, told in wrong:
+        (tmp_path / EXPERTS).write_text(json.dumps({**manifest, name: value}))
+        with pytest.raises(DistilError, match=told):
+            open_experts(tmp_path)

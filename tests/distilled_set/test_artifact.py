@@ -22,9 +22,9 @@ from distil.files import load_tensors, save_tensors
 from distil.functional.regions import grid_regions, whole_region
 from distil.parameterizations import crops, dct
 from distil.parameterizations.base import Pictured, require
+from distil.parameterizations.coefficient_storage import packed, unpacked
 from distil.parameterizations.crops import Crops
 from distil.parameterizations.dct import Dct
-from distil.parameterizations.half_bytes import packed, unpacked
 from distil.parameterizations.plain import PlainParameterization
 from distil.report.pictures import draw_set
 

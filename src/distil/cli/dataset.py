@@ -29,7 +29,7 @@ from distil.cli.set_words import (
     short_name,
 )
 from distil.cli.settings_flags import flag_classes, from_flags, refuse_unknown, switches, with_choices
-from distil.data.catalog import MEMORY
+from distil.data.catalog import MEMORY, UNLIMITED
 from distil.dataset.config import (
     Learning,
     Matching,
@@ -39,7 +39,7 @@ from distil.dataset.config import (
     Trajectory,
     check_settings,
     experts_of,
-    steps_of,
+    updates_of,
 )
 from distil.dataset.methods import DATASETS, METHODS, default_recipe, preset, source_key
 from distil.dataset.precision import computes_bfloat16
@@ -292,7 +292,7 @@ def _start(
         }
         if not isinstance(settings, Selection) and run.experts is None:
             tell_experts(source, settings, device, folder, shown)
-        if not isinstance(settings, Selection) and steps_of(settings) >= LONG:
+        if not isinstance(settings, Selection) and updates_of(settings) >= LONG:
             _tell_time(method, source, settings, device, run, shown)
         start_run(place, manifest)
         tell(Follow(manifest, run.root, device, settings, False, _resume_command(folder)))
@@ -431,8 +431,8 @@ FIELDS = {
     "source_fingerprint": (str,),
 }
 """What run.json has to hold, and of which type."""
-UNLIMITED = 1e9
-"""Gigabytes of a run from before there was a limit."""
+LATER_FIELDS = {"memory": (int, float), "experts": (str, type(None))}
+"""The same of what run.json holds since there is a choice."""
 KINDS = {int: "a whole number", float: "a number", str: "text", dict: "an object", type(None): "null"}
 
 
@@ -443,7 +443,8 @@ def _checked_manifest(folder: Path) -> dict[str, Any]:
         raise DistilError(
             f"{path} does not describe a run: {missing[0]} is missing. Start the run again in another folder."
         )
-    for name, kinds in FIELDS.items():
+    later = {name: kinds for name, kinds in LATER_FIELDS.items() if name in manifest}
+    for name, kinds in (FIELDS | later).items():
         value = manifest[name]
         if type(value) not in kinds:
             wanted = " or ".join(KINDS[kind] for kind in kinds)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.cli.flags import device_named
+from distil.data.catalog import UNLIMITED
 from distil.dataset.config import Settings
 from distil.errors import DistilError
 from distil.processes import ONE, Lost, Processes, joined, several
@@ -54,7 +55,8 @@ def follow_run(processes: Processes) -> None:
 
     try:
         with open_quietly():
-            source = open_images(run.manifest["source"], run.root, run.manifest["size"], False)
+            memory = run.manifest.get("memory", UNLIMITED)
+            source = open_images(run.manifest["source"], run.root, run.manifest["size"], False, memory)
             if run.manifest.get("classes") is not None:
                 source = of_classes(source, run.manifest["classes"])
         distil_dataset(source.train, run.settings, device=run.device, resume=run.resume)

@@ -120,14 +120,16 @@ def kept_images(train: "ImageSet", validation: float, seed: int) -> "ImageSet":
     return train.split(validation, seed)[0] if validation else train
 
 
-def refuse_without_space(folder: Path, needed: int) -> None:
-    """Raises: DistilError if the disk of the folder has less than `needed` bytes left."""
+def refuse_without_space(folder: Path, needed: int, prefix: str = "") -> None:
+    """Raises: DistilError if the disk has less than `needed` bytes left beside what the folder holds. prefix: of the
+    flags of the experts' settings."""
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
+    there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    free = shutil.disk_usage(place).free + there
     if needed > free:
         raise DistilError(
-            f"the experts take {in_bytes(needed)} in {folder}, where {in_bytes(free)} are free: lower --runs, keep "
-            "fewer of their weights (--every), or choose another folder (--out)."
+            f"the experts take {in_bytes(needed)} in {folder}, where {in_bytes(free)} are free: lower "
+            f"--{prefix}runs, keep fewer of their weights (--{prefix}every), or choose another folder (--out)."
         )
 
 
@@ -158,7 +160,7 @@ def tell_experts(source: "Source", settings: Learning, device: str, folder: Path
     shown("preparing", what="measuring the training of experts")
     real = kept_images(source.train, settings.validation, settings.seed).to(device)
     size = describe_experts(real, wanted, settings.network, settings.width, settings.seed).bytes
-    refuse_without_space(folder, size)
+    refuse_without_space(folder / EXPERTS_FOLDER, size, "expert-")
     seconds = seconds_of_experts(real, wanted, settings.network, settings.width)
     print(
         f"First {wanted.runs} experts are trained for {wanted.epochs} epochs: about {spoken(seconds)} here, and "

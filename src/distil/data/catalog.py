@@ -140,6 +140,8 @@ CUSTOM = "custom"
 """The key of any other source."""
 MEMORY = 2.0
 """Gigabytes that the decoded images of a source may take; those that exceed it stay in their files."""
+UNLIMITED = 1e9
+"""The same of runs from before there was a limit."""
 UPRIGHT = tuple(key for key, row in CATALOG.items() if not row.may_flip)
 """Sets whose images change their meaning when they are mirrored."""
 GREY = tuple(key for key, row in CATALOG.items() if row.grey)

@@ -588,12 +588,10 @@ Learning = Matching | Trajectory
 """Settings of the methods that learn stored parameters step by step."""
 
 
-def steps_of(settings: Settings) -> int:
-    """Steps of a whole run."""
-    if isinstance(settings, Selection):
-        return 0
+def updates_of(settings: Learning) -> int:
+    """Matching steps of a whole run, or updates of its students."""
     if isinstance(settings, Trajectory):
-        return settings.steps
+        return settings.steps * settings.student_steps
     return settings.outer * settings.inner * settings.target_reuse
 
 

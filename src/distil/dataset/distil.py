@@ -89,7 +89,6 @@ def distil_dataset(
     validate: (distilled set, held-out images) -> accuracy, called `settings.validations` times; it selects nothing.
     checkpoint_seconds: time between checkpoints. A stop by Ctrl-C or another signal of `stopping.STOPPING` (in the main
     thread) also writes one, and so does the end, before the last validation.
-
     download: allow the network, for the pretrained weights of an observer.
 
     With torchrun all processes call this alike and make one set together, which all get; `device` is then of each

@@ -1,10 +1,12 @@
 """Training of experts: networks on real images, whose weights are kept along the way. Resumable to the epoch."""
 
+import copy
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -31,7 +33,6 @@ from distil.networks.experts import (
 from distil.rng import stream
 from distil.runs import Events, Interrupted, silent
 from distil.stopping import stop_requests
-from distil.types import Batch
 
 UNFINISHED = "unfinished.safetensors"
 """In a folder of experts: the one in training, as it was after its last whole epoch that was saved."""
@@ -163,7 +164,8 @@ class _Expert:
         training = dict(described.training)
         self.epochs, self.decay, self.seed = training["epochs"], training["lr_decay"] == "steps", described.seed
         self.training = training_of(experts_settings(described))
-        self.header = {"kind": "expert", "run": run, "images": described.images, "training": training}
+        one = {name: value for name, value in training.items() if name != "runs"}
+        self.header = {"kind": "expert", "run": run, "images": described.images, "training": one}
         self.state = self._fresh()
         self.kept: list[list[Tensor]] = []
 
@@ -179,17 +181,13 @@ class _Expert:
             self._keep(0)
         with stop_requests() as stop_asked:
             for epoch in range(done, self.epochs):
-                self._epoch(epoch)
+                before = copy.deepcopy((self.state.net.state_dict(), self.state.momenta))
+                if not self._epoch(epoch, stop_asked):
+                    self.state.net.load_state_dict(before[0])
+                    self.state.momenta = before[1]
+                    self._stopped(epoch, stop_asked.number)
                 self._keep(epoch + 1)
                 self._tell(epoch + 1)
-                if stop_asked() and epoch + 1 < self.epochs:
-                    self._save_unfinished(epoch + 1)
-                    where = f" in {self.folder}" if self.folder else ""
-                    raise Interrupted(
-                        f"interrupted: expert {self.run + 1} of {self.described.runs} is kept{where} as it is after "
-                        f"{epoch + 1} of {self.epochs} epochs",
-                        stop_asked.number,
-                    )
                 if time.monotonic() - saved_at > SAVED_EVERY and epoch + 1 < self.epochs:
                     self._save_unfinished(epoch + 1)
                     saved_at = time.monotonic()
@@ -198,11 +196,24 @@ class _Expert:
             tensors = {f"weight.{i}": torch.stack(rows) for i, rows in enumerate(zip(*self.kept, strict=True))}
             header = {**self.header, "epochs": list(self.described.epochs)}
             save_tensors(expert_file(self.folder, self.run), tensors, header)
-        if stopped is not None and self.run + 1 < self.described.runs:
-            raise Interrupted(f"interrupted: {self.run + 1} of {self.described.runs} experts are kept", stopped)
+        if stopped is not None:
+            raise Interrupted(f"interrupted: {self.run + 1} of {self.described.runs} experts are trained", stopped)
         return self.kept
 
-    def _epoch(self, epoch: int) -> None:
+    def _stopped(self, done: int, number: int | None) -> NoReturn:
+        """Save what there is after `done` epochs. Raises: Interrupted, always."""
+        self._save_unfinished(done)
+        told = f"expert {self.run + 1} of {self.described.runs}"
+        if self.folder is None:
+            told = f"{told} was in training, and none is kept without a folder"
+        elif done:
+            told = f"{told} is kept in {self.folder} as it is after {done} of {self.epochs} epochs"
+        else:
+            told = f"{told} was in its first epoch; those before it are kept in {self.folder}"
+        raise Interrupted(f"interrupted: {told}", number)
+
+    def _epoch(self, epoch: int, stop_asked: Callable[[], bool]) -> bool:
+        """Train for an epoch; whether it was finished before a stop was asked for."""
         training = self.training
         if self.decay:
             late = int(3 * epoch >= 2 * self.epochs) + int(6 * epoch >= 5 * self.epochs)
@@ -210,8 +221,10 @@ class _Expert:
         generator = stream(self.seed, "expert", self.run, "epoch", epoch)
         order = torch.randperm(len(self.real), generator=generator)
         for rows in order.split(training.batch):
-            batch: Batch = self.real.batch(rows)
-            train_batch(self.state, batch, training, self.real, generator)
+            if stop_asked():
+                return False
+            train_batch(self.state, self.real.batch(rows), training, self.real, generator)
+        return True
 
     def _keep(self, epoch: int) -> None:
         weights = [weight.detach().float().cpu().clone() for weight in self.state.weights]
@@ -227,7 +240,7 @@ class _Expert:
         self.events("preparing", what="training experts", unit="epoch", done=done, of=of)
 
     def _save_unfinished(self, done: int) -> None:
-        if self.folder is None:
+        if self.folder is None or done == 0:
             return
         named = {f"weight.{i}": weight for i, weight in enumerate(self.state.weights)}
         named |= {f"momentum.{i}": each for i, each in enumerate(self.state.momenta)}

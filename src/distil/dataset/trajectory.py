@@ -4,10 +4,11 @@ Every draw is addressed by (seed, name, step): a resumed run is equal bit for bi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy, softmax
 
@@ -56,6 +57,12 @@ class TrajectoryLoop:
         if self.task.experts is None:
             raise ValueError("a trajectory loop needs experts")
         return self.task.experts
+
+    @cached_property
+    def student(self) -> nn.Module:
+        """A network of the kind that is trained; its own weights are not used."""
+        assert self.task.network is not None
+        return self.task.network()
 
     def begin(self) -> None:
         device = self.task.device
@@ -108,9 +115,7 @@ class TrajectoryLoop:
         images, logits = decoded.detach().requires_grad_(), self.logits.detach().requires_grad_()
         self.classes = self._classes(len(images))
         batches = self.batches(step, len(images))
-        assert self.task.network is not None
-        net = self.task.network()
-        names = [name for name, _ in net.named_parameters()]
+        names = [name for name, _ in self.student.named_parameters()]
 
         def batch_loss(update: int, weights: Sequence[Tensor]) -> Tensor:
             rows = batches[update]
@@ -118,7 +123,7 @@ class TrajectoryLoop:
             seen = normalize(images[rows], real.mean, real.std)
             seen = augment(seen, settings.augment, generator, shared=False, one=settings.augment_one)
             labels = softmax(logits[rows], 1) if self.learned else self.classes[rows]
-            return cross_entropy(functional_call(net, dict(zip(names, weights, strict=True)), (seen,)), labels)
+            return cross_entropy(functional_call(self.student, dict(zip(names, weights, strict=True)), (seen,)), labels)
 
         path = student_weights(batch_loss, start, self.student_lr, settings.student_steps)
         loss, lr = trajectory_distance(path[-1], target, start), self.student_lr.clone()

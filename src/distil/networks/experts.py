@@ -21,6 +21,8 @@ from distil.networks import Network, build_network, check_network
 EXPERTS = "experts.json"
 """The manifest of a folder of experts."""
 FORMAT_VERSION = 1
+MOST_RUNS = 100_000
+"""Experts in a folder, at most."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def read_description(folder: Path | str) -> ExpertsDescription:
     if not isinstance(found, dict) or found.get("kind") != "experts":
         raise DistilError(f"{path} does not describe experts. Train them again into another folder.")
     version = found.get("format_version")
-    if not is_integer(version) or version > FORMAT_VERSION:
+    if not is_integer(version) or version < 1:
+        raise DistilError(f"{path}: no distil writes format version {shown(version)}. Train the experts again.")
+    if version > FORMAT_VERSION:
         raise DistilError(f"{path} was made by a newer distil: upgrade with pip install -U distil")
     try:
         return _described(found)
@@ -117,6 +121,8 @@ def _described(found: dict[str, Any]) -> ExpertsDescription:
     numbers = [found[name] for name in ("width", "channels", "runs", "seed")] + list(found["size"])
     if not all(is_integer(number) and number >= 0 for number in numbers) or len(found["size"]) != 2:
         raise DistilError("its width, channels, runs, seed and size must be whole numbers")
+    if not 1 <= found["runs"] <= MOST_RUNS:
+        raise DistilError(f"runs are {shown(found['runs'])}: they must be between 1 and {MOST_RUNS}")
     epochs = tuple(found["epochs"])
     if not all(map(is_integer, epochs)) or list(epochs) != sorted(set(epochs)) or len(epochs) < 2 or epochs[0] != 0:
         raise DistilError(f"epochs are {shown(list(epochs))}: they must rise from 0")

@@ -13,12 +13,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from distil.checks import is_integer, shown
 from distil.errors import DistilError
 from distil.functional.dct import coefficients, from_kept_coefficients, shared_among_views
 from distil.parameterizations.base import Items, Parameterization, Pictured, plain, require
-from distil.parameterizations.dct_groups import LARGEST_SPAN, DctGroups
-from distil.parameterizations.half_bytes import packed, stored_values
+from distil.parameterizations.coefficient_storage import (
+    bits_in,
+    check_shape,
+    check_spans,
+    checked_bits,
+    shape_in,
+    stored_shares,
+    stored_values,
+)
+from distil.parameterizations.dct_groups import DctGroups
 
 DECODE = (
     "View j of canvas i: with k = the number of entries of kept, take canvases[i], row by row and channel by channel, "
@@ -133,29 +140,18 @@ class Dct:
         numbers = self.unit * shared_among_views(params.flatten(1), len(self.kept))
         spans = (2 * numbers.abs().amax(0)).clamp_min(1e-6)
         shares = (numbers / spans + 0.5).clamp(0, 1).view(len(params), -1)
-        stored = torch.full_like(params.flatten(1), 0.5)
-        stored[:, : shares.shape[1]] = shares
-        if self.bits == 8:
-            stored = (stored * 255).round().to(torch.uint8)
-        elif self.bits == 4:
-            stored = packed((stored * 15).round().to(torch.uint8))
+        stored = stored_shares(params, shares, self.bits)
         made = replace(self, kept=self.kept.cpu(), spans=spans.cpu())
         return stored.unflatten(1, self.shape), made
 
     def checked(self, params: Tensor) -> "Dct":
-        positions, stored = params[0].numel(), params.dtype == torch.uint8
-        require(
-            is_integer(self.bits) and (self.bits in (8, 32) or (self.bits == 4 and stored)),
-            f"coefficients have {shown(self.bits)} bits: expected 8, or 4 in uint8 params.",
-        )
+        positions = params[0].numel()
+        bits = checked_bits(self.bits, params)
         require(self.spans is not None, "spans are missing: give what `quantize` returned.")
         kept, spans = plain(self.kept, "kept"), plain(self.spans, "spans")
         require(not kept.is_floating_point(), f"kept are {kept.dtype}: expected whole numbers.")
         kept, spans = kept.long().cpu(), spans.float().cpu()
-        require(
-            self.shape == tuple(params.shape[1:]),
-            f"images have shape {self.shape} and params {list(params.shape)}: items have the shape of images.",
-        )
+        check_shape(self.shape, params)
         require(
             kept.ndim == 1 and 1 <= len(kept) <= positions and spans.shape == kept.shape,
             f"kept has shape {list(kept.shape)} and spans {list(spans.shape)}: expected one entry of each for every "
@@ -165,12 +161,7 @@ class Dct:
             bool((kept >= 0).all()) and bool((kept < positions).all()) and len(kept.unique()) == len(kept),
             f"kept reaches from {int(kept.min())} to {int(kept.max())}: give different positions below {positions}.",
         )
-        require(
-            bool(spans.isfinite().all()) and bool((spans > 0).all()) and bool((spans <= LARGEST_SPAN).all()),
-            f"spans reach from {float(spans.min()):.4g} to {float(spans.max()):.4g}: expected finite numbers above 0, "
-            f"at most {LARGEST_SPAN:g}.",
-        )
-        bits = self.bits if self.bits == 4 else 8 if stored else 32
+        check_spans(spans)
         return replace(self, kept=kept, spans=spans, bits=bits)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -185,12 +176,9 @@ class Dct:
     def load(cls, params: Tensor, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> "Dct":
         if tensors["regions"].numel():
             raise DistilError(f"regions have shape {list(tensors['regions'].shape)}: a set of coefficients has none.")
-        bits = header.get("coefficient_bits", 8)
-        require(is_integer(bits) and bits in (4, 8), f"coefficients have {shown(bits)} bits: expected 8, or 4.")
-        size, found = tuple(header["view_size"]), tuple(params.shape[2:])
-        require(size == found, f"view_size is {size!r}: images of coefficients have the params' size, {found}.")
-        shape = (params.shape[1], params.shape[2], params.shape[3])
-        return cls(tensors["kept"], shape, int(bits), tensors["spans"])
+        bits = bits_in(header)
+        shape = shape_in(params, header)
+        return cls(tensors["kept"], shape, bits, tensors["spans"])
 
     def describe(self) -> str:
         return f"{self.images_per_item} images of {len(self.kept)} DCT coefficients each, of {self.bits} bits"

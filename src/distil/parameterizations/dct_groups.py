@@ -9,14 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from distil.checks import is_integer, shown
 from distil.errors import DistilError
 from distil.functional.dct import from_kept_coefficients, shared_among_views
 from distil.parameterizations.base import Items, Pictured, alike, plain, require
-from distil.parameterizations.half_bytes import stored_values
+from distil.parameterizations.coefficient_storage import (
+    bits_in,
+    check_shape,
+    check_spans,
+    checked_bits,
+    shape_in,
+    stored_values,
+)
 from distil.parameterizations.plain import PlainParameterization
-
-LARGEST_SPAN = 1e9
 
 DECODE = (
     "Canvas i belongs to the group g = groups[i] and has the coefficients kept[g] and spans[g]. View j of canvas i: "
@@ -99,15 +103,9 @@ class DctGroups(PlainParameterization):
         return cls(torch.cat(kept), torch.cat(spans), torch.cat(groups), first.shape, first.bits)
 
     def checked(self, params: Tensor) -> "DctGroups":
-        stored, positions = params.dtype == torch.uint8, params[0].numel()
-        require(
-            is_integer(self.bits) and (self.bits in (8, 32) or (self.bits == 4 and stored)),
-            f"coefficients have {shown(self.bits)} bits: expected 8, or 4 in uint8 params.",
-        )
-        require(
-            self.shape == tuple(params.shape[1:]),
-            f"images have shape {self.shape} and params {list(params.shape)}: items have the shape of images.",
-        )
+        positions = params[0].numel()
+        bits = checked_bits(self.bits, params)
+        check_shape(self.shape, params)
         kept, spans, groups = plain(self.kept, "kept"), plain(self.spans, "spans"), plain(self.groups, "groups")
         require(
             not kept.is_floating_point() and not groups.is_floating_point(), "kept and groups must be whole numbers."
@@ -124,17 +122,12 @@ class DctGroups(PlainParameterization):
             f"kept reaches from {int(kept.min())} to {int(kept.max())}: give each group different positions below "
             f"{positions}.",
         )
-        require(
-            bool(spans.isfinite().all() and (spans > 0).all() and (spans <= LARGEST_SPAN).all()),
-            f"spans reach from {float(spans.min()):.4g} to {float(spans.max()):.4g}: expected finite numbers above 0, "
-            f"at most {LARGEST_SPAN:g}.",
-        )
+        check_spans(spans)
         require(
             tuple(groups.shape) == (len(params),) and bool(((groups >= 0) & (groups < len(kept))).all()),
             f"groups have shape {list(groups.shape)} and must name, for each of {len(params)} items, one of "
             f"{len(kept)} groups.",
         )
-        bits = self.bits if self.bits == 4 else 8 if stored else 32
         return _compact(replace(self, kept=kept, spans=spans, groups=groups, bits=bits))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -148,13 +141,10 @@ class DctGroups(PlainParameterization):
 
     @classmethod
     def load(cls, params: Tensor, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> "DctGroups":
-        bits = header.get("coefficient_bits", 8)
-        require(is_integer(bits) and bits in (4, 8), f"coefficients have {shown(bits)} bits: expected 8, or 4.")
-        size, found = tuple(header["view_size"]), tuple(params.shape[2:])
-        require(size == found, f"view_size is {size!r}: images of coefficients have the params' size, {found}.")
+        bits = bits_in(header)
         require(tensors["kept"].ndim == 2, f"kept has shape {list(tensors['kept'].shape)}: expected [groups, k].")
-        shape = (params.shape[1], params.shape[2], params.shape[3])
-        return cls(tensors["kept"], tensors["spans"], tensors["groups"], shape, int(bits))
+        shape = shape_in(params, header)
+        return cls(tensors["kept"], tensors["spans"], tensors["groups"], shape, bits)
 
     def describe(self) -> str:
         each = f"{self.images_per_item} images of {self.kept.shape[1]} DCT coefficients each, of {self.bits} bits"

@@ -12,12 +12,19 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from distil.checks import is_integer, shown
+from distil.checks import shown
 from distil.errors import DistilError
 from distil.functional.dct import coefficients, from_coefficients, lowest_frequencies
 from distil.parameterizations.base import Items, Parameterization, Pictured, alike, plain, require
-from distil.parameterizations.dct_groups import LARGEST_SPAN
-from distil.parameterizations.half_bytes import packed, stored_values
+from distil.parameterizations.coefficient_storage import (
+    bits_in,
+    check_shape,
+    check_spans,
+    checked_bits,
+    shape_in,
+    stored_shares,
+    stored_values,
+)
 
 DECODE = (
     "View j of canvas i: the canvas's mask is the m-th row of masks, where the first mask_items[0] canvases have the "
@@ -153,27 +160,18 @@ class Fred:
         over the images of all items."""
         numbers = self.unit * self._by_image(params.flatten(1))
         spans = (2 * numbers.abs().amax((0, 1))).clamp_min(1e-6)
-        stored = torch.full_like(params.flatten(1), 0.5)
         shares = (numbers / spans + 0.5).clamp(0, 1).flatten(1)
-        stored[:, : shares.shape[1]] = shares
-        if self.bits == 8:
-            stored = (stored * 255).round().to(torch.uint8)
-        elif self.bits == 4:
-            stored = packed((stored * 15).round().to(torch.uint8))
+        stored = stored_shares(params, shares, self.bits)
         return stored.unflatten(1, self.shape), replace(self, kept=self.kept.cpu(), spans=spans[None].cpu())
 
     def checked(self, params: Tensor) -> "Fred":
-        stored, frequencies = params.dtype == torch.uint8, math.prod(self.size)
-        require(
-            is_integer(self.bits) and (self.bits in (8, 32) or (self.bits == 4 and stored)),
-            f"coefficients have {shown(self.bits)} bits: expected 8, or 4 in uint8 params.",
-        )
+        frequencies = math.prod(self.size)
+        bits = checked_bits(self.bits, params)
         require(self.spans is not None, "spans are missing: give what `quantize` returned.")
-        kept, spans = plain(self.kept, "kept").long().cpu(), plain(self.spans, "spans").float().cpu()
-        require(
-            self.shape == tuple(params.shape[1:]),
-            f"images have shape {self.shape} and params {list(params.shape)}: items have the shape of images.",
-        )
+        kept, spans = plain(self.kept, "kept"), plain(self.spans, "spans")
+        require(not kept.is_floating_point(), f"kept are {kept.dtype}: expected whole numbers.")
+        kept, spans = kept.long().cpu(), spans.float().cpu()
+        check_shape(self.shape, params)
         require(
             kept.ndim == 2 and 1 <= kept.shape[1] <= frequencies and len(kept) == len(self.counts),
             f"masks keep {list(kept.shape)} frequencies for {len(self.counts)} masks: expected the same number for "
@@ -189,18 +187,14 @@ class Fred:
             f"masks keep frequencies from {int(kept.min())} to {int(kept.max())}: give different ones below "
             f"{frequencies}.",
         )
+        require(torch.equal(kept, lowest_first(kept, self.size)), "masks do not keep the lowest frequencies first.")
         wanted = (self.shape[0], kept.shape[1])
         require(
             spans.ndim == 3 and tuple(spans.shape[1:]) == wanted and len(spans) in (1, len(kept)),
             f"spans have shape {list(spans.shape)}: expected [1, {wanted[0]}, {wanted[1]}], or one row for each mask.",
         )
-        require(
-            bool(spans.isfinite().all()) and bool((spans > 0).all()) and bool((spans <= LARGEST_SPAN).all()),
-            f"spans reach from {float(spans.min()):.4g} to {float(spans.max()):.4g}: expected finite numbers above 0, "
-            f"at most {LARGEST_SPAN:g}.",
-        )
-        bits = self.bits if self.bits == 4 else 8 if stored else 32
-        return replace(self, kept=lowest_first(kept, self.size), spans=spans, bits=bits)
+        check_spans(spans)
+        return replace(self, kept=kept, spans=spans, bits=bits)
 
     def tensors(self) -> dict[str, Tensor]:
         assert self.spans is not None
@@ -216,9 +210,8 @@ class Fred:
 
     @classmethod
     def load(cls, params: Tensor, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> "Fred":
-        bits = header.get("coefficient_bits", 8)
-        require(is_integer(bits) and bits in (4, 8), f"coefficients have {shown(bits)} bits: expected 8, or 4.")
-        shape = (params.shape[1], params.shape[2], params.shape[3])
+        bits = bits_in(header)
+        shape = shape_in(params, header)
         frequencies, masks, items = shape[1] * shape[2], tensors["masks"], tensors["mask_items"]
         if masks.ndim != 2 or masks.shape[1] != -(-frequencies // 8) or items.shape != masks.shape[:1]:
             raise DistilError(
@@ -232,7 +225,7 @@ class Fred:
         )
         kept = chosen.nonzero()[:, 1].view(len(masks), -1)
         counts = tuple(int(count) for count in items)
-        return cls(lowest_first(kept, (shape[1], shape[2])), counts, shape, int(bits), tensors["spans"])
+        return cls(lowest_first(kept, (shape[1], shape[2])), counts, shape, bits, tensors["spans"])
 
     def describe(self) -> str:
         kept = self.kept.shape[1]
