@@ -26,7 +26,7 @@ def expert_logits(
 ) -> Float[Tensor, "n k"]:
     """The mean logits that trained experts give each image: of those that recognize it or, if none does, of all.
 
-    images: in [0, 1]. Source: DATM (Guo et al. 2024), section 3.3.
+    images: in [0, 1]. Source: DATM (Guo et al. 2024).
     """
     given = torch.stack([logits(task, experts.last(run), images) for run in range(min(experts.runs, ASKED))])
     right = (given.argmax(2) == labels)[..., None].float()

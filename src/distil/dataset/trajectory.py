@@ -36,7 +36,7 @@ class TrajectoryLoop:
     trained for `student_steps` updates on the decoded images; the distance of its weights from those that the expert
     had `span` epochs later moves the stored parameters, the student's learning rate and, if they are learned, labels.
 
-    Source: MTT (Cazenavette et al. 2022), algorithm 1; the gradient update by update as in TESLA (Cui et al. 2023);
+    Source: MTT (Cazenavette et al. 2022); the gradient update by update as in TESLA (Cui et al. 2023);
     learned labels, growing epochs and skipped steps of DATM (Guo et al. 2024). Differs: images are not whitened (ZCA),
     so that the set can be used by any network, and stay where their parameterization may be.
     """

@@ -23,7 +23,7 @@ class TrajectoryGradient:
 
 
 def trajectory_distance(end: Sequence[Tensor], target: Sequence[Tensor], start: Sequence[Tensor]) -> Float[Tensor, ""]:
-    """||end - target||^2 / ||start - target||^2 over all weights. Source: MTT (Cazenavette et al. 2022), equation 2."""
+    """||end - target||^2 / ||start - target||^2 over all weights. Source: MTT (Cazenavette et al. 2022)."""
     return _squared(end, target) / _squared(start, target)
 
 
@@ -60,7 +60,7 @@ def trajectory_gradient(
 
     path: what `student_weights` returned for the same losses. leaves: the learned tensors on which the losses depend.
     hold_weights: take each g_i with its weights w_i as constants, so that all a_i are a_N.
-    Source: TESLA (Cui et al. 2023), section 3.2, which holds the weights; the exact adjoint costs the same.
+    Source: TESLA (Cui et al. 2023), which holds the weights; the exact adjoint costs the same.
     """
     start, end = path[0], path[-1]
     scale = 2 / _squared(start, target)

@@ -51,8 +51,8 @@ METHOD = Method(
     settings=settings,
     sources=SOURCES
     | {
-        "init_from": "DATM, section 3.3: images that experts recognize",
-        "labels": "DATM, section 3.3: soft labels, learned",
+        "init_from": "DATM's released code: images that experts recognize",
+        "labels": "DATM: soft labels, learned",
         "label_lr": f"DATM's released code: 2 to 10; {OWN} within that",
         "label_momentum": "DATM's released code: 0.9",
         "student_steps": "DATM's released code: 80",

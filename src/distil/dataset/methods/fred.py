@@ -46,7 +46,7 @@ METHOD = Method(
     settings=settings,
     sources=SOURCES
     | {
-        "parameterization": "FreD, section 3.3",
+        "parameterization": "FreD: coefficients at the frequencies that vary most",
         "images": "FreD's released code: 64 coefficients a channel for CIFAR-10, so 16 images in the numbers of one",
         "bits": f"{OWN}: FreD counts numbers, of four bytes each; an item of ours has the bytes of one real image",
         "student_steps": "FreD's released code: syn_steps",

@@ -7,21 +7,21 @@ from distil.dataset.methods.shared import GENERAL, OWN, scaled
 
 SOURCES = GENERAL | {
     "validation": f"{OWN}; the papers learn from every training image, as --validation 0 does",
-    "factor": "MTT, section 3: whole images",
+    "factor": "MTT: whole images",
     "init": "MTT's released code: pix_init real",
     "steps": "MTT's released code: Iteration 5000",
-    "labels": "MTT, section 3: an item keeps its class",
-    "student_steps": "MTT, table 6: synthetic steps N",
-    "span": "MTT, table 6: expert epochs M",
+    "labels": "MTT: an item keeps its class",
+    "student_steps": "MTT's released code: synthetic steps N",
+    "span": "MTT's released code: expert epochs M",
     "start_from": "MTT's released code: from the first epoch on",
-    "start_to": "MTT, table 6: maximal start epoch, which is not reached itself",
+    "start_to": "MTT's released code: maximal start epoch, which is not reached itself",
     "start_to_first": "MTT: constant",
     "student_lr": "MTT's released code: lr_teacher 0.01",
     "student_lr_lr": "MTT's released code: lr_lr 1e-5",
     "hold_weights": "MTT differentiates through all updates; TESLA holds the weights of each constant",
     "skip_above": "MTT: none",
     "batch_synthetic": "MTT's released code: all images, or batch_syn 256",
-    "lr": "MTT, table 6: lr_img 100 or 1000",
+    "lr": "MTT's released code: lr_img 100 or 1000",
     "lr_space": "MTT's code learns normalized pixels",
     "momentum": "MTT's released code: 0.5",
     "augment": "MTT's released code: DSA's",
@@ -46,7 +46,7 @@ def nearest_ipc(ipc: int) -> int:
 
 
 def published(key: str, ipc: int) -> tuple[int, int, int, float]:
-    """(student's updates N, expert's epochs M, epochs at which students start, learning rate), MTT's table 6; the
+    """(student's updates N, expert's epochs M, epochs at which students start, learning rate), as in MTT's released code; the
     values of CIFAR-10 for data that it does not have."""
     nearest = nearest_ipc(ipc)
     if key == "cifar100":

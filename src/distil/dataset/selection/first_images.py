@@ -19,7 +19,7 @@ def first_images(task: Task, label: int, count: int, init_from: str = "random") 
     init_from: "random"; "kmeans" for those nearest to the centers of `count` clusters of the class, in the embedding of
     a fresh network (`task.network`; source: DREAM, Liu et al. 2023, its released code); or "recognized" for random ones
     among those that most experts recognize (`task.experts`), then others where they are too few (source: DATM, Guo et
-    al. 2024, section 3.3).
+    al. 2024).
 
     A class with fewer images than are needed shows some of them again; those begin with noise of REPEATS_NOISE times
     the data's standard deviation, since equal images would have equal gradients and stay equal.

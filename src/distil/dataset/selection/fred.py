@@ -24,7 +24,7 @@ class FredSelection:
     """The frequencies of a class are chosen once: those whose coefficients vary most among its first images, which are
     real ones, in the mean of their color channels.
 
-    Source: FreD (Shin et al. 2023), section 3.3 and its released code.
+    Source: FreD (Shin et al. 2023), its released code.
     """
 
     settings: FredSettings
