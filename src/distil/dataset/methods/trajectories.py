@@ -46,8 +46,8 @@ def nearest_ipc(ipc: int) -> int:
 
 
 def published(key: str, ipc: int) -> tuple[int, int, int, float]:
-    """(student's updates N, expert's epochs M, epochs at which students start, learning rate), as in MTT's released code; the
-    values of CIFAR-10 for data that it does not have."""
+    """(student's updates N, expert's epochs M, epochs at which students start, learning rate) of MTT's released code;
+    those of CIFAR-10 for data that it does not have."""
     nearest = nearest_ipc(ipc)
     if key == "cifar100":
         return {1: (20, 3, 20, 1000.0), 10: (20, 2, 20, 1000.0), 50: (80, 2, 40, 1000.0)}[nearest]
