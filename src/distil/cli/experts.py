@@ -1,5 +1,6 @@
 """`distil experts`: networks trained beforehand, whose weights are kept along the way."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def _train(word: str, run: ExpertsFlags, training: Experts, default: Learning) -
         refuse_without_space(folder, size)
         seconds = seconds_of_experts(real, training, network, width)
         print(
-            f"{training.runs} experts of {training.epochs} epochs: about {spoken(seconds)} here, and {in_bytes(size)} "
+            f"Experts: {training.runs} x {training.epochs} epochs, about {spoken(seconds)} here, and {in_bytes(size)} "
             f"in {folder}.",
             flush=True,
         )
@@ -106,8 +107,13 @@ def _train(word: str, run: ExpertsFlags, training: Experts, default: Learning) -
             train_experts(real, training, folder, network=network, width=width, seed=run.seed, events=shown)
         except Interrupted as stop:
             raise Interrupted(f"{stop}; the same command continues", stop.number) from stop
-    flags = "" if width == default.width else f" --width {width}"
-    print(f"{folder}\nNext:\n  distil dataset {run.method} {word}{flags} --experts {folder}")
+    chosen = {"network": network, "width": width, "validation": run.validation, "seed": run.seed, "size": run.size}
+    usual = {"size": None, **{name: getattr(default, name) for name in ("network", "width", "validation", "seed")}}
+    flags = "".join(f" {flag_of(name)} {value}" for name, value in chosen.items() if value != usual[name])
+    flags += "" if run.root is None else f" --root {shlex.quote(str(run.root))}"
+    print(
+        f"{folder}\nNext:\n  distil dataset {run.method} {shlex.quote(word)}{flags} --experts {shlex.quote(str(folder))}"
+    )
 
 
 def kept_images(train: "ImageSet", validation: float, seed: int) -> "ImageSet":
