@@ -111,9 +111,8 @@ def _train(word: str, run: ExpertsFlags, training: Experts, default: Learning) -
     usual = {"size": None, **{name: getattr(default, name) for name in ("network", "width", "validation", "seed")}}
     flags = "".join(f" {flag_of(name)} {value}" for name, value in chosen.items() if value != usual[name])
     flags += "" if run.root is None else f" --root {shlex.quote(str(run.root))}"
-    print(
-        f"{folder}\nNext:\n  distil dataset {run.method} {shlex.quote(word)}{flags} --experts {shlex.quote(str(folder))}"
-    )
+    flags += f" --experts {shlex.quote(str(folder))}"
+    print(f"{folder}\nNext:\n  distil dataset {run.method} {shlex.quote(word)}{flags}")
 
 
 def kept_images(train: "ImageSet", validation: float, seed: int) -> "ImageSet":
