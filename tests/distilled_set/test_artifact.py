@@ -25,6 +25,7 @@ from distil.parameterizations.base import Pictured, require
 from distil.parameterizations.coefficient_storage import packed, unpacked
 from distil.parameterizations.crops import Crops
 from distil.parameterizations.dct import Dct
+from distil.parameterizations.fred import Fred, lowest_first
 from distil.parameterizations.plain import PlainParameterization
 from distil.report.pictures import draw_set
 
@@ -645,6 +646,14 @@ def spectral_set(*, kept=(0, 1, 8, 70, 130), spans=(6.0, 4.0, 4.0, 1.0, 0.5), bi
     return make_set(**({"channels": 3, "parameterization": placed} | changes))
 
 
+def set_of_masks(bits):
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.stack([torch.randperm(48, generator=generator)[:10] for _ in range(2)])
+    placed = Fred(lowest_first(kept, (6, 8)), (1, 3), (3, 6, 8), bits)
+    params, placed = placed.quantize(placed.encode(torch.rand(4, placed.images_per_item, 3, 6, 8, generator=generator)))
+    return make_set(channels=3, classes=2, per_class=2, params=params, parameterization=placed)
+
+
 PAGE = Path(__file__).parents[2] / "docs" / "file.md"
 
 
@@ -668,6 +677,7 @@ def spectral_by_four(**changes):
         lambda: make_set(classes=300, size=(4, 4)),
         lambda: spectral_set(per_class=2),
         spectral_by_four,
+        *(partial(set_of_masks, bits) for bits in (4, 8, 32)),
     ],
 )
 def test_the_reader_in_the_docs_gives_what_distil_gives(tmp_path, make):

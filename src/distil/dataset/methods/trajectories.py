@@ -55,7 +55,7 @@ def published(key: str, ipc: int) -> tuple[int, int, int, float]:
 
 
 def fast(settings: config.Trajectory) -> config.Trajectory:
-    """This library's settings for minutes (docs/results/methods.md): few experts, short trainings."""
+    """This library's settings for minutes: few experts, short trainings. Not tuned."""
     experts = replace(settings.experts, runs=10, epochs=10, lr=0.02, momentum=0.0, batch=128)
     last = min(settings.start_to, 6)
     first = None if settings.start_to_first is None else min(settings.start_to_first, last)
