@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from distil.data.detection.detection_set import DetectionSet
     from distil.data.detection.opener import open_detection
     from distil.data.images.opener import ImageSet, Source, open_source
-    from distil.dataset.config import Matching, Selection
+    from distil.dataset.config import Matching, Selection, Trajectory
     from distil.dataset.distil import distil_dataset
+    from distil.dataset.experts import train_experts
     from distil.dataset.methods import METHODS, preset
     from distil.detector.adapters import adapt
     from distil.detector.comparison import compare_detectors
@@ -92,6 +93,7 @@ __all__ = [
     "Scores",
     "Selection",
     "Source",
+    "Trajectory",
     "adapt",
     "average_precision",
     "build_detector",
@@ -121,6 +123,7 @@ __all__ = [
     "save_detector",
     "stream",
     "train_detector",
+    "train_experts",
 ]
 
 _MODULES = {
@@ -157,6 +160,7 @@ _MODULES = {
     "Scores": "distil.evaluation.evaluator",
     "Selection": "distil.dataset.config",
     "Source": "distil.data.images.opener",
+    "Trajectory": "distil.dataset.config",
     "adapt": "distil.detector.adapters",
     "average_precision": "distil.evaluation.precision",
     "build_detector": "distil.networks.detectors",
@@ -186,6 +190,7 @@ _MODULES = {
     "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",
     "train_detector": "distil.detector.training.train",
+    "train_experts": "distil.dataset.experts",
 }
 
 

@@ -364,9 +364,10 @@ def stop_after(monkeypatch):
         class Asked(StopRequest):
             left = looks
 
-            def __call__(self):
+            @property
+            def number(self):
                 self.left -= 1
-                return self.left < 0
+                return signal.SIGINT if self.left < 0 else None
 
         @contextmanager
         def requests():

@@ -3,11 +3,11 @@
 import json
 import lzma
 import shutil
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from distil.cli.main import main
 from distil.detector.training.train import train_detector
@@ -31,14 +31,6 @@ RUNS = {
     "published": {"loss": "gkd,defeat", "loss_form": "published", "prototype_every": 2},
     "alone": {"loss": "none"},
 }
-
-
-def digest(path):
-    whole = sha256()
-    for name, x in sorted(load_tensors(path)[0].items()):
-        whole.update(name.encode())
-        whole.update(x.contiguous().numpy().tobytes())
-    return whole.hexdigest()
 
 
 def test_a_detector_of_0_1_computes_the_same(tmp_path):
@@ -68,7 +60,11 @@ def test_a_run_of_0_1_that_stopped_at_step_5_ends_with_the_weights_that_0_1_gave
         events=lambda event, **fields: log.append((event, fields)),
     )
     assert next(fields["step"] for event, fields in log if event == "start") == 5
-    assert digest(path) == EXPECTED[name]
+    wanted = load_file(FIXTURES / "expected.safetensors")
+    found = {f"{name}/{key}": value for key, value in load_tensors(path)[0].items()}
+    assert found.keys() == {key for key in wanted if key.startswith(f"{name}/")}
+    for key, value in found.items():  # processors differ in the last bits
+        torch.testing.assert_close(value, wanted[key], rtol=1e-5, atol=1e-6, msg=key)
 
 
 def test_a_run_folder_of_0_1_resumes_from_the_command_line_with_its_settings(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import distil.functional as functional
-from distil.functional import augment, characteristic, contrast, dct, distances, regions, utilization
+from distil.functional import augment, characteristic, contrast, dct, distances, regions, resized_crop, temperature, utilization
 from distil.rng import stream
 
 
@@ -72,6 +72,11 @@ CHECKED = {
         lambda x: augment.cutmix(x, torch.eye(3, dtype=torch.float64), stream(2), probability=1.0)[0],
         (draws(3, 1, 4, 4),),
     ),
+    "random_resized_crop": (
+        lambda x: resized_crop.random_resized_crop(x, stream(0), smallest=0.3),
+        (draws(2, 2, 4, 5),),
+    ),
+    "divergence_at": (lambda z: temperature.divergence_at(z, draws(3, 4, seed=1), 4.0), (draws(3, 4),)),
 }
 
 ELSEWHERE = {
@@ -94,6 +99,7 @@ NOT_DIFFERENTIABLE = {
     "operations_of",
     "matched_names",
     "sgd_step",
+    "adamw_step",
     "pyramid_levels",
     "released_levels",
     "mean_weights",

@@ -75,4 +75,5 @@ METHOD = Method(
         "cifar10": (28.3, 44.9, 53.9),
         "cifar100": (12.8, 25.2, None),
     },
+    has_fast=True,
 )

@@ -49,4 +49,5 @@ METHOD = Method(
         "augment_one": "DM's released code: one operation a call",
     },
     published={"cifar10": (26.0, 48.9, 63.0), "cifar100": (11.4, 29.7, 43.6)},
+    has_fast=True,
 )

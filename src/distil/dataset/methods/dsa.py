@@ -47,4 +47,5 @@ METHOD = Method(
         "cifar10": (28.8, 52.1, 60.6),
         "cifar100": (13.9, 32.3, 42.8),
     },
+    has_fast=True,
 )

@@ -35,23 +35,30 @@ SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_space": "pixel", "lr_schedu
 def fast(settings: config.Matching) -> config.Matching:
     """This library's settings for minutes, not days, chosen on held-out training images: docs/results/speed.md."""
     objective, sampler, networks = settings.objective, settings.sampler, settings.networks
-    if isinstance(objective, config.GradientMatching):
+    gradients = isinstance(objective, config.GradientMatching)
+    if gradients and objective.distance == "l1":
         objective = replace(objective, distance="squared")
     if isinstance(sampler, config.KMeans):
         sampler = replace(sampler, cluster_pool=512)
+    if isinstance(sampler, config.Uniform):
+        sampler = replace(sampler, batch=min(sampler.batch, 64 if gradients else 256))
     if isinstance(networks, config.Pool):
         networks = replace(networks, batch=64)
     if isinstance(networks, config.Interpolated):
         networks = replace(networks, experts=replace(networks.experts, runs=3, epochs=4, every=4))
-    another = isinstance(networks, (config.Pool, config.Interpolated))  # in every step
+    outer, inner, reuse = 20, 20, 5
+    if isinstance(networks, (config.Fresh, config.Pool, config.Interpolated)):  # another network in every step
+        outer, inner = 100, 1
+    if isinstance(networks, config.TrainedOnSynthetic):
+        outer, inner, reuse = max(1, 200 // settings.inner), settings.inner, 1
     return replace(
         settings,
         objective=objective,
         sampler=sampler,
         networks=networks,
-        outer=min(settings.outer, 100 if another else 20),
-        inner=1 if another else 20,
-        target_reuse=5,
+        outer=min(settings.outer, outer),
+        inner=inner,
+        target_reuse=reuse,
         bfloat16="real_network_synthetic",
         optimizer=scaled(settings.optimizer),
     )
