@@ -1,4 +1,7 @@
-"""Shapes and types are checked while testing, and each worker keeps to one thread."""
+"""Shapes and types are checked while testing, each worker keeps to one thread, and signals do what they usually do,
+whoever started the tests (nohup and a shell's background jobs ignore some)."""
+
+import signal
 
 from jaxtyping import install_import_hook
 
@@ -10,3 +13,6 @@ install_import_hook(CHECKED, "beartype.beartype")
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

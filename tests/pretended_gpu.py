@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten
 
 GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
@@ -73,7 +72,18 @@ def _storage(tensor: Tensor) -> Any:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(values)[0] if isinstance(leaf, Tensor)]
+    return [leaf for leaf in _leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    """What lists, tuples and dictionaries hold; torch's own tree_flatten took half of the time here."""
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, (list, tuple)):
+        yield values
+        return
+    for value in values:
+        yield from _leaves(value)
 
 
 def _device(word: Any) -> torch.device | None:
@@ -130,7 +140,7 @@ class PretendedGpu(TorchFunctionMode):
     def _refuse(self, name: str, given: list[Tensor], args: Any, kwargs: Any, wanted: torch.device | None) -> None:
         if name in ("numpy", "__array__") and place_of(given[0]) not in (None, CPU):
             raise WrongDevice(f"{name} of a tensor on {place_of(given[0])}: a GPU wants .cpu() first")
-        generators = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Generator)]
+        generators = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, torch.Generator)]
         target = wanted or _common(given, None)
         if generators and target is not None and target.type == "cuda":
             raise WrongDevice(f"{name} on {target} with a generator of the CPU")

@@ -24,7 +24,7 @@ from fuzzing.boxes import meant
 from fuzzing.targets import TARGETS
 from fuzzing.tensor_damage import sealed_text, tensor_file, tensors_of, unsealed
 
-CASES = 30
+CASES = 10
 """Of every target."""
 
 

@@ -186,7 +186,7 @@ def test_a_student_is_looked_at_taught_and_measured(kind, losses, changes, tmp_p
         data = open_detection("scenes:8")
         student, teacher = (small(kind, data.train, which) for which in (False, True))
         settings = detector_preset("gkd", "scenes")
-        settings = with_values(settings, loss=losses, epochs=2, batch=4, evaluate_every=2, **changes)
+        settings = with_values(settings, loss=losses, epochs=2, batch=8, evaluate_every=2, **changes)
         taught = {"teacher": adapt(build_detector(teacher, seed=0)), "measure": scripted(20.0, 20.0), "device": "cuda"}
         found = preflight(student, data=data.train, settings=settings, images=4, repeats=1, **taught)
         assert "gkd.global" in found.losses

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,10 +46,18 @@ def small_and_quick(monkeypatch, tmp_path):
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of an IDC run of the digits."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    assert main(["dataset", "idc", "digits", *TINY, "--out", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
-def artifact(capsys):
-    """An IDC set of the digits, as the command made it."""
-    assert main(["dataset", "idc", "digits", *TINY, "--out", "run"]) == 0
+def artifact(made, capsys):
+    """An IDC set of the digits, as the command made it, in the folder run."""
+    shutil.copytree(made, "run")
     capsys.readouterr()
     return Path("run/distilled.safetensors")
 
@@ -251,8 +260,9 @@ def test_misspelt_flag(capsys):
         (["dataset", "idc"], "give a SOURCE after idc: digits, mnist,"),
         (["dataset", "idc", "digits", "--recipe", "quick"], "unknown recipe 'quick'. Choose from published, fast."),
         (
-            ["dataset", "dm", "digits", "--recipe", "fast"],
-            "dm has no recipe 'fast': idm, idc, dream, ncfm, mtt, datm, fred, udd, udd-jitter, udd-windows have one.",
+            ["dataset", "random", "digits", "--recipe", "fast"],
+            "random has no recipe 'fast': dc, dsa, dm, idm, idc, dream, ncfm, mtt, datm, fred, udd, udd-jitter, "
+            "udd-windows have one.",
         ),
         (["dataset", "idc", "digits", "--ipc", "0"], "--ipc is 0: ask for at least 1"),
         (["dataset", "idc", "digits", "--ipc", "-3"], "--ipc is -3: ask for at least 1"),

@@ -659,7 +659,7 @@ def test_killed_at_random_moments_a_run_gives_the_same_bytes(number, tmp_path):
     lasted = seconds_of(run_command, ["dataset", "udd", "digits", *flags, "--out", "whole"], told=told)
     while not Path("run", RESULT).exists():
         process = begun("run")
-        process.join(lasted * drawn.uniform(0.2, 1.0) if kills < 4 else 120)
+        process.join(lasted * drawn.uniform(0.2, 1.0) if kills < 2 else 120)
         if process.is_alive():
             os.kill(process.pid or 0, number)
             kills += 1

@@ -273,7 +273,7 @@ def test_killed_at_random_moments_the_result_has_the_same_bytes(tmp_path):
     told, drawn = tmp_path / "told.txt", moments()
     lasted = seconds_of(distil_until_killed, tmp_path / "whole", told=told)
     folder, kills = tmp_path / "killed", 0
-    while kills < 4:
+    while kills < 2:
         process = started(distil_until_killed, folder, told=told)
         process.join(lasted * drawn.uniform(0.2, 0.6))
         if not process.is_alive():

@@ -11,6 +11,7 @@ from distil.dataset.distil import distil_dataset
 from distil.distilled_set.export import export
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
+from distil.evaluation.protocols import PROTOCOLS
 from distil.report.pictures import draw_set
 from distil.runs import RESULT
 
@@ -22,6 +23,8 @@ PAGES = Path(__file__).parents[2] / "docs" / "extend"
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
+    """Examples can be imported, and judge by networks of 150 updates."""
+    monkeypatch.setitem(PROTOCOLS, "quick", replace(PROTOCOLS["quick"], max_updates=150, whole_updates=150))
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield
     for name in [path.stem for path in EXAMPLES.glob("*.py")]:

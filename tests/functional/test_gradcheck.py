@@ -8,7 +8,17 @@ import pytest
 import torch
 
 import distil.functional as functional
-from distil.functional import augment, characteristic, contrast, dct, distances, regions, resized_crop, temperature, utilization
+from distil.functional import (
+    augment,
+    characteristic,
+    contrast,
+    dct,
+    distances,
+    regions,
+    resized_crop,
+    temperature,
+    utilization,
+)
 from distil.rng import stream
 
 
