@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -127,7 +128,7 @@ def test_a_file_of_another_size_is_refused(tmp_path):
 
 
 def test_masks_in_another_order_are_refused():
-    one = made()
+    one: Any = made()
     with pytest.raises(DistilError, match="masks do not keep the lowest frequencies first"):
         replace(one, parameterization=replace(one.parameterization, kept=one.parameterization.kept.flip(1)))
 
