@@ -23,6 +23,7 @@ import torch
 
 from distil import distil_dataset, preset
 from distil.data.images.image_set import ImageSet
+from distil.memory import freed_memory_kept
 from distil.processes import is_first, joined
 
 SETTINGS = {"outer": 2, "inner": 4, "width": 32}
@@ -50,7 +51,8 @@ def timed(method: str, reuse: int) -> None:
         settings = replace(settings, parameterization=replace(settings.parameterization, policy=policy, bits=32))
     real, processes = images(), joined("cpu")
     began, used = time.monotonic(), time.process_time()
-    made = distil_dataset(real, settings)
+    with freed_memory_kept():  # as the command line does
+        made = distil_dataset(real, settings)
     seconds, used = time.monotonic() - began, max(processes.every(time.process_time() - used))
     if is_first():
         stored = hashlib.sha256(made.params.contiguous().numpy().tobytes()).hexdigest()
