@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from distil.evaluation.ranking import rank
     from distil.functional.regions import crop_resize, grid_regions
     from distil.networks import build_network
-    from distil.networks.classifiers import Classifier, Ensemble, open_classifier, open_ensemble, save_classifier
+    from distil.networks.classifier_files import open_classifier, open_ensemble, save_classifier
+    from distil.networks.classifiers import Classifier, Ensemble
     from distil.networks.detectors import Architecture, build_detector, load_detector, save_detector
     from distil.parameterizations.crops import Crops
     from distil.parameterizations.dct import Dct
@@ -178,15 +179,15 @@ _MODULES = {
     "grid_regions": "distil.functional.regions",
     "labeled_by": "distil.distilled_set.labeling",
     "load_detector": "distil.networks.detectors",
-    "open_classifier": "distil.networks.classifiers",
+    "open_classifier": "distil.networks.classifier_files",
     "open_detection": "distil.data.detection.opener",
-    "open_ensemble": "distil.networks.classifiers",
+    "open_ensemble": "distil.networks.classifier_files",
     "open_source": "distil.data.images.opener",
     "preflight": "distil.detector.preflight",
     "preset": "distil.dataset.methods",
     "protocol_for": "distil.evaluation.protocols",
     "rank": "distil.evaluation.ranking",
-    "save_classifier": "distil.networks.classifiers",
+    "save_classifier": "distil.networks.classifier_files",
     "save_detector": "distil.networks.detectors",
     "stream": "distil.rng",
     "train_detector": "distil.detector.training.train",

@@ -12,7 +12,8 @@ from distil.data.images.opener import open_source
 from distil.distilled_set.record import DistilledSet
 from distil.evaluation.protocols import PROTOCOLS
 from distil.networks import build_network
-from distil.networks.classifiers import Classifier, read_classifier, save_classifier
+from distil.networks.classifier_files import read_classifier, save_classifier
+from distil.networks.classifiers import Classifier
 from distil.parameterizations.crops import Crops
 
 JUDGE = ["digits", "--protocol", "quick", "--networks", "convnet1", "--width", "4", "--runs", "2"]

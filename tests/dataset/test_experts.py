@@ -15,7 +15,7 @@ from distil.dataset.experts import UNFINISHED, train_experts
 from distil.errors import DistilError
 from distil.files import load_tensors
 from distil.functional.augment import normalize
-from distil.networks.classifiers import open_classifier
+from distil.networks.classifier_files import open_classifier
 from distil.networks.experts import EXPERTS, expert_file, open_experts
 from distil.runs import EXPERTS_FOLDER, Interrupted
 

@@ -14,7 +14,8 @@ from distil.dataset.selection.tiles import best_crops, factor_of, random_boxes, 
 from distil.distilled_set.record import DistilledSet
 from distil.errors import DistilError
 from distil.networks import build_network
-from distil.networks.classifiers import Classifier, save_classifier
+from distil.networks.classifier_files import save_classifier
+from distil.networks.classifiers import Classifier
 from distil.parameterizations.crops import Crops
 from distil.rng import stream
 from distil.runs import silent

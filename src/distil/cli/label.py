@@ -37,7 +37,7 @@ def label(
     """
     from distil.distilled_set.labeling import labeled_by
     from distil.distilled_set.record import DistilledSet
-    from distil.networks.classifiers import open_ensemble
+    from distil.networks.classifier_files import open_ensemble
 
     if not teacher:
         raise DistilError("{teacher} is missing: name the classifier that gives the labels.", field="teacher")

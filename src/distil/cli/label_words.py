@@ -53,7 +53,7 @@ def own_labels(
     Raises: DistilError on a regime that is none, a teacher that is missing or not used, and one that cannot be opened.
     """
     from distil.evaluation.labels import Labels
-    from distil.networks.classifiers import open_ensemble
+    from distil.networks.classifier_files import open_ensemble
 
     soft = distilled is not None and distilled.labels.is_floating_point()
     regime, _, model = (word or ("stored" if soft else "hard")).partition(":")
@@ -85,7 +85,7 @@ def random_labels(own: "Labels", distilled: "DistilledSet", teachers: Sequence[s
     Raises: DistilError when the teacher of the stored labels is not known, is not there, or is another one now.
     """
     from distil.evaluation.labels import Labels
-    from distil.networks.classifiers import open_ensemble
+    from distil.networks.classifier_files import open_ensemble
 
     if own.regime != "stored":
         return own

@@ -14,7 +14,8 @@ from distil.dataset.linear_head import linear_head
 from distil.dataset.proxies import preparing, trained_proxy
 from distil.errors import DistilError
 from distil.functional.augment import normalize
-from distil.networks.classifiers import AnyClassifier, open_classifier
+from distil.networks.classifier_files import open_classifier
+from distil.networks.classifiers import AnyClassifier
 from distil.rng import stream
 from distil.runs import Events
 
