@@ -2,7 +2,7 @@
 
     python benchmarks/methods.py run CIFAR10.npz FOLDER --seeds 3                # a second one beside it: --part 2/2
     python benchmarks/methods.py run CIFAR10.npz FOLDER --ipc 10 --seeds 1 --methods dm idc ncfm mtt fred udd
-    python benchmarks/methods.py soft CIFAR10.npz FOLDER --methods udd fred dream
+    python benchmarks/methods.py soft CIFAR10.npz FOLDER --sets random:published random:dct udd:published dm:dct
     python benchmarks/methods.py table benchmarks/results/methods-cifar10.jsonl
 
 A tenth of the training images is put aside. Each method in each form has as many steps as --minutes of one processor
@@ -26,13 +26,24 @@ from typing import Any
 
 import torch
 
-from distil import DistilledSet, Matching, Selection, Trajectory, evaluate_distilled, open_source, preset, protocol_for
+from distil import (
+    DistilledSet,
+    Matching,
+    Selection,
+    Trajectory,
+    evaluate_distilled,
+    open_ensemble,
+    open_source,
+    preset,
+    protocol_for,
+    train_experts,
+)
 from distil.dataset.compose import matching_loop, task_of, trajectory_loop
 from distil.dataset.config import Experts, HardLabels, experts_of
 from distil.dataset.distil import distil_dataset, finished
-from distil.dataset.experts import train_experts
 from distil.dataset.methods import METHODS as KNOWN
 from distil.dataset.methods.shared import scaled
+from distil.distilled_set.labeling import labeled_by
 from distil.memory import freed_memory_kept
 from parts import proxy_of
 
@@ -99,12 +110,17 @@ class Laboratory:
     def experts(self, wanted: Experts) -> Any:
         """Trained once into the folder; how long that took is a row."""
         began = time.process_time()
-        where = self.folder / f"experts-{self.name}-{wanted.runs}x{wanted.epochs}"
-        made = train_experts(self.real, wanted, where, width=WIDTH)
+        made = train_experts(self.real, wanted, self.experts_folder(wanted), width=WIDTH)
         if not self.rows(kind="experts", runs=wanted.runs, epochs=wanted.epochs):
             seconds = round(time.process_time() - began)
             self.add(kind="experts", runs=wanted.runs, epochs=wanted.epochs, seconds=seconds)
         return made
+
+    def experts_folder(self, wanted: Experts) -> Path:
+        return self.folder / f"experts-{self.name}-{wanted.runs}x{wanted.epochs}"
+
+    def set_path(self, method: str, form: str, ipc: int, seed: int) -> Path:
+        return self.folder / f"{self.name}-{method}-{form}-{ipc}-{seed}.safetensors"
 
     def made(self, settings: Learning, proxies: dict[int, Any], limit: float | None = None) -> tuple[Any, Row]:
         """A finished loop, or one stopped after `limit` seconds of whole networks; and what it took."""
@@ -178,7 +194,7 @@ class Laboratory:
             loop, spent = self.made(settings, {})
             made = loop.snapshot()
             spent["lr"] = settings.optimizer.lr
-        made.save(self.folder / f"{self.name}-{method}-{form}-{ipc}-{seed}.safetensors")
+        made.save(self.set_path(method, form, ipc, seed))
         self.judge(made, head | spent)
 
     def chosen(self, settings: Selection, form: str) -> DistilledSet:
@@ -197,9 +213,9 @@ class Laboratory:
         loop.params.data.copy_(loop.placed.encode(images.unflatten(0, (-1, many))))
         return loop.snapshot()
 
-    def judge(self, made: DistilledSet, head: Row, **labels: Any) -> None:
+    def judge(self, made: DistilledSet, head: Row) -> None:
         rules = protocol_for("medium", self.key)
-        scores = evaluate_distilled(made, self.test, rules, width=WIDTH, runs=3, seed=head["seed"], **labels)
+        scores = evaluate_distilled(made, self.test, rules, width=WIDTH, runs=3, seed=head["seed"])
         accuracies = [round(value, 2) for value in next(iter(scores.accuracies.values()))]
         self.add(
             **head, bytes=scores.bytes, labels=scores.labels, accuracies=accuracies, mean=round(fmean(accuracies), 2)
@@ -213,6 +229,21 @@ def run(args: argparse.Namespace) -> None:
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for method, form in pairs[part - 1 :: parts]:
             laboratory.score(method, form, args.ipc, seed)
+
+
+def soft(args: argparse.Namespace) -> None:
+    """The sets that are there once more, with the soft labels of all experts stored in them."""
+    laboratory = Laboratory(args.source, args.folder, args.minutes)
+    teacher = open_ensemble([laboratory.experts_folder(EXPERTS)])
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        for name in args.sets:
+            method, form = name.split(":")
+            head: Row = {"kind": "soft", "method": method, "form": form, "ipc": args.ipc, "seed": seed}
+            head["minutes"] = args.minutes
+            if laboratory.rows(**head):
+                continue
+            made = labeled_by(DistilledSet.load(laboratory.set_path(method, form, args.ipc, seed)), teacher)
+            laboratory.judge(made, head)
 
 
 def table(args: argparse.Namespace) -> None:
@@ -243,17 +274,20 @@ def _cells(rows: Sequence[Row], method: str, form: str, ipc: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    running = commands.add_parser("run")
-    running.add_argument("source", type=Path)
-    running.add_argument("folder", type=Path)
+    running, labeling = commands.add_parser("run"), commands.add_parser("soft")
+    for parser_of in (running, labeling):
+        parser_of.add_argument("source", type=Path)
+        parser_of.add_argument("folder", type=Path)
+        parser_of.add_argument("--ipc", type=int, default=1)
+        parser_of.add_argument("--first-seed", type=int, default=0)
+        parser_of.add_argument("--seeds", type=int, default=3)
+        parser_of.add_argument("--minutes", type=float, default=5)
     running.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     running.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
-    running.add_argument("--ipc", type=int, default=1)
-    running.add_argument("--first-seed", type=int, default=0)
-    running.add_argument("--seeds", type=int, default=3)
-    running.add_argument("--minutes", type=float, default=5)
     running.add_argument("--part", default="1/1", help="K/N: every Nth of the methods and forms, from the Kth on")
     running.set_defaults(command=run)
+    labeling.add_argument("--sets", nargs="+", required=True, metavar="METHOD:FORM")
+    labeling.set_defaults(command=soft)
     shown = commands.add_parser("table")
     shown.add_argument("results", type=Path)
     shown.set_defaults(command=table)
