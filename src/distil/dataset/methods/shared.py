@@ -33,7 +33,8 @@ SCALED = {"gradient_scale": "item", "lr": 0.018, "lr_space": "pixel", "lr_schedu
 
 
 def fast(settings: config.Matching) -> config.Matching:
-    """This library's settings for minutes, not days, chosen on held-out training images: docs/results/speed.md."""
+    """This library's settings for minutes, not days: those of gradient matching were chosen on held-out training images
+    (docs/results/speed.md), those of the other methods are the same where they can be, with smaller real batches."""
     objective, sampler, networks = settings.objective, settings.sampler, settings.networks
     gradients = isinstance(objective, config.GradientMatching)
     if gradients and objective.distance == "l1":
